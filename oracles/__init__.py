@@ -1,0 +1,1 @@
+"""Oracles: simulated annotators that answer queries from ground truth."""

@@ -1,0 +1,111 @@
+"""What an oracle knows about pairs (`PairRecords`) and what it answers (`Annotations`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Choice(IntEnum):
+    """An annotator's answer to "which response is better?"."""
+
+    SECOND = 0
+    FIRST = 1
+    TIE = 2
+    ABSTAIN = 3
+
+
+@dataclass(frozen=True)
+class PairRecords:
+    """Ground truth about N pairs, from which oracles answer and held-out splits are judged.
+
+    Axes: N pairs, V recorded votes (`vote_pair_V` ascending, so that the votes on a pair stand together).
+
+    Attributes:
+        pair_id_N: stable identifiers; all of an oracle's randomness about a pair is keyed by its identifier.
+        vote_pair_V: the row of the pair that a vote is about.
+        vote_choice_V: `Choice` values.
+        vote_annotator_V: who voted ("" where unknown).
+        probability_N: the true P(first preferred), known for simulated worlds only.
+        response_length_N2: characters of the two responses, known for texts only.
+    """
+
+    pair_id_N: Array
+    vote_pair_V: Array
+    vote_choice_V: Array
+    vote_annotator_V: Array
+    probability_N: Array | None = None
+    response_length_N2: Array | None = None
+
+    def __post_init__(self) -> None:
+        if np.any(np.diff(self.vote_pair_V) < 0):
+            raise ValueError("vote_pair_V must be ascending")
+
+    def __len__(self) -> int:
+        return len(self.pair_id_N)
+
+    @property
+    def vote_start_N1(self) -> Array:
+        """Where the votes on each pair begin (N + 1 offsets into the V axis)."""
+        return np.searchsorted(self.vote_pair_V, np.arange(len(self) + 1))
+
+    @property
+    def votes_N(self) -> Array:
+        """How many votes each pair has."""
+        return np.bincount(self.vote_pair_V, minlength=len(self))
+
+    @property
+    def first_share_N(self) -> Array:
+        """The share of recorded votes for the first response, ties counted half (NaN without a vote)."""
+        for_first_V = np.select([self.vote_choice_V == Choice.FIRST, self.vote_choice_V == Choice.TIE], [1.0, 0.5], 0.0)
+        counts_V = self.vote_choice_V != Choice.ABSTAIN
+        first_N = np.bincount(self.vote_pair_V, weights=for_first_V, minlength=len(self))
+        votes_N = np.bincount(self.vote_pair_V, weights=counts_V, minlength=len(self))
+        return np.divide(first_N, votes_N, out=np.full(len(self), np.nan), where=votes_N > 0)
+
+    def take(self, rows: Array) -> PairRecords:
+        """Return the records of some pairs, in the order of `rows`."""
+        rows = np.asarray(rows, dtype=np.int64)
+        start_N1 = self.vote_start_N1
+        count_B = start_N1[rows + 1] - start_N1[rows]
+        pair_V = np.repeat(np.arange(len(rows)), count_B)
+        within_V = np.arange(len(pair_V)) - np.repeat(np.cumsum(count_B) - count_B, count_B)
+        votes = start_N1[rows][pair_V] + within_V
+        taken = {
+            field.name: None if getattr(self, field.name) is None else getattr(self, field.name)[rows]
+            for field in fields(self)
+            if not field.name.endswith("_V")
+        }
+        return replace(
+            self,
+            **taken,
+            vote_pair_V=pair_V,
+            vote_choice_V=self.vote_choice_V[votes],
+            vote_annotator_V=self.vote_annotator_V[votes],
+        )
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Answers to B queries.
+
+    Attributes:
+        choice_B: int8 `Choice` values.
+        annotator_B: who answered.
+        cost_B: price of the answer, in the study's currency.
+        seconds_B: time that the annotator took.
+    """
+
+    choice_B: Array
+    annotator_B: Array
+    cost_B: Array
+    seconds_B: Array
+
+    @property
+    def target_B(self) -> Array:
+        """P(first preferred) to train on: 1, 0, 0.5 for a tie, NaN for an abstention."""
+        return np.array([0.0, 1.0, 0.5, np.nan])[self.choice_B]

@@ -1,0 +1,41 @@
+"""The contract of every oracle."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from oracles.annotations import Annotations, PairRecords
+
+
+class Stream(Protocol):
+    """A named source of randomness (see `harness.streams.Stream`)."""
+
+    def uniform(self, *names: object) -> float:
+        """Return a number in [0, 1) that is a pure function of the stream and the names."""
+        ...
+
+
+class Oracle(BaseModel, ABC):
+    """A simulated annotator. Its fields are its settings in a study file.
+
+    The answer to a query must be a pure function of (pair, annotator, repetition, seed): whoever asks, in
+    whatever order, hears the same. Draw randomness only from `stream.uniform(pair_id, ...)`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1  # raise it when the same settings no longer give the same answers
+
+    @abstractmethod
+    def annotate(self, pairs: PairRecords, stream: Stream) -> Annotations:
+        """Answer one query for each pair of `pairs`.
+
+        Args:
+            pairs: records of the B pairs that are asked about.
+            stream: the oracle's stream of the cell's seed.
+
+        Raises:
+            ValueError: the records lack what this oracle answers from.
+        """

@@ -1,0 +1,48 @@
+"""Replay: answers that people gave, recorded once and for all."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from oracles.annotations import Annotations, Choice, PairRecords
+from oracles.oracle import Oracle, Stream
+
+
+class Replay(Oracle):
+    """Recorded human votes.
+
+    Attributes:
+        votes: where a pair has several votes, answer with the `first` recorded, with one that is drawn anew for
+            each seed (`sample`), or with the `majority` (an even split is a TIE).
+    """
+
+    version: ClassVar[int] = 1
+    votes: Literal["first", "sample", "majority"] = "first"
+
+    def annotate(self, pairs: PairRecords, stream: Stream) -> Annotations:
+        """Answer from the recorded votes (see `Oracle.annotate`).
+
+        Raises:
+            ValueError: a pair has no recorded vote.
+        """
+        if len(pairs) and pairs.votes_N.min() == 0:
+            silent = pairs.pair_id_N[np.argmin(pairs.votes_N)]
+            raise ValueError(f"pair {silent!r} has no recorded vote to replay")
+        if self.votes == "majority":
+            choice_B, annotator_B = _majority(pairs), np.full(len(pairs), "majority")
+        else:
+            vote_B = pairs.vote_start_N1[:-1]
+            if self.votes == "sample":
+                draw_B = np.array([stream.uniform("vote", pair_id) for pair_id in pairs.pair_id_N])
+                vote_B = vote_B + (draw_B * pairs.votes_N).astype(np.int64)
+            choice_B, annotator_B = pairs.vote_choice_V[vote_B], pairs.vote_annotator_V[vote_B]
+        return Annotations(choice_B.astype(np.int8), annotator_B, np.ones(len(pairs)), np.zeros(len(pairs)))
+
+
+def _majority(pairs: PairRecords) -> np.ndarray:
+    share_N = pairs.first_share_N
+    return np.select(
+        [np.isnan(share_N), share_N > 0.5, share_N < 0.5], [Choice.ABSTAIN, Choice.FIRST, Choice.SECOND], Choice.TIE
+    )
