@@ -1,0 +1,1 @@
+"""Datasets: where pairs, their features and their recorded preferences come from."""

@@ -1,0 +1,139 @@
+"""The pool: a response table, a prompt table, and pairs that index into them.
+
+A reward model scores responses, not pairs, so features are held once for each response. Axes: N pairs,
+R responses, P prompts, D response features, Q prompt features.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import DataError
+from oracles.annotations import PairRecords
+
+Array = np.ndarray
+MEMORY_MAP_BYTES = 64 * 2**20  # larger arrays are mapped from disk, not read
+
+
+@dataclass(frozen=True, eq=False)
+class PreferencePool:
+    """Pairs (x, y1, y2) with the features of their prompts and responses. It holds no label.
+
+    Attributes:
+        response_features_RD: float32 features phi(x, y).
+        prompt_features_PQ: float32 features phi(x).
+        prompt_of_response_R: the prompt that each response answers.
+        responses_of_pair_N2: the two responses of each pair, in the order shown (first, second).
+        pair_id_N: identifiers, unique and stable across machines.
+    """
+
+    response_features_RD: Array
+    prompt_features_PQ: Array
+    prompt_of_response_R: Array
+    responses_of_pair_N2: Array
+    pair_id_N: Array
+
+    def __len__(self) -> int:
+        return len(self.pair_id_N)
+
+    @cached_property
+    def prompt_of_pair_N(self) -> Array:
+        """The prompt of each pair."""
+        return self.prompt_of_response_R[self.responses_of_pair_N2[:, 0]]
+
+    def check(self, name: str) -> None:
+        """Check shapes, indices, identifiers and features.
+
+        Raises:
+            DataError: with the split's `name`, what is wrong and where.
+        """
+        if len(self) == 0:
+            raise DataError(f"{name}: no pairs; give a file, or a share of the prompts, that leaves it some")
+        for label in ("response_features_RD", "prompt_features_PQ"):
+            _check_finite(getattr(self, label), f"{name}: {label}")
+        prompts_N2 = self.prompt_of_response_R[self.responses_of_pair_N2]
+        if np.any(prompts_N2[:, 0] != prompts_N2[:, 1]):
+            row = int(np.argmax(prompts_N2[:, 0] != prompts_N2[:, 1]))
+            raise DataError(f"{name}: the responses of pair {self.pair_id_N[row]!r} answer different prompts")
+        ids, count = np.unique(self.pair_id_N, return_counts=True)
+        if np.any(count > 1):
+            raise DataError(f"{name}: pair id {ids[np.argmax(count)]!r} stands {count.max()} times; make ids unique")
+
+
+def _check_finite(features: Array, name: str) -> None:
+    for start in range(0, len(features), 65536):
+        finite = np.isfinite(features[start : start + 65536]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise DataError(f"{name}: row {row} holds NaN or infinity; look at the encoder or the feature file")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Pairs together with what is known about them. Policies see `pairs` only."""
+
+    pairs: PreferencePool
+    records: PairRecords
+
+
+@dataclass(frozen=True, eq=False)
+class PreferenceData:
+    """A data set: the split `pool` to acquire from, `eval` to select models on, `test` (and `ood`) to judge by.
+
+    Attributes:
+        splits: by name; `pool` and `eval` are required.
+        reference_lines: values that are known without any study, as {line: {split: {metric: value}}}, for
+            example the best possible log-likelihood of a simulated world or a length-only baseline.
+    """
+
+    splits: dict[str, Split]
+    reference_lines: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check every split (see `PreferencePool.check`)."""
+        for required in ("pool", "eval"):
+            if required not in self.splits:
+                raise DataError(f"the data set has no split {required!r}")
+        for name, split in self.splits.items():
+            split.pairs.check(name)
+
+    def save(self, directory: Path) -> None:
+        """Write every array as a .npy file; `load` maps the large ones into memory."""
+        for name, split in self.splits.items():
+            for part in (split.pairs, split.records):
+                for item in fields(part):
+                    value = getattr(part, item.name)
+                    if value is not None:
+                        _save_array(directory / f"{name}.{item.name}.npy", value)
+
+    @classmethod
+    def load(cls, directory: Path, reference_lines: dict[str, Any]) -> PreferenceData:
+        """Read what `save` wrote."""
+        names = sorted({path.name.split(".")[0] for path in directory.glob("*.npy")})
+        return cls({name: _load_split(directory, name) for name in names}, reference_lines)
+
+
+def _save_array(path: Path, value: Array) -> None:
+    with path.open("wb") as file:
+        np.save(file, value, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _load_split(directory: Path, name: str) -> Split:
+    def load(part: type) -> Any:
+        found = {}
+        for item in fields(part):
+            path = directory / f"{name}.{item.name}.npy"
+            if path.exists():
+                mapped = "r" if path.stat().st_size > MEMORY_MAP_BYTES else None
+                found[item.name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
+        return part(**found)
+
+    return Split(load(PreferencePool), load(PairRecords))

@@ -1,0 +1,65 @@
+"""Names of study files -> classes. Plug-ins join by entry point (group `balbench.<kind>`) or by `register`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from harness.errors import StudyError
+
+KINDS = ("datasets", "oracles", "posteriors", "policies")
+
+# Classes stand here as "module:name", so that listing names imports nothing.
+BUILT_IN: dict[str, dict[str, str]] = {
+    "datasets": {
+        "simulated": "harness.datasets.simulated:Simulated",
+        "jsonl": "harness.datasets.jsonl:JsonLines",
+    },
+    "oracles": {"replay": "oracles.replay:Replay"},
+    "posteriors": {"ensemble": "harness.posteriors.ensemble:Ensemble"},
+    "policies": {
+        "random": "harness.policies.random:Random",
+        "bald": "harness.policies.bald:Bald",
+        "power_bald": "harness.policies.stochastic:PowerBald",
+        "entropy_only": "harness.policies.bal_pm:EntropyOnly",
+        "bal_pm": "harness.policies.bal_pm:BalPm",
+        "full_data": "harness.policies.random:FullData",
+    },
+}
+_registered: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+
+
+def register(kind: str, name: str, component: type) -> None:
+    """Add a component under a name, for this process (plug-ins for worker processes use entry points)."""
+    _registered[kind][name] = component
+
+
+def names(kind: str) -> list[str]:
+    """List the names of a kind, the built-in ones first."""
+    plugged_in = [point.name for point in entry_points(group=f"balbench.{kind}")]
+    return list(dict.fromkeys([*BUILT_IN[kind], *plugged_in, *_registered[kind]]))
+
+
+def load(kind: str, name: str) -> Any:
+    """Return the class of a name.
+
+    Raises:
+        StudyError: nothing has that name; the message proposes the nearest.
+    """
+    if name in _registered[kind]:
+        return _registered[kind][name]
+    if name in BUILT_IN[kind]:
+        module, _, attribute = BUILT_IN[kind][name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    for point in entry_points(group=f"balbench.{kind}"):
+        if point.name == name:
+            return point.load()
+    raise StudyError(f"{kind}: no {name!r}; {nearest(name, names(kind))}")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Say which known word was probably meant."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
