@@ -1,0 +1,232 @@
+"""A made-up world of prompts, responses and annotators, with the traits that help or hinder active learning.
+
+The formulas, and what each setting is worth, stand in docs/simulated_world.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, model_validator
+from scipy.special import expit
+
+from harness.datasets import world
+from harness.datasets.dataset import Dataset, Progress
+from harness.pairs import PreferenceData, PreferencePool, Split
+from harness.streams import Stream, stream
+from oracles.annotations import Choice, PairRecords
+
+Array = np.ndarray
+BEST_POSSIBLE = "best possible"
+HELD_OUT = ("eval", "test", "ood")
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSplit:
+    """What stands behind the pairs of one split; policies and posteriors never see it.
+
+    Attributes:
+        topic_P: the topic of each prompt; topics from `topics` on stand in no prompt of the pool.
+        prompt_PL: latents z of the prompts.
+        offset_RL: latent offsets u of the responses.
+        reward_R: their true rewards.
+        prompt_of_response_R: the prompt that each response answers.
+        responses_of_pair_N2: the two responses of each pair, in the order shown.
+    """
+
+    topic_P: Array
+    prompt_PL: Array
+    offset_RL: Array
+    reward_R: Array
+    prompt_of_response_R: Array
+    responses_of_pair_N2: Array
+
+    @cached_property
+    def gap_N(self) -> Array:
+        """The reward of each pair's first response minus that of its second."""
+        return self.reward_R[self.responses_of_pair_N2[:, 0]] - self.reward_R[self.responses_of_pair_N2[:, 1]]
+
+
+class Simulated(Dataset):
+    """A simulated world. Its splits are `pool`, `eval`, `test` (new prompts like the pool's) and `ood`.
+
+    All is drawn from named streams of `data_seed`; each pair has one recorded vote and its true probability.
+    """
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {},  # the defaults
+        "tldr_like": {
+            "pool_pairs": 92_000,
+            "pool_prompts": 14_700,
+            "eval_pairs": 5_000,
+            "test_pairs": 20_000,
+            "ood_pairs": 10_000,
+            "dimension": 384,
+        },
+    }
+
+    pool_pairs: int = Field(5_000, ge=2, description="pairs of the pool")
+    pool_prompts: int = Field(1_250, ge=1, description="prompts of the pool")
+    eval_pairs: int = Field(1_000, ge=1, description="pairs to select models on")
+    test_pairs: int = Field(2_000, ge=1, description="pairs to judge by, of new prompts like the pool's")
+    ood_pairs: int = Field(
+        2_000, ge=1, description="pairs to judge by, of other topics, all equally frequent"
+    )
+
+    topics: int = Field(60, ge=1, description="topics of the pool")
+    zipf: float = Field(1.2, ge=0, le=5, description="topic frequencies are rank ** -zipf (0: all the same)")
+    spread: float = Field(
+        0.3, ge=0, le=10, description="distance of prompts from their topic's centre; small: redundant"
+    )
+    pairs_tail: float = Field(
+        1.2, gt=0, le=20, description="Pareto exponent of pairs a prompt; small: a few have most"
+    )
+    max_pairs_per_prompt: int = Field(40, ge=1, le=1_000, description="bound of the pairs a prompt")
+    ood_unseen: float = Field(
+        0.5, ge=0, le=1, description="share of the ood topics that stand nowhere in the pool"
+    )
+
+    local: float = Field(
+        0.5, ge=0, le=1, description="share of the reward's direction that differs by place in prompt space"
+    )
+    reach: float = Field(
+        3.0, gt=0, le=100, description="distance in prompt space over which the local taste changes"
+    )
+    near_ties: float = Field(
+        1.0,
+        ge=0,
+        le=3,
+        description="log-normal sigma of the lengths of response offsets; large: many near-ties",
+    )
+    agreement: float = Field(
+        0.73, ge=0.51, le=0.99, description="how often two annotators agree, which sets the temperature"
+    )
+    temperature: float | None = Field(
+        None, gt=0, description="in units of reward; where given, agreement has no say"
+    )
+
+    latent_dimension: int = Field(
+        12, ge=1, le=1_000, description="L: dimensions of prompt and of response space"
+    )
+    dimension: int = Field(64, ge=1, description="D: features of a response")
+    prompt_dimension: int | None = Field(None, ge=1, description="Q: features of a prompt; D where not given")
+    nonlinearity: float = Field(
+        0.3, ge=0, le=1, description="share of the features' variance that is not affine in the latents"
+    )
+
+    @model_validator(mode="after")
+    def _pairs_fit_prompts(self) -> Simulated:
+        most = self.pool_prompts * self.max_pairs_per_prompt
+        if not self.pool_prompts <= self.pool_pairs <= most:
+            raise ValueError(
+                f"pool_pairs is {self.pool_pairs}, but {self.pool_prompts} prompts with 1 to "
+                f"{self.max_pairs_per_prompt} pairs each have {self.pool_prompts} to {most} pairs; "
+                "change pool_pairs, pool_prompts or max_pairs_per_prompt"
+            )
+        return self
+
+    def build(self, progress: Progress) -> PreferenceData:
+        """Draw the world and its splits."""
+        latents = {name: self.latent_split(name) for name in ("pool", *HELD_OUT)}
+        temperature = self.temperature or world.calibrate_temperature(latents["pool"].gap_N, self.agreement)
+        splits = {}
+        for done, (name, latent) in enumerate(latents.items()):
+            progress("simulate", done, len(latents))
+            splits[name] = self._split(name, latent, temperature)
+        progress("simulate", len(latents), len(latents))
+        lines = {name: _held_out_metrics(split.records) for name, split in splits.items()}
+        return PreferenceData(splits, {BEST_POSSIBLE: lines})
+
+    def latent_split(self, name: str) -> LatentSplit:
+        """Draw the latents of the split `name`: what the features hide, for tests and for figures."""
+        part = self._stream(name)
+        pairs, prompts = self._size(name)
+        weight_T, centre_TL = self._topics(ood=name == "ood")
+        topic_P, prompt_PL = world.draw_prompts(
+            weight_T, centre_TL, prompts, self.spread, part.child("prompts")
+        )
+        count_P = world.draw_pair_counts(
+            pairs, prompts, self.pairs_tail, self.max_pairs_per_prompt, part.child("counts")
+        )
+        prompt_of_response_R, responses_of_pair_N2 = world.draw_pairs(count_P, part.child("pairs"))
+        offset_RL = world.draw_offsets(
+            prompt_of_response_R, self.latent_dimension, self.near_ties, part.child("responses")
+        )
+        taste = world.Taste.draw(self.latent_dimension, self.local, self.reach, self._stream("taste"))
+        return LatentSplit(
+            topic_P=topic_P,
+            prompt_PL=prompt_PL,
+            offset_RL=offset_RL,
+            reward_R=taste.rewards_R(prompt_PL, prompt_of_response_R, offset_RL),
+            prompt_of_response_R=prompt_of_response_R,
+            responses_of_pair_N2=responses_of_pair_N2,
+        )
+
+    def _stream(self, *names: str) -> Stream:
+        return stream(self.data_seed, "world", *names)
+
+    def _size(self, name: str) -> tuple[int, int]:
+        # Held-out splits have the pool's ratio of prompts to pairs.
+        pairs = int(getattr(self, f"{name}_pairs"))
+        least = -(-pairs // self.max_pairs_per_prompt)
+        prompts = max(1, least, round(pairs * self.pool_prompts / self.pool_pairs))
+        return pairs, self.pool_prompts if name == "pool" else prompts
+
+    def _topics(self, *, ood: bool) -> tuple[Array, Array]:
+        """Frequencies and centres of the topics; in ood the unseen ones stand after the pool's."""
+        centre_TL = world.topic_centres(self.topics, self.latent_dimension, self._stream("topics"))
+        if not ood:
+            return world.zipf_weights(self.topics, self.zipf), centre_TL
+        unseen_TL = world.topic_centres(self.topics, self.latent_dimension, self._stream("ood topics"))
+        seen_T = np.full(self.topics, (1 - self.ood_unseen) / self.topics)
+        unseen_T = np.full(self.topics, self.ood_unseen / self.topics)
+        return np.concatenate([seen_T, unseen_T]), np.concatenate([centre_TL, unseen_TL])
+
+    def _split(self, name: str, latent: LatentSplit, temperature: float) -> Split:
+        pair_id_N = np.array([f"{name}-{row:06d}" for row in range(len(latent.responses_of_pair_N2))])
+        probability_N = expit(latent.gap_N / temperature)
+        pairs = PreferencePool(
+            response_features_RD=self._response_features(latent),
+            prompt_features_PQ=self._prompt_features(latent),
+            prompt_of_response_R=latent.prompt_of_response_R,
+            responses_of_pair_N2=latent.responses_of_pair_N2,
+            pair_id_N=pair_id_N,
+        )
+        return Split(pairs, self._records(name, pair_id_N, probability_N))
+
+    def _response_features(self, latent: LatentSplit) -> Array:
+        lift = world.Lift.draw(
+            2 * self.latent_dimension, self.dimension, self.nonlinearity, self._stream("response lift")
+        )
+        place_RL = latent.prompt_PL[latent.prompt_of_response_R]
+        return lift.features(np.concatenate([place_RL, latent.offset_RL], axis=1))
+
+    def _prompt_features(self, latent: LatentSplit) -> Array:
+        dimension = self.prompt_dimension or self.dimension
+        lift = world.Lift.draw(
+            self.latent_dimension, dimension, self.nonlinearity, self._stream("prompt lift")
+        )
+        return lift.features(latent.prompt_PL)
+
+    def _records(self, name: str, pair_id_N: Array, probability_N: Array) -> PairRecords:
+        first_N = self._stream(name, "votes").numpy().random(len(pair_id_N)) < probability_N
+        return PairRecords(
+            pair_id_N=pair_id_N,
+            vote_pair_V=np.arange(len(pair_id_N)),
+            vote_choice_V=np.where(first_N, Choice.FIRST, Choice.SECOND).astype(np.int8),
+            vote_annotator_V=np.full(len(pair_id_N), ""),
+            probability_N=probability_N,
+        )
+
+
+def _held_out_metrics(records: PairRecords) -> dict[str, float]:
+    p_N, share_N = np.asarray(records.probability_N), records.first_share_N
+    return {
+        "log_likelihood": world.expected_log_likelihood(p_N, share_N),
+        "accuracy": float(np.mean((p_N > 0.5) == (share_N > 0.5))),
+        "brier": float(np.mean((p_N - share_N) ** 2)),
+    }

@@ -1,0 +1,229 @@
+"""The latent side of the simulated data set: prompts, responses, rewards, and the features one observes.
+
+Every function is pure: its randomness comes from the stream it is given. Axes: N pairs, R responses,
+P prompts, T topics, L latent dimensions, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, ndtr, xlogy
+
+from harness.streams import Stream
+
+Array = np.ndarray
+WAVES = 256  # random waves of the direction field: enough that draws are about equally rough
+LONGEST = 2.5  # standard deviations at which log-lengths are cut, so that no single response is an outlier
+LIFT_BLOCK = 2**22  # numbers lifted at once, which bounds the memory of temporary arrays
+
+
+def zipf_weights(topics: int, exponent: float) -> Array:
+    """Return the frequencies of T topics, proportional to rank ** -exponent (exponent 0: all the same)."""
+    weight_T = np.arange(1, topics + 1, dtype=np.float64) ** -exponent
+    return weight_T / weight_T.sum()
+
+
+def topic_centres(topics: int, latent_dimension: int, stream: Stream) -> Array:
+    """Return the (T, L) centres of topics, standard normal."""
+    return stream.numpy().standard_normal((topics, latent_dimension))
+
+
+def draw_prompts(
+    weight_T: Array, centre_TL: Array, prompts: int, spread: float, stream: Stream
+) -> tuple[Array, Array]:
+    """Return the topic of each prompt (P,) and its latent (P, L): the topic's centre plus spread x noise."""
+    uniform_P = stream.child("topic").numpy().random(prompts)
+    topic_P = np.minimum(np.searchsorted(np.cumsum(weight_T), uniform_P, side="right"), len(weight_T) - 1)
+    noise_PL = stream.child("place").numpy().standard_normal((prompts, centre_TL.shape[1]))
+    return topic_P, centre_TL[topic_P] + spread * noise_PL
+
+
+def draw_pair_counts(pairs: int, prompts: int, tail: float, at_most: int, stream: Stream) -> Array:
+    """Return how many pairs each prompt has: Pareto(tail) sizes, scaled so that they sum to `pairs`.
+
+    Each count lies in [1, at_most]; the caller checks that prompts <= pairs <= prompts x at_most.
+    """
+    size_P = 1.0 + stream.numpy().pareto(tail, prompts)
+    low, high = 0.0, float(at_most)  # at scale `at_most` every prompt is full, as sizes are at least 1
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _bounded(middle * size_P, at_most).sum() <= pairs else (low, middle)
+    count_P = _bounded(low * size_P, at_most)
+    # What rounding left over goes, one each, to the prompts nearest to one more pair.
+    short = pairs - count_P.sum()
+    room_P = np.where(count_P < at_most, count_P + 1 - low * size_P, np.inf)
+    count_P[np.argsort(room_P, kind="stable")[:short]] += 1
+    return count_P
+
+
+def _bounded(size_P: Array, at_most: int) -> Array:
+    return np.clip(np.floor(size_P), 1, at_most).astype(np.int64)
+
+
+def responses_needed(count_P: Array) -> Array:
+    """Return the fewest responses m of which each prompt's pairs can be made: m (m - 1) / 2 >= count."""
+    return np.ceil((1 + np.sqrt(1 + 8 * np.asarray(count_P, dtype=np.float64))) / 2).astype(np.int64)
+
+
+def draw_pairs(count_P: Array, stream: Stream) -> tuple[Array, Array]:
+    """Pair up as few responses as will do.
+
+    Returns:
+        prompt_of_response_R, and responses_of_pair_N2 in random order, within which no two pairs are alike.
+        Every response stands in at least one pair.
+    """
+    needed_P = responses_needed(count_P)
+    prompt_of_response_R = np.repeat(np.arange(len(count_P)), needed_P)
+    start_P = np.cumsum(needed_P) - needed_P
+    candidates = [_all_pairs(start_P[needed_P == m], m) for m in np.unique(needed_P)]
+    pair_C2 = np.concatenate(candidates)
+    key_C = stream.child("chosen").numpy().random(len(pair_C2))
+    prompt_C = prompt_of_response_R[pair_C2[:, 0]]
+    by_prompt = np.lexsort((key_C, prompt_C))
+    of_prompt_P = needed_P * (needed_P - 1) // 2
+    rank_C = np.arange(len(pair_C2)) - np.repeat(np.cumsum(of_prompt_P) - of_prompt_P, of_prompt_P)
+    chosen = by_prompt[rank_C < np.repeat(count_P, of_prompt_P)]
+    pair_N2 = pair_C2[chosen[np.argsort(stream.child("order").numpy().random(len(chosen)), kind="stable")]]
+    swap_N = stream.child("shown").numpy().random(len(pair_N2)) < 0.5
+    return prompt_of_response_R, np.where(swap_N[:, None], pair_N2[:, ::-1], pair_N2)
+
+
+def _all_pairs(start_S: Array, responses: int) -> Array:
+    first, second = np.triu_indices(responses, k=1)
+    return np.stack([start_S[:, None] + first, start_S[:, None] + second], axis=-1).reshape(-1, 2)
+
+
+def draw_offsets(
+    prompt_of_response_R: Array, latent_dimension: int, near_ties: float, stream: Stream
+) -> Array:
+    """Return the (R, L) latent offsets of responses: mean square 1, log-normal lengths.
+
+    Half of the log-length's variance belongs to the prompt (its responses are all alike or all unlike), half
+    to the response.
+    """
+    prompts = int(prompt_of_response_R.max()) + 1
+    of_prompt_P = stream.child("prompt length").numpy().standard_normal(prompts)
+    of_response_R = stream.child("response length").numpy().standard_normal(len(prompt_of_response_R))
+    normal_R = np.minimum(np.sqrt(0.5) * (of_prompt_P[prompt_of_response_R] + of_response_R), LONGEST)
+    mean_square = np.exp(2 * near_ties**2) * ndtr(LONGEST - 2 * near_ties)
+    mean_square += np.exp(2 * near_ties * LONGEST) * ndtr(-LONGEST)
+    length_R = np.exp(near_ties * normal_R) / np.sqrt(mean_square)
+    direction_RL = stream.child("direction").numpy().standard_normal((len(length_R), latent_dimension))
+    return length_R[:, None] * direction_RL
+
+
+@dataclass(frozen=True, eq=False)
+class Taste:
+    """What annotators like: at each place of prompt space, a direction along which responses get better.
+
+    Attributes:
+        shared_L: the unit direction that holds everywhere.
+        wave_LW: frequencies of the waves that make up the direction field.
+        phase_W: their phases.
+        wave_direction_WL: the direction that each wave adds.
+        local: the field's share of the squared length, in [0, 1].
+    """
+
+    shared_L: Array
+    wave_LW: Array
+    phase_W: Array
+    wave_direction_WL: Array
+    local: float
+
+    @classmethod
+    def draw(cls, latent_dimension: int, local: float, reach: float, stream: Stream) -> Taste:
+        """Draw a taste whose local directions agree over distances well below `reach`."""
+        shared_L = stream.child("shared").numpy().standard_normal(latent_dimension)
+        return cls(
+            shared_L=shared_L / np.linalg.norm(shared_L),
+            wave_LW=stream.child("waves").numpy().standard_normal((latent_dimension, WAVES)) / reach,
+            phase_W=stream.child("phases").numpy().uniform(0, 2 * np.pi, WAVES),
+            wave_direction_WL=stream.child("wave directions")
+            .numpy()
+            .standard_normal((WAVES, latent_dimension)),
+            local=local,
+        )
+
+    def directions_PL(self, prompt_PL: Array) -> Array:
+        """Return the (P, L) taste: sqrt(1 - local) shared + sqrt(local) x the field's unit vector."""
+        field_PL = np.cos(prompt_PL @ self.wave_LW + self.phase_W) @ self.wave_direction_WL
+        unit_PL = field_PL / np.linalg.norm(field_PL, axis=1, keepdims=True)
+        return np.sqrt(1 - self.local) * self.shared_L + np.sqrt(self.local) * unit_PL
+
+    def rewards_R(self, prompt_PL: Array, prompt_of_response_R: Array, offset_RL: Array) -> Array:
+        """Return the reward of each response: its offset along the direction at its prompt."""
+        return np.einsum("rl,rl->r", self.directions_PL(prompt_PL)[prompt_of_response_R], offset_RL)
+
+
+def agreement(gap_N: Array, temperature: float) -> float:
+    """Return how often two annotators agree: mean p^2 + (1 - p)^2, p = sigmoid(gap / temperature)."""
+    p_N = expit(gap_N / temperature)
+    return float(np.mean(p_N**2 + (1 - p_N) ** 2))
+
+
+def calibrate_temperature(gap_N: Array, target: float) -> float:
+    """Return the temperature at which two annotators agree on a share `target` of these pairs.
+
+    Agreement falls with temperature from 1 to 1/2, so bisection (of its logarithm) finds the only answer.
+    """
+    scale = float(np.sqrt(np.mean(gap_N**2)))
+    low, high = np.log(scale) - 20, np.log(scale) + 20
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if agreement(gap_N, np.exp(middle)) > target else (low, middle)
+    return float(np.exp((low + high) / 2))
+
+
+def expected_log_likelihood(predicted_N: Array, truth_N: Array) -> float:
+    """Return the mean score, in nats, of predictions over the votes that `truth_N` would cast."""
+    return float(np.mean(xlogy(truth_N, predicted_N) + xlogy(1 - truth_N, 1 - predicted_N)))
+
+
+@dataclass(frozen=True, eq=False)
+class Lift:
+    """A fixed smooth random map from latents to features of about unit scale, as an encoder would give.
+
+    Attributes:
+        linear_LD: the affine part's matrix.
+        offset_D: its offset.
+        wave_LD: frequencies of the sines.
+        phase_D: their phases.
+        nonlinearity: the sines' share of the variance, in [0, 1].
+    """
+
+    linear_LD: Array
+    offset_D: Array
+    wave_LD: Array
+    phase_D: Array
+    nonlinearity: float
+
+    @classmethod
+    def draw(cls, latent_dimension: int, dimension: int, nonlinearity: float, stream: Stream) -> Lift:
+        """Draw a lift. A larger `dimension` adds features and leaves the others as they were."""
+        shape = (dimension, latent_dimension)
+        scale = latent_dimension**-0.5
+        return cls(
+            linear_LD=stream.child("linear").numpy().standard_normal(shape).T * scale,
+            offset_D=0.5 * stream.child("offset").numpy().standard_normal(dimension),
+            wave_LD=stream.child("waves").numpy().standard_normal(shape).T * scale,
+            phase_D=stream.child("phases").numpy().uniform(0, 2 * np.pi, dimension),
+            nonlinearity=nonlinearity,
+        )
+
+    def features(self, latent_RL: Array) -> Array:
+        """Return (R, D) float32 features of (R, L) latents."""
+        latent_RL = latent_RL.astype(np.float32)
+        affine_LD = np.float32(np.sqrt(1 - self.nonlinearity)) * self.linear_LD.astype(np.float32)
+        wave_LD, phase_D = self.wave_LD.astype(np.float32), self.phase_D.astype(np.float32)
+        offset_D = self.offset_D.astype(np.float32)
+        height = np.float32(np.sqrt(2 * self.nonlinearity))
+        features_RD = np.empty((len(latent_RL), len(offset_D)), dtype=np.float32)
+        block = max(1, LIFT_BLOCK // len(offset_D))
+        for start in range(0, len(latent_RL), block):
+            rows = slice(start, start + block)
+            features_RD[rows] = np.sin(latent_RL[rows] @ wave_LD + phase_D)
+            features_RD[rows] *= height
+            features_RD[rows] += latent_RL[rows] @ affine_LD + offset_D
+        return features_RD
