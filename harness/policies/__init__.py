@@ -1,0 +1,1 @@
+"""Acquisition policies: which unlabelled pairs to ask about next. One family a file."""

@@ -1,0 +1,1 @@
+"""Posteriors: reward models with their uncertainty, as K reward samples for each response."""

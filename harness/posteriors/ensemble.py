@@ -1,0 +1,90 @@
+"""A deep ensemble of reward heads on frozen features (Lakshminarayanan et al. 2017; Melo et al. 2024, section 5)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from harness.posteriors.heads import Heads
+from harness.posteriors.posterior import AnsweredPairs, Posterior
+from harness.posteriors.training import train
+from harness.streams import Stream
+
+MELO2024: dict[str, Any] = {
+    "members": 5,
+    "hidden": (2048, 256),
+    "activation": "tanh",
+    "weight_std": 0.01,
+    "epochs": 4,
+    "batch": 32,
+    "learning_rate": 3e-5,
+    "betas": (0.9, 0.999),
+    "epsilon": 1e-8,
+    "weight_decay": 0.0,
+    "clip": 1.0,
+    "warmup": 5,
+    "evaluate_every": 100,
+    "patience": 3,
+}
+
+
+class Ensemble(Posterior):
+    """K independent MLP heads, trained as one batched program from new weights each round.
+
+    Attributes:
+        members: K.
+        hidden: widths of the hidden layers.
+        activation: of the hidden layers.
+        weight_std: weights start from N(0, weight_std^2), biases from U(+-1/sqrt(fan_in)).
+        epochs, batch: passes over the labels, pairs a minibatch (the last of an epoch may be smaller).
+        learning_rate: AdamW's peak rate; up linearly over `warmup` steps from 0, then down to 0.
+        betas, epsilon, weight_decay: AdamW's.
+        clip: largest norm of a member's gradient.
+        evaluate_every: steps between evaluations on the eval split (each epoch's end is evaluated as well).
+        patience: evaluations without a strictly lower loss after which a member stops; its best weights are kept.
+        repeat_evaluations: as coded by the authors, an evaluation step that ends an epoch is evaluated twice and
+            the repeat counts against patience.
+        init: `independent` weights for each member, or `shared` as in the authors' code: member 0 its own, all
+            others the same (they then differ by minibatch order only).
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024}
+
+    members: int = Field(5, ge=1, le=1024)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 256)
+    activation: Literal["tanh", "relu"] = "tanh"
+    weight_std: float = Field(0.01, gt=0)
+    epochs: int = Field(4, ge=1)
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(3e-5, gt=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    warmup: int = Field(5, ge=0)
+    evaluate_every: int = Field(100, ge=1)
+    patience: int = Field(3, ge=1)
+    repeat_evaluations: bool = False
+    init: Literal["independent", "shared"] = "independent"
+
+    def fit(self, train_pairs: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
+        """Train all members (see `Posterior.fit`)."""
+        device = train_pairs.features_RD.device
+        heads = self.initial_heads(train_pairs.features_RD.shape[1], stream).to(device)
+        order_KEn = torch.stack(
+            [self._order(len(train_pairs.target_n), stream.child("minibatch", k)) for k in range(self.members)]
+        )
+        train(heads, train_pairs, validation, order_KEn.to(device), self)
+        return heads
+
+    def initial_heads(self, dimension: int, stream: Stream) -> Heads:
+        """Draw initial weights for inputs of a dimension."""
+        members = [min(k, 1) if self.init == "shared" else k for k in range(self.members)]
+        generators = [stream.child("member", k).torch() for k in members]
+        return Heads.draw(generators, [dimension, *self.hidden, 1], self.weight_std, self.activation)
+
+    def _order(self, n: int, stream: Stream) -> torch.Tensor:
+        generator = stream.torch()
+        return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.epochs)])

@@ -1,0 +1,99 @@
+"""Batched reward heads: K small MLPs of the same shape, held as stacked weights and run as one program.
+
+Axes: K members, b pairs of a minibatch, R responses, i and o the inputs and outputs of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+SCORING_BYTES = 64 * 2**20  # bound on the largest activation held while scoring
+
+# activation, its derivative as a function of its own output, both in place on their first argument
+ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
+    "tanh": (torch.tanh_, lambda grad, out: grad.addcmul_(grad * out, out, value=-1)),
+    "relu": (torch.relu_, lambda grad, out: grad.mul_(out > 0)),
+}
+
+
+class Heads:
+    """Stacked multilayer perceptrons D -> hidden -> 1 with gradients by hand (no autograd graph is kept).
+
+    Attributes:
+        weights: one (K, i, o) tensor for each layer.
+        biases: one (K, 1, o) tensor for each layer.
+    """
+
+    def __init__(self, weights: list[torch.Tensor], biases: list[torch.Tensor], activation: str) -> None:
+        self.weights, self.biases = weights, biases
+        self._activate, self._through = ACTIVATIONS[activation]
+        self.activation = activation
+
+    @classmethod
+    def draw(
+        cls, generators: Sequence[torch.Generator], sizes: Sequence[int], weight_std: float, activation: str
+    ) -> Heads:
+        """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), one generator a member."""
+        weights, biases = [], []
+        for fan_in, out in zip(sizes[:-1], sizes[1:], strict=True):
+            weights.append(torch.stack([torch.randn(fan_in, out, generator=g) * weight_std for g in generators]))
+            limit = fan_in**-0.5
+            biases.append(torch.stack([(2 * torch.rand(1, out, generator=g) - 1) * limit for g in generators]))
+        return cls(weights, biases, activation)
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """All tensors, weights first."""
+        return [*self.weights, *self.biases]
+
+    def to(self, device: torch.device) -> Heads:
+        """Return the heads on a device."""
+        return Heads([w.to(device) for w in self.weights], [b.to(device) for b in self.biases], self.activation)
+
+    def clone(self) -> Heads:
+        """Return a copy."""
+        return Heads([w.clone() for w in self.weights], [b.clone() for b in self.biases], self.activation)
+
+    def copy_members(self, other: Heads, chosen_K: torch.Tensor) -> None:
+        """Take over the weights of the chosen members from other heads."""
+        everyone = bool(chosen_K.all())
+        for mine, theirs in zip(self.parameters, other.parameters, strict=True):
+            if everyone:
+                mine.copy_(theirs)
+            else:
+                mine[chosen_K] = theirs[chosen_K]
+
+    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Reward of each response under each member, shape (K, R), computed in blocks of responses."""
+        K, widest = len(self.weights[0]), max(w.shape[2] for w in self.weights)
+        rewards_KR = torch.empty((K, len(features_RD)), dtype=torch.float32, device=self.weights[0].device)
+        step = max(256, SCORING_BYTES // (4 * widest))
+        for start in range(0, len(features_RD), step):
+            block_bD = features_RD[start : start + step]
+            for k in range(K):
+                rewards_KR[k, start : start + step] = self._member_rewards(k, block_bD)
+        return rewards_KR
+
+    def _member_rewards(self, k: int, hidden: torch.Tensor) -> torch.Tensor:
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = self._activate(torch.addmm(bias[k], hidden, weight[k]))
+        return torch.addmm(self.biases[-1][k], hidden, self.weights[-1][k])[:, 0]
+
+    def forward(self, inputs_Kbi: torch.Tensor) -> list[torch.Tensor]:
+        """Return the inputs of every layer and, last, the rewards (K, b, 1)."""
+        layers = [inputs_Kbi]
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            layers.append(self._activate(torch.baddbmm(bias, layers[-1], weight)))
+        layers.append(torch.baddbmm(self.biases[-1], layers[-1], self.weights[-1]))
+        return layers
+
+    def backward(self, layers: list[torch.Tensor], grad_Kb1: torch.Tensor, gradients: list[torch.Tensor]) -> None:
+        """Write the gradients of all parameters (in their order), given that of the loss by the rewards."""
+        depth, grad = len(self.weights), grad_Kb1
+        for layer in reversed(range(depth)):
+            torch.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
+            torch.sum(grad, dim=1, keepdim=True, out=gradients[depth + layer])
+            if layer:
+                grad = self._through(torch.bmm(grad, self.weights[layer].transpose(1, 2)), layers[layer])

@@ -1,0 +1,52 @@
+"""Uncertainty of an ensemble about a pair, from its members' probabilities.
+
+Axes: K members (posterior samples), N pairs. p_KN = P(first preferred) under each member; natural logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+LN2 = math.log(2.0)
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Entropies of a Bernoulli mixture (Houlsby et al. 2011, arXiv 1112.5745, eq. 2) and the members' variance.
+
+    Attributes:
+        mean_N: mean probability over the members.
+        predictive_N: H[mean_k p_k].
+        aleatoric_N: mean_k H[p_k].
+        epistemic_N: predictive - aleatoric, the BALD score, in [0, ln 2].
+        variance_N: variance of p_k over the members (ddof 0).
+    """
+
+    mean_N: torch.Tensor
+    predictive_N: torch.Tensor
+    aleatoric_N: torch.Tensor
+    epistemic_N: torch.Tensor
+    variance_N: torch.Tensor
+
+
+def entropy(p: torch.Tensor) -> torch.Tensor:
+    """Entropy of a Bernoulli variable in nats, elementwise; 0 at p = 0 and p = 1."""
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
+
+
+def uncertainty(p_KN: torch.Tensor) -> Uncertainty:
+    """Return the uncertainties of N pairs. Double precision keeps small BALD scores apart."""
+    p_KN = p_KN.double()
+    mean_N = p_KN.mean(dim=0)
+    predictive_N, aleatoric_N = entropy(mean_N), entropy(p_KN).mean(dim=0)
+    epistemic_N = (predictive_N - aleatoric_N).clamp_min(0)  # rounding can leave -1e-17
+    return Uncertainty(mean_N, predictive_N, aleatoric_N, epistemic_N, p_KN.var(dim=0, correction=0))
+
+
+def pair_probabilities(rewards_KR: torch.Tensor, responses_N2: torch.Tensor) -> torch.Tensor:
+    """P(first preferred) under each member, shape (K, N), float64 (Bradley-Terry)."""
+    rewards_KR = rewards_KR.double()
+    return torch.sigmoid(rewards_KR[:, responses_N2[:, 0]] - rewards_KR[:, responses_N2[:, 1]])

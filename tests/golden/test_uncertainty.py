@@ -1,0 +1,18 @@
+"""BALD and its sisters against the authors' own functions."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness.uncertainty import uncertainty
+
+PARTS = {"epistemic": "epistemic_N", "predictive": "predictive_N", "aleatoric": "aleatoric_N", "variance": "variance_N"}
+
+
+@pytest.mark.parametrize("name", ["f32", "f32_tight", "f32_big", "f64", "two", "saturated"])
+def test_uncertainties(golden, name):
+    case = dict(np.load(golden / f"unc_{name}.npz"))
+    found = uncertainty(torch.from_numpy(case["member_probs"][..., 0]))
+    for part, attribute in PARTS.items():
+        np.testing.assert_allclose(getattr(found, attribute), case[f"out_{part}"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.mean_N, case["out_mean_probs"][:, 0], rtol=0, atol=1e-6)
