@@ -115,7 +115,7 @@ class Simulated(Dataset):
     dimension: int = Field(64, ge=1, description="D: features of a response")
     prompt_dimension: int | None = Field(None, ge=1, description="Q: features of a prompt; D where not given")
     nonlinearity: float = Field(
-        0.3, ge=0, le=1, description="share of the features' variance that is not affine in the latents"
+        0.3, ge=0, le=1, description="share of sine waves in the variance of features; the rest is affine"
     )
 
     @model_validator(mode="after")
