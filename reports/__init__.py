@@ -1,0 +1,1 @@
+"""What follows from the results: curves, label savings, tables, figures and the page."""

@@ -1,0 +1,242 @@
+"""The learning curves of all policies for one metric on one split, with the label savings of the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from reports.curves import Curve, Curves
+from reports.figures.labels import EdgeLabel, draw_edge_labels, edge_height, edge_width, place_note
+from reports.style import LINE_COLOUR, WIDTHS, Look, new_figure, save, style
+from reports.wording import axis_name, interval_text, point_text
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_LEFT, _BOTTOM, _TOP, _HEIGHT = 0.62, 0.42, 0.27, 3.1  # inches
+_LINE_DASHES = ((0, (6, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All that one figure shows.
+
+    Attributes:
+        split, metric, reference: what it is about.
+        curves: by policy, in study order; those without values left out.
+        lines: height of each horizontal reference line by its name, in the metric's unit.
+        savings: rows of `savings_table` for this setting, split and metric; empty for a metric without
+            savings.
+    """
+
+    split: str
+    metric: str
+    reference: str
+    curves: dict[str, Curve]
+    lines: dict[str, float]
+    savings: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The row of the policy with the largest savings; None if no policy needs fewer labels."""
+        saving = [row for row in self.savings if not row["is_reference"] and row["savings"] > 0]
+        return max(saving, key=lambda row: row["savings"], default=None)
+
+
+def panel(run: Run, curves: Curves, savings: pd.DataFrame, setting: str, split: str, metric: str) -> Panel:
+    """Gather what a figure shows; `savings` is the `savings_table` of this metric, or an empty frame."""
+    found = {policy: curves.curve(setting, policy, split, metric) for policy in run.policies}
+    if len(savings):
+        savings = savings[(savings["setting"] == setting) & (savings["split"] == split)]
+    return Panel(
+        split=split,
+        metric=metric,
+        reference=run.reference,
+        curves={policy: curve for policy, curve in found.items() if curve is not None},
+        lines=_reference_lines(run, setting, split, metric),
+        savings=[{str(name): value for name, value in row.items()} for row in savings.to_dict("records")],
+    )
+
+
+def draw(shown: Panel, policy_looks: Mapping[str, Look], width: float = WIDTHS["text"]) -> Figure:
+    """Draw a panel: means, standard errors, every seed, reference lines, and the savings bracket.
+
+    Args:
+        shown: with at least one curve.
+        policy_looks: from `reports.style.looks`.
+        width: inches, such as those of `reports.style.WIDTHS`.
+    """
+    with style():
+        figure = new_figure(width, _HEIGHT)
+        axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+        for policy in _drawing_order(shown):
+            _draw_curve(axes, shown.curves[policy], policy_looks[policy])
+        _set_limits(axes, shown)
+        labels = _policy_labels(shown, policy_looks) + _draw_lines(axes, shown)
+        _lay_out(figure, axes, labels)
+        _draw_savings(axes, shown, policy_looks)
+        draw_edge_labels(axes, labels)
+    return figure
+
+
+def numbers(shown: Panel) -> pd.DataFrame:
+    """Return the numbers behind a figure: policy, labels, mean, se, seeds, and one column for each seed.
+
+    Reference lines follow the policies, by name, with their height as the mean and nothing else.
+    """
+    frames = []
+    for policy, curve in shown.curves.items():
+        columns = {
+            "policy": policy,
+            "labels": curve.labels_T,
+            "mean": curve.mean_T,
+            "se": curve.standard_error_T,
+            "seeds": len(curve.seeds_S),
+        }
+        frames.append(pd.DataFrame(columns).assign(**_seed_columns(curve)))
+    if shown.lines:
+        frames.append(pd.DataFrame({"policy": list(shown.lines), "mean": list(shown.lines.values())}))
+    table = pd.concat(frames, ignore_index=True)
+    return table.astype({"seeds": "Int64"})
+
+
+def write(
+    shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]
+) -> list[Path]:
+    """Draw a panel and save it with its numbers (see `reports.style.save`)."""
+    return save(draw(shown, policy_looks, width), path_stem, numbers(shown))
+
+
+def _seed_columns(curve: Curve) -> dict[str, np.ndarray]:
+    return {f"seed {seed}": values_T for seed, values_T in zip(curve.seeds_S, curve.values_ST, strict=True)}
+
+
+def _reference_lines(run: Run, setting: str, split: str, metric: str) -> dict[str, float]:
+    lines = _of_panel(run.lines, setting, split, metric)
+    heights = {str(line): float(group.mean()) for line, group in lines.groupby("line", sort=False)["value"]}
+    full_data = _of_panel(run.full_data, setting, split, metric)["value"]
+    if len(full_data):
+        heights["full data"] = float(full_data.mean())
+    return {line: height for line, height in heights.items() if np.isfinite(height)}
+
+
+def _of_panel(frame: pd.DataFrame, setting: str, split: str, metric: str) -> pd.DataFrame:
+    return frame[
+        (frame["setting"] == setting) & (frame["split"] == split) & (frame["metric"] == metric)
+    ].astype({"value": float})
+
+
+def _drawing_order(shown: Panel) -> list[str]:
+    """The reference first, so that it lies below; the best policy last, so that it lies on top."""
+    best = shown.best["policy"] if shown.best else None
+    return sorted(shown.curves, key=lambda policy: (policy == best) - (policy == shown.reference))
+
+
+def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
+    segments = [np.stack([curve.labels_T, values_T], axis=1) for values_T in curve.values_ST]
+    seeds = LineCollection(segments, colors=look.colour, linewidths=0.4, alpha=0.22, zorder=2)
+    # many faint lines are kept as one picture, so that vector files stay small
+    seeds.set_rasterized(len(segments) * len(curve.labels_T) > 500)
+    axes.add_collection(seeds)
+    if len(curve.seeds_S) > 1:
+        low_T, high_T = curve.mean_T - curve.standard_error_T, curve.mean_T + curve.standard_error_T
+        axes.fill_between(
+            curve.labels_T, low_T, high_T, color=look.colour, alpha=0.16, linewidth=0, zorder=2.5
+        )
+    axes.plot(
+        curve.labels_T,
+        curve.mean_T,
+        color=look.colour,
+        linestyle=look.dashes,
+        linewidth=look.width,
+        marker="o" if len(curve.labels_T) == 1 else None,
+        zorder=3,
+    )
+
+
+def _set_limits(axes: Axes, shown: Panel) -> None:
+    """Show all seeds, and the reference lines that lie within reach of the curves."""
+    values = np.concatenate([curve.values_ST.ravel() for curve in shown.curves.values()])
+    labels = np.concatenate([curve.labels_T for curve in shown.curves.values()])
+    low, high = values.min(), values.max()
+    reach = 0.35 * (high - low)
+    near = [height for height in shown.lines.values() if low - reach <= height <= high + reach]
+    low, high = min([low, *near]), max([high, *near])
+    pad = 0.05 * (high - low) or 0.05
+    axes.set_ylim(low - pad, high + pad)
+    span = labels.max() - labels.min()
+    axes.set_xlim(labels.min() - 0.02 * span - (span == 0), labels.max() + (span == 0))
+
+
+def _draw_lines(axes: Axes, shown: Panel) -> list[EdgeLabel]:
+    """Draw the reference lines; one outside the axes is named at the edge with an arrow and its height."""
+    (low, high), (_, right) = axes.get_ylim(), axes.get_xlim()
+    labels = []
+    for number, (line, height) in enumerate(shown.lines.items()):
+        text = line
+        if low <= height <= high:
+            dashes = _LINE_DASHES[number % len(_LINE_DASHES)]
+            axes.axhline(height, color=LINE_COLOUR, linestyle=dashes, linewidth=0.8, zorder=1.5)
+        else:
+            text = f"{line} ({height:.3g}) {'↑' if height > high else '↓'}"
+        labels.append(EdgeLabel(text, right, float(np.clip(height, low, high)), LINE_COLOUR, italic=True))
+    return labels
+
+
+def _policy_labels(shown: Panel, policy_looks: Mapping[str, Look]) -> list[EdgeLabel]:
+    return [
+        EdgeLabel(policy, curve.labels_T[-1], curve.mean_T[-1], policy_looks[policy].colour)
+        for policy, curve in shown.curves.items()
+    ]
+
+
+def _lay_out(figure: Figure, axes: Axes, labels: list[EdgeLabel]) -> None:
+    """Give the labels the room they need: many make a figure higher, long ones wider."""
+    width, _ = figure.get_size_inches()
+    right = edge_width(figure, labels)
+    width = max(width, _LEFT + right + 1.4)
+    height = max(_HEIGHT, edge_height(figure, labels) + _BOTTOM + _TOP)
+    figure.set_size_inches(width, height)
+    axes.set_position(
+        (_LEFT / width, _BOTTOM / height, (width - _LEFT - right) / width, (height - _BOTTOM - _TOP) / height)
+    )
+
+
+def _draw_savings(axes: Axes, shown: Panel, policy_looks: Mapping[str, Look]) -> None:
+    """Name the axes; draw the bracket at the reference's final level, or say that there is none."""
+    axes.set_xlabel("acquired labels")
+    axes.set_ylabel(axis_name(shown.split, shown.metric))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    best = shown.best
+    if best is not None:
+        _draw_bracket(axes, shown, best, policy_looks[best["policy"]].colour)
+    elif any(row["seeds"] and not row["is_reference"] for row in shown.savings):
+        note = f"no policy reached {shown.reference}'s final level with fewer labels"
+        axes.set_title(note, fontsize=7, color="#444444", loc="left", style="italic")
+
+
+def _draw_bracket(axes: Axes, shown: Panel, best: Mapping[str, Any], colour: str) -> None:
+    left, right, level = best["n_policy"], best["n_reference"], best["level"]
+    arrow = {"arrowstyle": "<|-|>", "color": "#111111", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (left, level), (right, level), arrowprops=arrow | {"mutation_scale": 7}, zorder=5)
+    bottom = axes.get_ylim()[0]
+    axes.vlines([left, right], bottom, level, colors="#111111", linewidths=0.5, linestyles=":", zorder=1.8)
+    words = f"{point_text(best)} fewer labels\n{interval_text(best)}"
+    middle = ((left + right) / 2, level)
+    text = axes.text(*middle, words, color=colour, fontsize=7.5, ha="center", va="center", zorder=6)
+    text.set_fontweight("bold")
+    paths = [np.stack([curve.labels_T, curve.mean_T], axis=1) for curve in shown.curves.values()]
+    paths += [np.array([(axes.get_xlim()[0], height), (right, height)]) for height in shown.lines.values()]
+    paths += [np.array([(left, level), (right, level)])]
+    paths += [np.array([(x, bottom), (x, level)]) for x in (left, right)]
+    place_note(axes, text, middle, paths)

@@ -1,0 +1,38 @@
+"""Files of a report: written whole or not at all, under names that any file system takes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file atomically: a reader sees the old content or the new, and a failed write leaves no trace.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes files that only their owner can read
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def slug(text: str, longest: int = 60) -> str:
+    """Turn a label into a part of a file name, such that different labels stay different."""
+    clean = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:longest]
+    if clean == text:
+        return clean
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{clean}-{digest}" if clean else digest

@@ -1,0 +1,130 @@
+"""The look of the figures, and saving them so that the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from reports.files import write_bytes
+
+WIDTHS = {"column": 3.4, "text": 5.5}  # inches
+REFERENCE_COLOUR = "#333333"
+LINE_COLOUR = "#767676"
+PNG_DPI = 200
+
+# Okabe and Ito's colours without black (the reference's) and yellow (too pale on white), then three of Tol's
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"),
+    *("#882255", "#999933", "#332288"),
+)
+_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+
+_RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.labelcolor": "#222222",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.5,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "#222222",
+    "ytick.labelcolor": "#222222",
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "balbench",
+    "path.simplify": False,
+}
+_NO_DATES: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a policy is drawn: the same in all figures of a report."""
+
+    colour: str
+    dashes: Any
+    width: float
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save with our settings, whatever the user's matplotlib is set to."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
+
+
+def looks(policies: Iterable[str], reference: str) -> dict[str, Look]:
+    """Give each policy its look, in the order given: colours first, then dashes; the reference is grey."""
+    found = {reference: Look(REFERENCE_COLOUR, "-", 1.6)}
+    others = [policy for policy in dict.fromkeys(policies) if policy != reference]
+    for number, policy in enumerate(others):
+        dashes = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+        found[policy] = Look(_COLOURS[number % len(_COLOURS)], dashes, 1.3)
+    return found
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure (inches) with a canvas of its own, apart from pyplot's global state."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path_stem: Path, numbers: pd.DataFrame) -> list[Path]:
+    """Save a figure as PNG, PDF and SVG and the numbers behind it as CSV, beside each other.
+
+    Nothing in the files depends on the time or on what was drawn before: equal input gives equal bytes.
+
+    Args:
+        figure: drawn within `style`.
+        path_stem: the path without its ending; its folder is made if need be.
+        numbers: the table behind the figure.
+
+    Returns:
+        the four paths.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    paths = []
+    with style():
+        for ending, metadata in _NO_DATES.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=ending, dpi=PNG_DPI, metadata=metadata)
+            paths.append(write_bytes(_with_ending(path_stem, ending), buffer.getvalue()))
+    table = numbers.to_csv(index=False, lineterminator="\n")
+    return [*paths, write_bytes(_with_ending(path_stem, "csv"), table.encode())]
+
+
+def _with_ending(path_stem: Path, ending: str) -> Path:
+    # not with_suffix: a stem may hold dots of its own
+    return path_stem.with_name(f"{path_stem.name}.{ending}")
