@@ -1,0 +1,141 @@
+"""Features on disk: shards that are written whole or not at all, named by the hash of their bytes.
+
+A directory holds the features of one encoder with one set of settings. Any number of processes may share it:
+a shard never changes, and two processes that write the same shard write the same bytes under the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import DataError
+
+Array = np.ndarray
+SHARD_TEXTS, SHARD_SECONDS = 1024, 30.0  # a shard is written when either is reached
+
+
+def cache_directory() -> Path:
+    """Return where caches stand: BALBENCH_CACHE, or the user's cache directory."""
+    import platformdirs
+
+    return Path(os.environ.get("BALBENCH_CACHE") or platformdirs.user_cache_dir("balbench")).expanduser()
+
+
+class FeatureCache:
+    """Features by key (32 bytes that name a text).
+
+    Attributes:
+        directory: where the shards stand; made when the first is written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._place: dict[bytes, tuple[Path, int]] = {}
+        self._pending: dict[bytes, Array] = {}
+        self._written = time.monotonic()
+        with self._disk("read"):
+            self._index()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._place or key in self._pending
+
+    def add(self, keys: Iterable[bytes], features_BD: Array) -> None:
+        """Keep features, on disk now and then: a killed run loses half a minute. What is there stays.
+
+        Raises:
+            DataError: the disk is full or the directory cannot be written.
+        """
+        for key, features_D in zip(keys, features_BD, strict=True):
+            if key not in self:
+                self._pending[key] = features_D
+        if len(self._pending) >= SHARD_TEXTS or time.monotonic() > self._written + SHARD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not on disk yet (errors as in `add`)."""
+        if self._pending:
+            with self._disk("written"):
+                self._write()
+
+    def read(self, keys: list[bytes]) -> Array:
+        """Return the float32 features of B keys, (B, D).
+
+        Raises:
+            DataError: a shard is gone or broken.
+            KeyError: a key is not there.
+        """
+        self.flush()
+        rows_of: dict[Path, list[tuple[int, int]]] = {}
+        for out, key in enumerate(keys):
+            path, row = self._place[key]
+            rows_of.setdefault(path, []).append((out, row))
+        features_BD = np.empty((len(keys), 0), dtype=np.float32)
+        for path, rows in rows_of.items():
+            with self._disk("read"):
+                shard = _load(path)
+            if shard is None:
+                raise DataError(f"feature cache {self.directory}: changed while it was read; run again")
+            if not features_BD.size:
+                features_BD = np.empty((len(keys), shard["features"].shape[1]), dtype=np.float32)
+            out_B, row_B = np.array(rows).T
+            features_BD[out_B] = shard["features"][row_B]
+        return features_BD
+
+    def _index(self) -> None:
+        # Sorted, so that of two shards with the same text the same one always wins.
+        for path in sorted(self.directory.glob("*.safetensors")):
+            shard = _load(path)
+            if shard is None:
+                path.unlink(missing_ok=True)
+                continue
+            for row, key in enumerate(shard["keys"]):
+                self._place.setdefault(key.tobytes(), (path, row))
+
+    def _write(self) -> None:
+        from safetensors.numpy import save
+
+        keys = np.frombuffer(b"".join(self._pending), dtype=np.uint8).reshape(-1, 32)
+        data = save({"keys": keys, "features": np.stack(list(self._pending.values())).astype(np.float32)})
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{hashlib.sha256(data).hexdigest()}.safetensors"
+        scratch = self.directory / f".{uuid.uuid4().hex}.tmp"
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        self._place |= {key: (path, row) for row, key in enumerate(self._pending)}
+        self._pending = {}
+        self._written = time.monotonic()
+
+    @contextmanager
+    def _disk(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"feature cache {self.directory}: cannot be {verb} ({error.strerror or error});"
+                " free space, or set BALBENCH_CACHE to another directory"
+            ) from error
+
+
+def _load(path: Path) -> dict[str, Array] | None:
+    """Return a shard, or None where its bytes are not those that were written."""
+    from safetensors.numpy import load
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return load(data) if hashlib.sha256(data).hexdigest() == path.stem else None

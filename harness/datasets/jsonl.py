@@ -1,0 +1,81 @@
+"""Preferences from a local file of JSON lines."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from harness.datasets.baselines import length_only
+from harness.datasets.dataset import Dataset, Progress
+from harness.datasets.features import EncoderSettings, Text, file_digest
+from harness.datasets.reading import Layout
+from harness.datasets.splitting import SplitSettings, build_split
+from harness.datasets.text_pairs import TextPairs, read_pairs
+from harness.errors import DataError
+from harness.pairs import PreferenceData
+from harness.streams import stream
+
+LENGTH_ONLY = "length only"
+
+
+class JsonLines(SplitSettings, EncoderSettings, Dataset):
+    """A .jsonl or .jsonl.gz file of preferences between texts (layouts: see harness/datasets/reading.py)."""
+
+    version: ClassVar[int] = 1
+
+    path: str | None = Field(None, description="the file")
+    file: str | None = Field(
+        None, description="or its name in the directory that the variable BALBENCH_DATA names"
+    )
+    layout: Layout = Field("auto", description="label or chosen; auto: as the first row says")
+
+    def build(self, progress: Progress) -> PreferenceData:
+        """Read, split by prompt and encode (see `Dataset.build`)."""
+        path = self.find()
+        pairs = read_pairs(path, self.layout, stream(self.data_seed, "order"), self.ood_rule())
+        return self.from_pairs(pairs, str(path), progress)
+
+    def from_pairs(self, pairs: TextPairs, source: str, progress: Progress) -> PreferenceData:
+        """Split and encode texts; `source` names them in errors."""
+        prompts = self.split_prompts(pairs, stream(self.data_seed, "split"), source)
+        texts: list[Text] = [
+            (pairs.prompt_P[prompt], response)
+            for prompt, response in zip(pairs.prompt_of_response_R, pairs.response_R, strict=True)
+        ]
+        features = self.encode([*texts, *((prompt, None) for prompt in pairs.prompt_P)], progress)
+        responses_RD, prompts_PD = features[: len(texts)], features[len(texts) :]
+        splits = {name: build_split(pairs, responses_RD, prompts_PD, rows) for name, rows in prompts.items()}
+        held_out = {name: split for name, split in splits.items() if name != "pool"}
+        data = PreferenceData(splits, {LENGTH_ONLY: length_only(splits["pool"], held_out)})
+        data.check()
+        return data
+
+    def source_key(self) -> str:
+        """Return a hash of the data file and the encoder's files (errors as in `find` and `encode`)."""
+        return hashlib.sha256(f"{file_digest(self.find())}:{self.encoder_key()}".encode()).hexdigest()
+
+    def find(self) -> Path:
+        """Return the file's path.
+
+        Raises:
+            DataError: no file is named, or it is not there.
+        """
+        if self.path is not None:
+            return _existing(Path(self.path).expanduser(), self.path, "give --set dataset.path=FILE")
+        if self.file is None:
+            raise DataError("dataset.path: no file is named; give --set dataset.path=FILE.jsonl")
+        remedy = "set BALBENCH_DATA to its directory or give --set dataset.path=FILE"
+        directory = os.environ.get("BALBENCH_DATA")
+        if not directory:
+            raise DataError(f"dataset.path: {self.file} not found; {remedy}")
+        return _existing(Path(directory).expanduser() / self.file, f"{self.file} in {directory}", remedy)
+
+
+def _existing(path: Path, name: str, remedy: str) -> Path:
+    if not path.is_file():
+        raise DataError(f"dataset.path: {name} not found; {remedy}")
+    return path

@@ -1,0 +1,279 @@
+"""Preference files -> votes, with one clear line for a file or a row that is wrong.
+
+Three layouts are read:
+    label        prompt, response_a, response_b, label (1: A preferred, 0: B preferred)
+    chosen       prompt, chosen, rejected
+    transcripts  chosen, rejected; dialogues that share all but what follows the last "\\n\\nAssistant:"
+Optional fields: id, prompt_id, annotator. Others are kept out, but `OodRule` may look at them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import DataError
+from oracles.annotations import Choice
+
+Layout = Literal["auto", "label", "chosen"]
+LABEL_KEYS = ("prompt", "response_a", "response_b", "label")
+CHOSEN_KEYS = ("prompt", "chosen", "rejected")
+LAST_TURN = "\n\nAssistant:"
+GZIP_MAGIC = b"\x1f\x8b"
+SHOWN_CHARACTERS = 60  # how much of a wrong value an error shows
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands, for errors."""
+
+    source: str
+    line: int
+
+    def error(self, problem: str, field: str | None = None) -> DataError:
+        """Return the error of a row: the place, the field, what is wrong and what to do."""
+        return DataError(
+            f"{self.source}, line {self.line}" + (f", field {field!r}" if field else "") + f": {problem}"
+        )
+
+
+@dataclass(frozen=True)
+class OodRule:
+    """Which rows are out of distribution: those in whose `field` the expression `pattern` is found."""
+
+    field: str
+    pattern: re.Pattern[str]
+
+    def matches(self, row: Mapping[str, Any], place: Place) -> bool:
+        """Say whether a row matches; a value of null does not.
+
+        Raises:
+            DataError: the row lacks the field.
+        """
+        value = _value(row, self.field, place)
+        return value is not None and self.pattern.search(str(value)) is not None
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A row that was read and found right.
+
+    Attributes:
+        prompt: its text.
+        first: the text of `response_a` or `chosen`.
+        second: the other's.
+        choice: FIRST or SECOND.
+        annotator: who voted ("" where unknown).
+        prompt_id: the file's name for the prompt, if any.
+        row_id: the file's name for the row, if any.
+        ood: whether the row matches the `OodRule`.
+        shuffle: whether the row says nothing about which response was shown first.
+        place: where it stands.
+    """
+
+    prompt: str
+    first: str
+    second: str
+    choice: Choice
+    annotator: str
+    prompt_id: str | None
+    row_id: str | None
+    ood: bool
+    shuffle: bool
+    place: Place
+
+
+def votes(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], source: str, layout: Layout, ood: OodRule | None = None
+) -> Iterator[Vote]:
+    """Read rows as votes.
+
+    Args:
+        rows: line numbers and rows.
+        source: the name of the rows' source, for errors.
+        layout: see the module; `auto` looks at the keys of the first row.
+        ood: which rows are out of distribution.
+
+    Raises:
+        DataError: a row is wrong, or there is none.
+    """
+    place = None
+    for line, row in rows:
+        place = Place(source, line)
+        if layout == "auto":
+            layout = _detect(row, place)
+        yield _parse(row, layout, ood, place)
+    if place is None:
+        raise DataError(f"{source}: no rows; give a file with one JSON object a line")
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, row) of a JSON lines file, plain or gzipped.
+
+    Raises:
+        DataError: the file or a line cannot be read.
+    """
+    for line, text in _lines(path):
+        place = Place(str(path), line)
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            problem = f"not JSON ({error.msg} at column {error.colno}); write one JSON object a line"
+            raise place.error(problem) from None
+        except (ValueError, RecursionError):  # a number with thousands of digits, a very deep nest
+            raise place.error("JSON that cannot be read; write one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise place.error(f"a {_kind(row)}, not an object; write one JSON object a line")
+        yield line, row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    line = 0
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == GZIP_MAGIC
+        with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
+            for line, raw in enumerate(stream, start=1):
+                text = (raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw).decode("utf-8")
+                if text.strip():
+                    yield line, text
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; look for a misspelt path") from None
+    except UnicodeDecodeError:
+        raise Place(str(path), line).error("not UTF-8; convert the file to UTF-8") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DataError(f"{path}: broken gzip data after line {line}; fetch or pack the file again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); mend its permissions") from None
+
+
+def _detect(row: Mapping[str, Any], place: Place) -> Literal["label", "chosen"]:
+    label = any(key in row for key in LABEL_KEYS[1:])
+    chosen = any(key in row for key in CHOSEN_KEYS[1:])
+    if label and chosen:
+        raise place.error("keys of two layouts; choose one with --set dataset.layout=label (or chosen)")
+    if label or chosen:
+        return "label" if label else "chosen"
+    raise place.error(
+        f"the keys ({_known(row)}) fit no layout; want prompt, response_a, response_b, label"
+        " or prompt, chosen, rejected"
+    )
+
+
+def _parse(row: Mapping[str, Any], layout: Layout, ood: OodRule | None, place: Place) -> Vote:
+    if layout == "label":
+        prompt, first, second = (_text(row, key, place, LABEL_KEYS) for key in LABEL_KEYS[:3])
+        choice = _label(row, place)
+    else:
+        first, second = (_text(row, key, place, CHOSEN_KEYS) for key in CHOSEN_KEYS[1:])
+        choice = Choice.FIRST
+        if "prompt" in row:
+            prompt = _text(row, "prompt", place, CHOSEN_KEYS)
+        else:
+            prompt, first, second = _cut_transcripts(first, second, row, place)
+    if first == second:
+        raise place.error("the two responses are the same text; delete the line")
+    return Vote(
+        prompt,
+        first,
+        second,
+        choice,
+        annotator=_name(row, "annotator", place) or "",
+        prompt_id=_name(row, "prompt_id", place),
+        row_id=_name(row, "id", place),
+        ood=ood is not None and ood.matches(row, place),
+        shuffle=layout == "chosen",
+        place=place,
+    )
+
+
+def _label(row: Mapping[str, Any], place: Place) -> Choice:
+    label = _value(row, "label", place, LABEL_KEYS)
+    if type(label) is not int or label not in (0, 1):
+        raise place.error(
+            f"{show(label)} is neither 1 (response_a is preferred) nor 0 (response_b is); leave ties out",
+            "label",
+        )
+    return Choice.FIRST if label == 1 else Choice.SECOND
+
+
+def _cut_transcripts(
+    chosen: str, rejected: str, row: Mapping[str, Any], place: Place
+) -> tuple[str, str, str]:
+    """Split two dialogues into what they share and the last turn of each."""
+    cut = chosen.rfind(LAST_TURN)
+    if cut < 0:
+        near = _misspelt("prompt", row, CHOSEN_KEYS)
+        problem = f"missing, and chosen has no {LAST_TURN!r} to end it at; give the key" + near
+        raise place.error(problem, "prompt")
+    cut += len(LAST_TURN)
+    if rejected.rfind(LAST_TURN) + len(LAST_TURN) != cut or rejected[:cut] != chosen[:cut]:
+        raise place.error(
+            f"chosen and rejected differ before their last {LAST_TURN!r}; delete the line or give the prompt",
+            "rejected",
+        )
+    shared, ends = chosen[:cut].strip(), (chosen[cut:].strip(), rejected[cut:].strip())
+    for key, end in zip(CHOSEN_KEYS[1:], ends, strict=True):
+        if not end:
+            raise place.error(f"nothing stands after the last {LAST_TURN!r}; delete the line", key)
+    return shared, *ends
+
+
+def _value(row: Mapping[str, Any], key: str, place: Place, layout: tuple[str, ...] = ()) -> Any:
+    if key not in row:
+        near = _misspelt(key, row, layout)
+        raise place.error("missing" + (near or f"; the row's keys are: {_known(row)}"), key)
+    return row[key]
+
+
+def _text(row: Mapping[str, Any], key: str, place: Place, layout: tuple[str, ...]) -> str:
+    value = _value(row, key, place, layout)
+    if not isinstance(value, str):
+        raise place.error(f"a {_kind(value)} ({show(value)}); want text", key)
+    if not value.strip():
+        raise place.error("empty; give the text or delete the line", key)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise place.error("half a character (a lone surrogate); write the text as UTF-8", key) from None
+    return value
+
+
+def _name(row: Mapping[str, Any], key: str, place: Place) -> str | None:
+    value = row.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise place.error(f"a {_kind(value)} ({show(value)}); want text, an integer or null", key)
+
+
+def _misspelt(key: str, row: Mapping[str, Any], layout: tuple[str, ...]) -> str:
+    # A key that the layout wants itself is no misspelling: response_a is not meant to be response_b.
+    others = [str(other) for other in row if other not in layout]
+    close = difflib.get_close_matches(key, others, n=1, cutoff=0.6)
+    return f"; rename {close[0]!r} to {key!r}" if close else ""
+
+
+def _known(row: Mapping[str, Any]) -> str:
+    shown = [show(key) for key in list(row)[:10]]
+    return ", ".join([*shown, "..."] if len(row) > 10 else shown) or "none"
+
+
+def show(value: Any) -> str:
+    """Return a value as an error shows it, shortened where it is long."""
+    text = ascii(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "object", list: "list", str: "string", bool: "truth value", int: "number", float: "number"}
+    return kinds.get(type(value), "null")
