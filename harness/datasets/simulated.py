@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from harness.datasets import world
 from harness.datasets.dataset import Dataset, Progress
+from harness.metrics import held_out_metrics
 from harness.pairs import PreferenceData, PreferencePool, Split
 from harness.streams import Stream, stream
 from oracles.annotations import Choice, PairRecords
@@ -70,7 +71,7 @@ class Simulated(Dataset):
     }
 
     pool_pairs: int = Field(5_000, ge=2, description="pairs of the pool")
-    pool_prompts: int = Field(1_250, ge=1, description="prompts of the pool")
+    pool_prompts: int = Field(800, ge=1, description="prompts of the pool")
     eval_pairs: int = Field(1_000, ge=1, description="pairs to select models on")
     test_pairs: int = Field(2_000, ge=1, description="pairs to judge by, of new prompts like the pool's")
     ood_pairs: int = Field(
@@ -91,10 +92,10 @@ class Simulated(Dataset):
     )
 
     local: float = Field(
-        0.5, ge=0, le=1, description="share of the reward's direction that differs by place in prompt space"
+        0.2, ge=0, le=1, description="share of the reward's direction that differs by place in prompt space"
     )
     reach: float = Field(
-        3.0, gt=0, le=100, description="distance in prompt space over which the local taste changes"
+        4.0, gt=0, le=100, description="distance in prompt space over which the local taste changes"
     )
     near_ties: float = Field(
         1.0,
@@ -138,7 +139,7 @@ class Simulated(Dataset):
             progress("simulate", done, len(latents))
             splits[name] = self._split(name, latent, temperature)
         progress("simulate", len(latents), len(latents))
-        lines = {name: _held_out_metrics(split.records) for name, split in splits.items()}
+        lines = {name: _best_possible(split.records) for name, split in splits.items()}
         return PreferenceData(splits, {BEST_POSSIBLE: lines})
 
     def latent_split(self, name: str) -> LatentSplit:
@@ -223,10 +224,6 @@ class Simulated(Dataset):
         )
 
 
-def _held_out_metrics(records: PairRecords) -> dict[str, float]:
-    p_N, share_N = np.asarray(records.probability_N), records.first_share_N
-    return {
-        "log_likelihood": world.expected_log_likelihood(p_N, share_N),
-        "accuracy": float(np.mean((p_N > 0.5) == (share_N > 0.5))),
-        "brier": float(np.mean((p_N - share_N) ** 2)),
-    }
+def _best_possible(records: PairRecords) -> dict[str, float]:
+    assert records.probability_N is not None
+    return held_out_metrics(records.probability_N, records.first_share_N)
