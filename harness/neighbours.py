@@ -10,10 +10,13 @@ neighbours (the point itself first, at distance 0), B rows of a block, E (point,
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 Array = np.ndarray
 BLOCK_BYTES = 64 * 2**20
@@ -47,18 +50,39 @@ class Balls:
 class NeighbourIndex:
     """Sorted exact neighbours of the distinct rows of a prompt table."""
 
-    def __init__(self, prompt_features_PQ: Array, width: int = FIRST_WIDTH) -> None:
-        """Find the `width` nearest points of each distinct prompt (Euclidean distance, float32)."""
+    def __init__(self, prompt_features_PQ: Array, width: int = FIRST_WIDTH, cache: Path | None = None) -> None:
+        """Find the `width` nearest points of each distinct prompt (Euclidean distance, float32).
+
+        Args:
+            prompt_features_PQ: float32 features.
+            width: how many neighbours to list at first; more are found when a round needs them.
+            cache: a directory that belongs to these features, to keep the lists in for other processes.
+        """
         rows_PQ = np.ascontiguousarray(prompt_features_PQ, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0
         first_X, self.point_of_prompt_P = distinct_rows(rows_PQ)
         self.points_XQ = torch.from_numpy(rows_PQ[first_X])
-        self._widen(width)
+        if cache is None:
+            self._widen(width)
+        else:
+            self._widen_or_read(width, cache)
 
     def __len__(self) -> int:
         return len(self.points_XQ)
 
     def _widen(self, width: int) -> None:
         self.neighbour_XM, self.distance_XM = nearest_neighbours(self.points_XQ, min(width, len(self)))
+
+    def _widen_or_read(self, width: int, cache: Path) -> None:
+        paths = [cache / f"neighbours-{width}.{part}.npy" for part in ("number", "distance")]
+        with FileLock(cache / "neighbours.lock"):  # one process computes, the others wait and read
+            if not all(path.exists() for path in paths):
+                self._widen(width)
+                for path, value in zip(paths, (self.neighbour_XM, self.distance_XM), strict=True):
+                    temporary = path.with_suffix(".tmp")
+                    with temporary.open("wb") as file:
+                        np.save(file, value, allow_pickle=False)
+                    os.replace(temporary, path)
+        self.neighbour_XM, self.distance_XM = (np.load(path, mmap_mode="c", allow_pickle=False) for path in paths)
 
     def balls(self, count_X: Array, k: int, *, itself: bool, inclusive: bool) -> Balls:
         """Return the balls that reach to the k-th neighbour of each point.

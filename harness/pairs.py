@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def _load_split(directory: Path, name: str) -> Split:
         for item in fields(part):
             path = directory / f"{name}.{item.name}.npy"
             if path.exists():
-                mapped = "r" if path.stat().st_size > MEMORY_MAP_BYTES else None
+                mapped: Literal["c"] | None = "c" if path.stat().st_size > MEMORY_MAP_BYTES else None
                 found[item.name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
         return part(**found)
 

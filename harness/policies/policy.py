@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -23,13 +24,14 @@ Array = np.ndarray
 class PoolIndex:
     """What can be computed once from a pool's features and serves all rounds, seeds and policies."""
 
-    def __init__(self, pool: PreferencePool) -> None:
-        self.pool = pool
+    def __init__(self, pool: PreferencePool, cache: Path | None = None) -> None:
+        """Serve a pool; `cache` is a directory that belongs to it, to share results between processes."""
+        self.pool, self._cache = pool, cache
 
     @cached_property
     def neighbours(self) -> NeighbourIndex:
         """Exact sorted neighbours of the distinct prompts."""
-        return NeighbourIndex(self.pool.prompt_features_PQ)
+        return NeighbourIndex(self.pool.prompt_features_PQ, cache=self._cache)
 
     @cached_property
     def point_of_pair_N(self) -> Array:

@@ -52,8 +52,9 @@ def test_recipe(golden, name):
     assert [step for step, _ in log.evaluations] == case["out_eval_steps"].tolist()
     np.testing.assert_allclose([float(loss) for _, loss in log.evaluations], case["out_eval_losses"], rtol=1e-5)
 
+    # The last bias cancels in every difference of rewards: its gradient is rounding noise, so it is not compared.
     best = heads_of(case, "out_")
-    for mine, theirs in zip(heads.parameters, best.parameters, strict=True):
+    for mine, theirs in zip(heads.parameters[:-1], best.parameters[:-1], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
     test = pairs_of(case["test"])
     rewards = heads.rewards_KR(test.features_RD)[0]

@@ -1,0 +1,146 @@
+"""The command line: `balbench run|report|list|status|check`. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.errors import BalbenchError, StudyError
+
+
+STUDIES = Path(__file__).parent / "studies"
+
+app = typer.Typer(
+    help="How many human preference labels does active learning save? Simulate, measure, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or path of a YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10.")
+]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Run this many seeds (0, 1, ...).")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
+JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Worker processes  [default: one a core]")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:i.")]
+
+
+class Kind(str, Enum):
+    """What `balbench list` can list."""
+
+    policies = "policies"
+    posteriors = "posteriors"
+    oracles = "oracles"
+    datasets = "datasets"
+    studies = "studies"
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    out: OutOption = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    seeds: SeedsOption = None,
+    override: SetOption = None,
+) -> None:
+    """Run a study (or what is left of it), write its report and print what each policy saved."""
+    from benchmarks.running import run_study
+
+    raise typer.Exit(run_study(study_path(study), out, jobs, device, seeds, tuple(override or ())))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write  [default: RUN/report]")] = None,
+) -> None:
+    """Write the report of one or several runs, finished or not, from the rounds that are there."""
+    from benchmarks.running import write_and_print
+    from harness.results import read_run
+
+    found = [read_run(path) for path in runs]
+    if out is None and len(found) > 1:
+        raise StudyError("--out: say where to write the report of several runs")
+    write_and_print(found, out or runs[0] / "report", force=True)
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what a study can name."""
+    from benchmarks.listing import components_table, studies_table
+
+    table = studies_table(STUDIES) if kind is Kind.studies else components_table(kind.value)
+    Console().print(table)
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
+    """Say how far a run is."""
+    from benchmarks.listing import status_table
+    from harness.results import read_run
+
+    Console().print(status_table(read_run(run)))
+
+
+@app.command()
+def check(
+    study: StudyArgument,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    seeds: SeedsOption = None,
+    override: SetOption = None,
+) -> None:
+    """Check a study and print its cells, with estimated memory and time. Runs nothing."""
+    from benchmarks.estimate import plan
+    from harness.scheduler import usable_device, usable_jobs
+    from harness.study import load_study
+
+    device = usable_device(device)
+    checked = load_study(study_path(study), tuple(override or ()), seeds)
+    Console().print(plan(checked, usable_jobs(jobs, device), device))
+
+
+def study_path(name: str) -> Path:
+    """Return the path of a shipped study, or the path given.
+
+    Raises:
+        StudyError: there is neither.
+    """
+    shipped = {path.relative_to(STUDIES).with_suffix("").as_posix(): path for path in STUDIES.rglob("*.yaml")}
+    path = Path(name)
+    if name in shipped and not path.is_file():
+        return shipped[name]
+    if not path.is_file():
+        from harness.registry import nearest
+
+        raise StudyError(f"no study {name!r}, neither shipped nor a file; {nearest(name, sorted(shipped))}")
+    return path
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 1 (cells failed), 2 (something to mend), 130 (interrupted)."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except BalbenchError as error:
+        Console(stderr=True).print(f"balbench: {error}", style="bold", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

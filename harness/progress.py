@@ -1,0 +1,103 @@
+"""Progress of long work: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+PLAIN_SECONDS = 10.0  # between plain lines
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How far a cell is."""
+
+    policy: str
+    state: str  # waiting, running, finished or failed
+    rounds_done: int
+    rounds: int
+    work_done: float  # labels trained on so far
+    work: float
+
+
+class Display:
+    """Shows how far cells and data are. Use it as a context."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._started, self._work_at_start, self._last_line = time.monotonic(), None, 0.0
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def data(self, what: str, done: int, total: int) -> None:
+        """Show how far the preparation of data is."""
+        line = f"{what}: {done:,} of {total:,}"
+        if self._live:
+            self._live.update(line)
+        elif self._due() or done == total:
+            self.say(line)
+
+    def cells(self, states: Iterable[CellState]) -> None:
+        """Show how far the cells are."""
+        states = list(states)
+        if self._live:
+            self._live.update(self._table(states))
+        elif self._due():
+            self.say(self._line(states))
+
+    def _due(self) -> bool:
+        if time.monotonic() - self._last_line < PLAIN_SECONDS:
+            return False
+        self._last_line = time.monotonic()
+        return True
+
+    def _line(self, states: list[CellState]) -> str:
+        finished = sum(state.state == "finished" for state in states)
+        rounds, total = sum(s.rounds_done for s in states), sum(s.rounds for s in states)
+        failed = sum(state.state == "failed" for state in states)
+        trouble = f", {failed} failed" if failed else ""
+        return f"{finished} of {len(states)} cells, {rounds} of {total} rounds{trouble}, {self._left(states)}"
+
+    def _left(self, states: list[CellState]) -> str:
+        """Time left, from the labels trained on so far."""
+        done, total = sum(s.work_done for s in states), sum(s.work for s in states if s.state != "failed")
+        if self._work_at_start is None:
+            self._work_at_start, self._started = done, time.monotonic()
+        rate = (done - self._work_at_start) / max(time.monotonic() - self._started, 1e-9)
+        return f"about {duration((total - done) / rate)} left" if rate > 0 else "time left unknown yet"
+
+    def _table(self, states: list[CellState]) -> Table:
+        table = Table(caption=self._line(states), caption_justify="left")
+        for column in ("policy", "finished", "running", "rounds"):
+            table.add_column(column, justify="left" if column == "policy" else "right")
+        for policy in dict.fromkeys(state.policy for state in states):
+            mine = [state for state in states if state.policy == policy]
+            rounds = f"{sum(s.rounds_done for s in mine)} / {sum(s.rounds for s in mine)}"
+            finished = f"{sum(s.state == 'finished' for s in mine)} / {len(mine)}"
+            table.add_row(policy, finished, str(sum(s.state == "running" for s in mine)), rounds)
+        return table
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

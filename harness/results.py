@@ -1,0 +1,364 @@
+"""The run directory: append, resume, read as tidy frames.
+
+    RUN/study.json                      the resolved study, its cells, known reference lines
+    RUN/lock                            held while a run works here
+    RUN/data/<key>/                     arrays of each data set, mapped by the workers
+    RUN/cells/<policy>-seed<n>-<key>/   rounds.jsonl    one line a round: metrics, labels bought (deterministic)
+                                        timings.jsonl   seconds of each stage (apart, so that the rest is
+                                                        the same bytes on each run)
+                                        manifest.json   written last: the cell is finished
+                                        failed.json     why it failed (removed when it is tried again)
+
+A cell is finished if its manifest says so. A torn last line is dropped and its round run again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from harness.errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXTENDABLE = {"description", "policies", "seeds", "reference", "full_data"}  # may change within one run directory
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file at once: the old one or the new one is there, never a part.
+
+    Raises:
+        RunDirectoryError: the disk is full or the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path), temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, or None where there is none.
+
+    Raises:
+        RunDirectoryError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
+
+
+class disk_errors:  # noqa: N801 - reads as a statement
+    """Context that turns a full or read-only disk into one clear line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "free some space" if full else "check its path and permissions"
+            raise RunDirectoryError(
+                f"{self._path}: cannot be written ({error.strerror}); {remedy} and run the same command again, "
+                "all finished rounds are kept"
+            ) from None
+
+
+class CellLog:
+    """The append-only log of one cell."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._rounds, self._timings = directory / "rounds.jsonl", directory / "timings.jsonl"
+
+    def open(self) -> list[dict[str, Any]]:
+        """Prepare for appending: drop a torn last line and return the rounds so far."""
+        with disk_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / "failed.json").unlink(missing_ok=True)
+        for path in (self._rounds, self._timings):
+            if path.exists():
+                whole = sum(len(line) for line in _whole_lines(path))
+                with disk_errors(path):
+                    os.truncate(path, whole)
+        return self.rounds()
+
+    def lock(self) -> FileLock:
+        """The lock of whoever appends (a worker that outlived its killed run may still be at it)."""
+        with disk_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.directory / "lock")
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The records of all whole rounds."""
+        return list(_records(self._rounds))
+
+    def timings(self) -> list[dict[str, Any]]:
+        """The timings of all whole rounds; of a round that was run twice, the last."""
+        return list({record["round"]: record for record in _records(self._timings)}.values())
+
+    def append(self, record: dict[str, Any], timings: dict[str, Any]) -> None:
+        """Append one round and flush it to disk. The round counts once its own line is whole."""
+        _append(self._timings, timings)
+        _append(self._rounds, record)
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Write the manifest: the cell is finished."""
+        digest = hashlib.sha256(self._rounds.read_bytes()).hexdigest()
+        write_json(self.directory / "manifest.json", {**facts, "rounds": len(self.rounds()), "sha256": digest})
+
+    def fail(self, reason: str, details: str) -> None:
+        """Record why the cell failed."""
+        write_json(self.directory / "failed.json", {"reason": reason, "details": details})
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of a finished cell."""
+        return read_json(self.directory / "manifest.json")
+
+    @property
+    def failure(self) -> dict[str, Any] | None:
+        """Why the cell failed, if it did."""
+        return read_json(self.directory / "failed.json")
+
+    def count(self) -> int:
+        """How many whole rounds there are, cheaply."""
+        return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    with disk_errors(path):
+        with path.open("ab") as file:
+            before = file.tell()
+            try:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, before)
+                raise
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for number, line in enumerate(_whole_lines(path), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise RunDirectoryError(
+                f"{path}: line {number} is damaged; delete {path.parent} and run the study again"
+            ) from None
+
+
+class RunDirectory:
+    """A directory of results of one study."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lock(self) -> FileLock:
+        """Take the run's lock.
+
+        Raises:
+            RunDirectoryError: another run works in this directory.
+        """
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "lock")
+        try:
+            with disk_errors(self.path):
+                lock.acquire(timeout=0)
+        except Timeout:
+            raise RunDirectoryError(f"{self.path}: another run works here; wait for it or give another --out") from None
+        return lock
+
+    @property
+    def header(self) -> dict[str, Any] | None:
+        """What study.json says."""
+        return read_json(self.path / "study.json")
+
+    def adopt(self, study: dict[str, Any], cells: list[dict[str, Any]]) -> None:
+        """Make this the directory of a study, or see that it is already.
+
+        Seeds and policies may be added to a directory; anything else is another study.
+
+        Raises:
+            RunDirectoryError: the directory holds something else.
+        """
+        header = self.header
+        if header is None:
+            others = sorted(p.name for p in self.path.iterdir() if p.name not in ("lock", "data") and p.name[0] != ".")
+            if others:
+                raise RunDirectoryError(
+                    f"{self.path}: is not a run directory (it holds {others[0]}); give an empty or new --out"
+                )
+        else:
+            for key, value in study.items():
+                if key not in EXTENDABLE and header["study"].get(key) != value:
+                    raise RunDirectoryError(
+                        f"{self.path}: holds a study with another {key}; give another --out or delete the directory"
+                    )
+        lines = (header or {}).get("lines", {})
+        new = {"study": study, "cells": cells, "lines": lines}
+        if new != header:
+            write_json(self.path / "study.json", new)
+
+    def add_lines(self, setting: str, lines: dict[str, Any]) -> None:
+        """Record the reference lines of a setting's data set."""
+        header = self.header
+        if header is not None and header["lines"].get(setting) != lines:
+            header["lines"][setting] = lines
+            write_json(self.path / "study.json", header)
+
+    def cell(self, name: str) -> CellLog:
+        """The log of a cell by the name of its directory."""
+        return CellLog(self.path / "cells" / name)
+
+    def data(self, key: str) -> Path:
+        """Where the arrays of a data set lie."""
+        return self.path / "data" / key[:16]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as tidy frames, finished or not.
+
+    Attributes:
+        name, path: of the study and of its directory.
+        reference: label of the policy that savings are measured against.
+        policies: labels in the order of the study, without those that buy the full data.
+        policy_settings: all settings of each policy.
+        protocol: initial, batch, rounds.
+        study: the resolved study file.
+        fingerprint: hash of all results.
+        curves: setting, policy, seed, round, labels, split, metric, value.
+        lines: setting, line, split, metric, value of horizontal reference lines.
+        full_data: setting, seed, labels, split, metric, value of models trained on the whole pool.
+        timings: setting, policy, seed, round, stage, seconds.
+        cells: setting, policy, seed, key, state, rounds_done, rounds, reason.
+    """
+
+    name: str
+    path: Path
+    reference: str
+    policies: list[str]
+    policy_settings: dict[str, dict[str, Any]]
+    protocol: dict[str, Any]
+    study: dict[str, Any]
+    fingerprint: str
+    curves: pd.DataFrame
+    lines: pd.DataFrame
+    full_data: pd.DataFrame
+    timings: pd.DataFrame
+    cells: pd.DataFrame
+
+
+def read_run(path: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        RunDirectoryError: there is no run, or a file of it is damaged.
+    """
+    directory = RunDirectory(path)
+    header = directory.header
+    if header is None:
+        raise RunDirectoryError(f"{path}: holds no run (no study.json); give the directory that `balbench run` made")
+    study, frames = header["study"], _Frames()
+    for cell in header["cells"]:
+        frames.add(cell, directory.cell(cell["directory"]))
+    settings = {cell["policy"]: cell["settings"] for cell in header["cells"] if not cell["full_data"]}
+    return Run(
+        name=study["name"],
+        path=path,
+        reference=study["reference"],
+        policies=list(settings),
+        policy_settings=settings,
+        protocol=study["protocol"],
+        study=study,
+        fingerprint=frames.fingerprint(header),
+        lines=_lines_frame(header["lines"]),
+        **frames.tables(),
+    )
+
+
+class _Frames:
+    """Gathers the rows of all cells."""
+
+    COLUMNS = {
+        "curves": ["setting", "policy", "seed", "round", "labels", "split", "metric", "value"],
+        "full_data": ["setting", "seed", "labels", "split", "metric", "value"],
+        "timings": ["setting", "policy", "seed", "round", "stage", "seconds"],
+        "cells": ["setting", "policy", "seed", "key", "state", "rounds_done", "rounds", "reason"],
+    }
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[tuple]] = {name: [] for name in self.COLUMNS}
+        self._hash = hashlib.sha256()
+
+    def add(self, cell: dict[str, Any], log: CellLog) -> None:
+        setting, policy, seed = cell["setting"], cell["policy"], cell["seed"]
+        records = log.rounds()
+        for record in records:
+            for split, metrics in record["metrics"].items():
+                for metric, value in metrics.items():
+                    tail = (record["labels"], split, metric, value)
+                    if cell["full_data"]:
+                        self._rows["full_data"].append((setting, seed, *tail))
+                    else:
+                        self._rows["curves"].append((setting, policy, seed, record["round"], *tail))
+        for record in log.timings():
+            for stage, seconds in record["seconds"].items():
+                self._rows["timings"].append((setting, policy, seed, record["round"], stage, seconds))
+        manifest, failure = log.manifest, log.failure
+        state = "finished" if manifest else "failed" if failure else "running" if records else "waiting"
+        reason = failure["reason"] if failure and not manifest else ""
+        self._rows["cells"].append((setting, policy, seed, cell["key"], state, len(records), cell["rounds"], reason))
+        self._hash.update(json.dumps([cell, state, reason, records], sort_keys=True).encode())
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        import pandas as pd
+
+        return {name: pd.DataFrame(self._rows[name], columns=columns) for name, columns in self.COLUMNS.items()}
+
+    def fingerprint(self, header: dict[str, Any]) -> str:
+        self._hash.update(json.dumps(header, sort_keys=True).encode())
+        return self._hash.hexdigest()
+
+
+def _lines_frame(lines: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        (setting, line, split, metric, value)
+        for setting, by_line in lines.items()
+        for line, by_split in by_line.items()
+        for split, metrics in by_split.items()
+        for metric, value in metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=["setting", "line", "split", "metric", "value"])
