@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from harness.errors import BalbenchError, StudyError
-
 
 STUDIES = Path(__file__).parent / "studies"
 
@@ -25,7 +24,8 @@ app = typer.Typer(
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or path of a YAML file.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10."),
 ]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Run this many seeds (0, 1, ...).")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
@@ -33,7 +33,7 @@ JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Worker pr
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:i.")]
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What `balbench list` can list."""
 
     policies = "policies"

@@ -82,5 +82,7 @@ def _end(outcome: Outcome, directory: RunDirectory, console: Console) -> int:
     for title, reason in outcome.failed.items():
         console.print(f"failed: {title}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if outcome.failed:
-        console.print(f"{len(outcome.failed)} cells failed (details: failed.json of each cell in {directory.path}/cells)")
+        console.print(
+            f"{len(outcome.failed)} cells failed (details: failed.json of each cell in {directory.path}/cells)"
+        )
     return 1 if outcome.failed else 0

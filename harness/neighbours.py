@@ -124,7 +124,14 @@ class NeighbourIndex:
         return radius_B, (distance_BM <= limit_B1 if inclusive else distance_BM < limit_B1)
 
     def _gather(
-        self, radius_X: Array, inside_XM: Array, short: Array, count_X: Array, k: int, itself: bool, inclusive: bool
+        self,
+        radius_X: Array,
+        inside_XM: Array,
+        short: Array,
+        count_X: Array,
+        k: int,
+        itself: bool,
+        inclusive: bool,
     ) -> Balls:
         """Join the balls from the lists with those of the few rows whose lists are too short."""
         point_E, column_E = np.nonzero(inside_XM)

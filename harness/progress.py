@@ -32,7 +32,8 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._started, self._work_at_start, self._last_line = time.monotonic(), None, 0.0
+        self._started, self._last_line = time.monotonic(), 0.0
+        self._work_at_start: float | None = None
 
     def __enter__(self) -> Display:
         if self._live:

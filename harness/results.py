@@ -30,7 +30,13 @@ from harness.errors import RunDirectoryError
 if TYPE_CHECKING:
     import pandas as pd
 
-EXTENDABLE = {"description", "policies", "seeds", "reference", "full_data"}  # may change within one run directory
+EXTENDABLE = {
+    "description",
+    "policies",
+    "seeds",
+    "reference",
+    "full_data",
+}  # may change within one run directory
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -62,7 +68,7 @@ def read_json(path: Path) -> Any:
         raise RunDirectoryError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
 
 
-class disk_errors:  # noqa: N801 - reads as a statement
+class disk_errors:
     """Context that turns a full or read-only disk into one clear line."""
 
     def __init__(self, path: Path) -> None:
@@ -145,16 +151,15 @@ class CellLog:
 
 def _append(path: Path, record: dict[str, Any]) -> None:
     line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-    with disk_errors(path):
-        with path.open("ab") as file:
-            before = file.tell()
-            try:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(path, before)
-                raise
+    with disk_errors(path), path.open("ab") as file:
+        before = file.tell()
+        try:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

@@ -137,7 +137,9 @@ class _CellProgress:
         return CellState(self._cell.label, self.state, self._done, len(work), sum(work[: self._done]), sum(work))
 
     def _labels(self, number: int) -> int:
-        return self.pool_size if self._cell.policy.acquires_all else self._cell.protocol.labels_at(number, self.pool_size)
+        return (
+            self.pool_size if self._cell.policy.acquires_all else self._cell.protocol.labels_at(number, self.pool_size)
+        )
 
 
 def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[str, Any]:
@@ -180,9 +182,7 @@ def check_budget(cell: Cell, pool_size: int) -> None:
     """
     protocol = cell.protocol
     if protocol.initial > pool_size:
-        raise StudyError(
-            f"protocol.initial: {protocol.initial} labels, but the pool has {pool_size} pairs; lower it"
-        )
+        raise StudyError(f"protocol.initial: {protocol.initial} labels, but the pool has {pool_size} pairs; lower it")
     most = 2 + (pool_size - protocol.initial - 1) // protocol.batch if pool_size > protocol.initial else 1
     if protocol.rounds > most:
         raise StudyError(
@@ -195,7 +195,13 @@ def usable_jobs(jobs: int | None, device: str) -> int:
     """How many workers to use: as asked, else one for each usable core (one on a GPU)."""
     if jobs is not None:
         return jobs
-    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        1
+        if device.startswith("cuda")
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
 
 
 def usable_device(name: str) -> str:
@@ -214,7 +220,7 @@ def usable_device(name: str) -> str:
     if kind != "cuda" or not (number or "0").isdigit():
         raise StudyError(f"--device {name}: must be auto, cpu, cuda or cuda:i")
     if int(number or 0) >= torch.cuda.device_count():
-        raise StudyError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; try --device cpu")
+        raise StudyError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; try --device cpu"
+        )
     return f"cuda:{number or 0}"
-
-

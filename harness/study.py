@@ -224,9 +224,7 @@ def _grid_points(file: StudyFile, place: str) -> list[tuple[str, StudyFile]]:
 
 
 def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
-    parts = {
-        name: _component(kind, getattr(file, name), f"{place}: {name}") for name, kind in PARTS.items()
-    }
+    parts = {name: _component(kind, getattr(file, name), f"{place}: {name}") for name, kind in PARTS.items()}
     policies = _policies(file, place)
     dataset_key = digest([_identity(parts["dataset"]), parts["dataset"].source_key()])
     shared = [dataset_key, _identity(parts["oracle"]), _identity(parts["posterior"]), LOOP_VERSION]
@@ -234,7 +232,18 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
     for (label, policy), seed in product(policies.items(), file.seeds):
         protocol = None if policy.acquires_all else file.protocol.model_dump()
         key = digest([*shared, protocol, _identity(policy), seed])
-        cells.append(Cell(setting, label, seed, policy=policy, protocol=file.protocol, dataset_key=dataset_key, key=key, **parts))
+        cells.append(
+            Cell(
+                setting,
+                label,
+                seed,
+                policy=policy,
+                protocol=file.protocol,
+                dataset_key=dataset_key,
+                key=key,
+                **parts,
+            )
+        )
     return cells
 
 
@@ -247,7 +256,10 @@ def _policies(file: StudyFile, place: str) -> dict[str, Policy]:
         if label in policies:
             raise StudyError(f"{here}: two policies are called {label!r}; give one a label")
         policies[label] = _component("policies", settings, here)
-        twin = next((other for other, policy in policies.items() if other != label and policy == policies[label]), None)
+        twin = next(
+            (other for other, policy in policies.items() if other != label and policy == policies[label]),
+            None,
+        )
         if twin is not None:
             raise StudyError(f"{here}: {label!r} and {twin!r} have the same settings; remove one")
     if file.reference not in policies:
@@ -279,7 +291,9 @@ def _validated(model: type[BaseModel], settings: Any, place: str) -> Any:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = f"unknown key; {registry.nearest(str(first['loc'][-1]), [*model.model_fields, *_more_keys(model)])}"
+            message = (
+                f"unknown key; {registry.nearest(str(first['loc'][-1]), [*model.model_fields, *_more_keys(model)])}"
+            )
         elif first["type"] == "missing":
             message = "is missing"
         elif first["type"] != "value_error":
@@ -293,7 +307,11 @@ def _more_keys(model: type[BaseModel]) -> list[str]:
 
 def _identity(component: Component | Oracle) -> dict[str, Any]:
     cls = type(component)
-    return {"class": f"{cls.__module__}:{cls.__name__}", "version": cls.version, **component.model_dump(mode="json")}
+    return {
+        "class": f"{cls.__module__}:{cls.__name__}",
+        "version": cls.version,
+        **component.model_dump(mode="json"),
+    }
 
 
 def digest(value: Any) -> str:

@@ -15,7 +15,7 @@ from harness.errors import BalbenchError
 from harness.results import RunDirectory, disk_errors
 from harness.study import Cell
 
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
@@ -82,4 +82,9 @@ def facts(device: str) -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
-    return {"device": name, "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    return {
+        "device": name,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }

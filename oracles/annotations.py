@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class PairRecords:
         pair_V = np.repeat(np.arange(len(rows)), count_B)
         within_V = np.arange(len(pair_V)) - np.repeat(np.cumsum(count_B) - count_B, count_B)
         votes = start_N1[rows][pair_V] + within_V
-        taken = {
+        taken: dict[str, Any] = {
             field.name: None if getattr(self, field.name) is None else getattr(self, field.name)[rows]
             for field in fields(self)
             if not field.name.endswith("_V")

@@ -44,5 +44,7 @@ class Replay(Oracle):
 def _majority(pairs: PairRecords) -> np.ndarray:
     share_N = pairs.first_share_N
     return np.select(
-        [np.isnan(share_N), share_N > 0.5, share_N < 0.5], [Choice.ABSTAIN, Choice.FIRST, Choice.SECOND], Choice.TIE
+        [np.isnan(share_N), share_N > 0.5, share_N < 0.5],
+        [Choice.ABSTAIN, Choice.FIRST, Choice.SECOND],
+        Choice.TIE,
     )

@@ -82,7 +82,10 @@ class BalPm(Policy):
             scores.append(score)
             entropy_scores.append(weighted_X[point])
             prompts.add(point)
-        notes = {"uncertainty_score": float(uncertainty_U[picks].mean()), "entropy_score": float(np.mean(entropy_scores))}
+        notes = {
+            "uncertainty_score": float(uncertainty_U[picks].mean()),
+            "entropy_score": float(np.mean(entropy_scores)),
+        }
         return Selection(view.unlabelled_U[picks], np.array(scores), notes)
 
     def _switch(self, name: str, published: object, as_coded: object) -> object:
@@ -163,9 +166,10 @@ class _Candidates:
         """Take the pair with the highest score (the lowest number among ties); return (pair, point, score)."""
         score_X = self._best_X + weighted_X
         top = score_X.max()
-        pick, point = min((self._first_at(point, weighted_X[point], top), point) for point in np.flatnonzero(score_X == top))
+        tied = np.flatnonzero(score_X == top).tolist()
+        pick, point = min((self._first_at(point, weighted_X[point], top), point) for point in tied)
         self._remove(pick, point)
-        return pick, int(point), float(top)
+        return pick, point, float(top)
 
     def _first_at(self, point: int, weighted: float, top: float) -> int:
         """Lowest pair number at the top score (uncertainties that differ can round to one score)."""

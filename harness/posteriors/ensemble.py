@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 
 from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs, Posterior
-from harness.posteriors.training import train
+from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.training import Recipe, train
 from harness.streams import Stream
 
 MELO2024: dict[str, Any] = {
@@ -30,22 +30,14 @@ MELO2024: dict[str, Any] = {
 }
 
 
-class Ensemble(Posterior):
+class Ensemble(Recipe):
     """K independent MLP heads, trained as one batched program from new weights each round.
 
-    Attributes:
+    Attributes (and those of `Recipe`):
         members: K.
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
         weight_std: weights start from N(0, weight_std^2), biases from U(+-1/sqrt(fan_in)).
-        epochs, batch: passes over the labels, pairs a minibatch (the last of an epoch may be smaller).
-        learning_rate: AdamW's peak rate; up linearly over `warmup` steps from 0, then down to 0.
-        betas, epsilon, weight_decay: AdamW's.
-        clip: largest norm of a member's gradient.
-        evaluate_every: steps between evaluations on the eval split (each epoch's end is evaluated as well).
-        patience: evaluations without a strictly lower loss after which a member stops; its best weights are kept.
-        repeat_evaluations: as coded by the authors, an evaluation step that ends an epoch is evaluated twice and
-            the repeat counts against patience.
         init: `independent` weights for each member, or `shared` as in the authors' code: member 0 its own, all
             others the same (they then differ by minibatch order only).
     """
@@ -56,17 +48,6 @@ class Ensemble(Posterior):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 256)
     activation: Literal["tanh", "relu"] = "tanh"
     weight_std: float = Field(0.01, gt=0)
-    epochs: int = Field(4, ge=1)
-    batch: int = Field(32, ge=1)
-    learning_rate: float = Field(3e-5, gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
-    warmup: int = Field(5, ge=0)
-    evaluate_every: int = Field(100, ge=1)
-    patience: int = Field(3, ge=1)
-    repeat_evaluations: bool = False
     init: Literal["independent", "shared"] = "independent"
 
     def fit(self, train_pairs: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:

@@ -7,29 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 
 from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs, DivergedError
+from harness.posteriors.posterior import AnsweredPairs, DivergedError, Posterior
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Recipe(Protocol):
-    """Settings of a training (see `harness.posteriors.ensemble.Ensemble`)."""
+class Recipe(Posterior):
+    """How heads are trained.
 
-    epochs: int
-    batch: int
-    learning_rate: float
-    betas: tuple[float, float]
-    epsilon: float
-    weight_decay: float
-    clip: float
-    warmup: int
-    evaluate_every: int
-    patience: int
-    repeat_evaluations: bool
+    Attributes:
+        epochs, batch: passes over the labels, pairs a minibatch (the last of an epoch may be smaller).
+        learning_rate: AdamW's peak rate; up linearly over `warmup` steps from 0, then down to 0.
+        betas, epsilon, weight_decay: AdamW's.
+        clip: largest norm of a member's gradient.
+        evaluate_every: steps between evaluations on the eval split (each epoch's end is evaluated as well).
+        patience: evaluations without a strictly lower loss after which a member stops; its best weights are kept.
+        repeat_evaluations: as coded by the authors, an evaluation step that ends an epoch is evaluated twice and
+            the repeat counts against patience.
+    """
+
+    epochs: int = Field(4, ge=1)
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(3e-5, gt=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    warmup: int = Field(5, ge=0)
+    evaluate_every: int = Field(100, ge=1)
+    patience: int = Field(3, ge=1)
+    repeat_evaluations: bool = False
 
 
 @dataclass

@@ -4,14 +4,27 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from harness.neighbours import NeighbourIndex, count_within
 from harness.pairs import PreferencePool
 from harness.policies.bal_pm import BalPm, shift_as_coded
 from harness.policies.policy import PoolIndex, PoolView
-from harness.neighbours import NeighbourIndex, count_within
 
-NAMES = """tiny_full small_dups_full heavydups_zero_dist normfeat_bug normentropy d_param no_unc minimizer unc_ties mid
-big_script_flags big""".split()
+NAMES = [
+    "tiny_full",
+    "small_dups_full",
+    "heavydups_zero_dist",
+    "normfeat_bug",
+    "normentropy",
+    "d_param",
+    "no_unc",
+    "minimizer",
+    "unc_ties",
+    "mid",
+    "big_script_flags",
+    "big",
+]
 
 
 def view_of(case: dict) -> PoolView:
@@ -59,7 +72,7 @@ def test_state_before_the_first_pick(golden, name):
     remaining = np.bincount(point_N[view.unlabelled_U], minlength=len(index))
     acquired = np.bincount(point_N[view.acquired_n], minlength=len(index))
     balls = index.balls(remaining, config["state_ent_k"], itself=True, inclusive=True)
-    # Shifting float32 features costs the authors' distances a few units in the last place; ours are unshifted.
+    # Shifting float32 features costs the authors' distances a few units in the last place; ours are not.
     shift_error = 5e-7 if config["normalize_state_features"] else 0
     radius = balls.radius_X[point_N[view.unlabelled_U]]
     np.testing.assert_allclose(radius, case["out_dists0"], rtol=shift_error, atol=1e-6)
@@ -84,8 +97,6 @@ def test_kth_distance(golden, name):
 
 @pytest.mark.parametrize("name", ["small", "dups", "big", "one"])
 def test_count_of_acquired_prompts_within_a_distance(golden, name):
-    import torch
-
     case = dict(np.load(golden / f"nbatch_{name}.npz"))
     points, batch = (torch.from_numpy(case[key]) for key in ("points_f32", "batch_f32"))
     counts = count_within(points, batch, np.ones(len(batch)), case["dists"], inclusive=True)

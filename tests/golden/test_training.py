@@ -52,7 +52,7 @@ def test_recipe(golden, name):
     assert [step for step, _ in log.evaluations] == case["out_eval_steps"].tolist()
     np.testing.assert_allclose([float(loss) for _, loss in log.evaluations], case["out_eval_losses"], rtol=1e-5)
 
-    # The last bias cancels in every difference of rewards: its gradient is rounding noise, so it is not compared.
+    # The last bias cancels in all differences of rewards: its gradient is rounding noise, not compared.
     best = heads_of(case, "out_")
     for mine, theirs in zip(heads.parameters[:-1], best.parameters[:-1], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)

@@ -6,7 +6,12 @@ import torch
 
 from harness.uncertainty import uncertainty
 
-PARTS = {"epistemic": "epistemic_N", "predictive": "predictive_N", "aleatoric": "aleatoric_N", "variance": "variance_N"}
+PARTS = {
+    "epistemic": "epistemic_N",
+    "predictive": "predictive_N",
+    "aleatoric": "aleatoric_N",
+    "variance": "variance_N",
+}
 
 
 @pytest.mark.parametrize("name", ["f32", "f32_tight", "f32_big", "f64", "two", "saturated"])
