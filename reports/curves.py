@@ -58,6 +58,7 @@ class Curves:
         finite = frame[np.isfinite(frame["value"].to_numpy(dtype=float))]
         groups = finite.groupby(["setting", "policy", "split", "metric"], sort=False)
         self._groups = dict(iter(groups))
+        self._unstacked: dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]] = {}
         self.settings = [str(setting) for setting in frame["setting"].unique()]
         self._present = {(key[0], key[2], key[3]) for key in self._groups}
 
@@ -71,9 +72,7 @@ class Curves:
         kept = _largest_rectangle(values.notna().to_numpy())
         return None if kept is None else _cut(values, labels, *kept)
 
-    def pair(
-        self, setting: str, policy: str, reference: str, split: str, metric: str
-    ) -> tuple[Curve, Curve] | None:
+    def pair(self, setting: str, policy: str, reference: str, split: str, metric: str) -> tuple[Curve, Curve] | None:
         """Return the curves of policy and reference on the same seeds and rounds; None if they share none."""
         values, labels = self._tables(setting, policy, split, metric)
         reference_values, reference_labels = self._tables(setting, reference, split, metric)
@@ -86,15 +85,15 @@ class Curves:
         labels, reference_labels = labels.loc[seeds, rounds], reference_labels.loc[seeds, rounds]
         return _cut(values, labels, *kept), _cut(reference_values, reference_labels, *kept)
 
-    def _tables(
-        self, setting: str, policy: str, split: str, metric: str
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def _tables(self, setting: str, policy: str, split: str, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return values and labels as frames of seeds x rounds, both ascending, with gaps as NaN."""
-        group = self._groups.get((setting, policy, split, metric))
-        if group is None:
+        key = (setting, policy, split, metric)
+        if key not in self._groups:
             return pd.DataFrame(), pd.DataFrame()
-        by_round = group.set_index(["seed", "round"])
-        return by_round["value"].unstack().astype(float), by_round["labels"].unstack().astype(float)
+        if key not in self._unstacked:
+            by_round = self._groups[key].set_index(["seed", "round"])[["value", "labels"]].astype(float)
+            self._unstacked[key] = by_round["value"].unstack(), by_round["labels"].unstack()
+        return self._unstacked[key]
 
 
 def _largest_rectangle(present_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -179,9 +179,7 @@ def savings_table(run: Run, metric: str = "log_likelihood", resamples: int = RES
 
 
 def _paired(policy: Curve, reference: Curve) -> bool:
-    return np.array_equal(policy.seeds_S, reference.seeds_S) and np.array_equal(
-        policy.rounds_T, reference.rounds_T
-    )
+    return np.array_equal(policy.seeds_S, reference.seeds_S) and np.array_equal(policy.rounds_T, reference.rounds_T)
 
 
 def _smoothed(mean_T: np.ndarray) -> np.ndarray:

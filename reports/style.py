@@ -29,6 +29,7 @@ _COLOURS = (
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
 _RC: dict[str, Any] = {
+    # one face only: embedding each further one (bold, italic) takes a quarter of a second for every PDF
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "axes.labelsize": 8,

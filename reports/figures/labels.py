@@ -26,7 +26,6 @@ class EdgeLabel:
     x: float
     y: float
     colour: str
-    italic: bool = False
 
 
 def text_size(figure: Figure, text: str, **settings: Any) -> tuple[float, float]:
@@ -46,6 +45,14 @@ def edge_width(figure: Figure, labels: list[EdgeLabel]) -> float:
 def edge_height(figure: Figure, labels: list[EdgeLabel]) -> float:
     """Return the height in inches of all labels above each other."""
     return sum(text_size(figure, label.text, **_settings(label))[1] * _LEADING for label in labels)
+
+
+def axis_width(axes: Axes) -> float:
+    """Return the width in inches of the y axis: its name and the numbers at its ticks."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes that were just drawn have a figure
+    box = axes.yaxis.get_tightbbox(_renderer(figure))
+    return 0.0 if box is None else (axes.get_window_extent().x0 - box.x0) / figure.dpi
 
 
 def draw_edge_labels(axes: Axes, labels: list[EdgeLabel]) -> None:
@@ -82,15 +89,21 @@ def spread(targets_L: np.ndarray, heights_L: np.ndarray, low: float, high: float
     return np.clip(bases_L, low, max(low, high - heights_L.sum())) + offsets_L
 
 
-def place_note(axes: Axes, text: Text, near: tuple[float, float], paths: list[np.ndarray]) -> None:
+def place_note(
+    axes: Axes,
+    text: Text,
+    near: tuple[float, float],
+    paths: list[np.ndarray],
+    faint_paths: list[np.ndarray],
+) -> None:
     """Move a text to the place in the axes that crosses the fewest lines and is nearest to `near`.
 
     Args:
         axes: with its final limits and position.
         text: in data coordinates, centred.
         near: data coordinates.
-        paths: lines not to cover, each an array (points, 2) in data coordinates; the earlier ones count the
-            same.
+        paths: lines not to cover, each an array (points, 2) in data coordinates; at least one.
+        faint_paths: lines that had better not be covered, likewise.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None  # axes that were just drawn have a figure
@@ -100,10 +113,13 @@ def place_note(axes: Axes, text: Text, near: tuple[float, float], paths: list[np
     opposite_2 = np.array([box.x1, box.y1]) - size_2 / 2
     grid = np.meshgrid(*(np.linspace(corners_2[axis], opposite_2[axis], 24) for axis in (0, 1)))
     centres_G2 = np.stack([part.ravel() for part in grid], axis=1)
-    points_P2 = np.concatenate([_dense(axes.transData.transform(path)) for path in paths])
-    covered_GP = (np.abs(points_P2[None] - centres_G2[:, None]) < size_2 / 2).all(axis=2)
+    cost_G = np.zeros(len(centres_G2))
+    for weight, lines in ((1000, paths), (30, faint_paths)):
+        points_P2 = np.concatenate([_dense(axes.transData.transform(line)) for line in lines])
+        covered_GP = (np.abs(points_P2[None] - centres_G2[:, None]) < size_2 / 2).all(axis=2)
+        cost_G += weight * covered_GP.sum(axis=1)
     distance_G = np.linalg.norm(centres_G2 - axes.transData.transform(near), axis=1)
-    best = np.argmin(1e3 * covered_GP.sum(axis=1) + distance_G)
+    best = np.argmin(cost_G + distance_G)
     text.set_position(axes.transData.inverted().transform(centres_G2[best]))
 
 
@@ -115,13 +131,11 @@ def _dense(points_P2: np.ndarray, step: float = 5.0) -> np.ndarray:
 
 
 def _leader(figure: Figure, points_22: np.ndarray, colour: str) -> None:
-    figure.add_artist(
-        Line2D(points_22[:, 0], points_22[:, 1], linewidth=0.5, color=colour, alpha=0.7, linestyle=":")
-    )
+    figure.add_artist(Line2D(points_22[:, 0], points_22[:, 1], linewidth=0.5, color=colour, alpha=0.7, linestyle=":"))
 
 
 def _settings(label: EdgeLabel) -> dict[str, Any]:
-    return {"color": label.colour, "fontsize": 7, "style": "italic" if label.italic else "normal"}
+    return {"color": label.colour, "fontsize": 7}
 
 
 def _renderer(figure: Figure) -> Any:

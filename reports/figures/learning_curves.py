@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +16,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from reports.curves import Curve, Curves
-from reports.figures.labels import EdgeLabel, draw_edge_labels, edge_height, edge_width, place_note
+from reports.figures.labels import (
+    EdgeLabel,
+    axis_width,
+    draw_edge_labels,
+    edge_height,
+    edge_width,
+    place_note,
+)
 from reports.style import LINE_COLOUR, WIDTHS, Look, new_figure, save, style
 from reports.wording import axis_name, interval_text, point_text
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-_LEFT, _BOTTOM, _TOP, _HEIGHT = 0.62, 0.42, 0.27, 3.1  # inches
+_LEFT, _BOTTOM, _TOP, _HEIGHT = 0.06, 0.42, 0.27, 3.1  # inches
+_NOTE_CHARACTER = 0.052  # inches, at the size of the note
 _LINE_DASHES = ((0, (6, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 
 
@@ -81,6 +90,7 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look], width: float = WIDTHS["
         for policy in _drawing_order(shown):
             _draw_curve(axes, shown.curves[policy], policy_looks[policy])
         _set_limits(axes, shown)
+        _name_axes(axes, shown)
         labels = _policy_labels(shown, policy_looks) + _draw_lines(axes, shown)
         _lay_out(figure, axes, labels)
         _draw_savings(axes, shown, policy_looks)
@@ -109,9 +119,7 @@ def numbers(shown: Panel) -> pd.DataFrame:
     return table.astype({"seeds": "Int64"})
 
 
-def write(
-    shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]
-) -> list[Path]:
+def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]) -> list[Path]:
     """Draw a panel and save it with its numbers (see `reports.style.save`)."""
     return save(draw(shown, policy_looks, width), path_stem, numbers(shown))
 
@@ -130,9 +138,9 @@ def _reference_lines(run: Run, setting: str, split: str, metric: str) -> dict[st
 
 
 def _of_panel(frame: pd.DataFrame, setting: str, split: str, metric: str) -> pd.DataFrame:
-    return frame[
-        (frame["setting"] == setting) & (frame["split"] == split) & (frame["metric"] == metric)
-    ].astype({"value": float})
+    return frame[(frame["setting"] == setting) & (frame["split"] == split) & (frame["metric"] == metric)].astype(
+        {"value": float}
+    )
 
 
 def _drawing_order(shown: Panel) -> list[str]:
@@ -149,9 +157,7 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
     axes.add_collection(seeds)
     if len(curve.seeds_S) > 1:
         low_T, high_T = curve.mean_T - curve.standard_error_T, curve.mean_T + curve.standard_error_T
-        axes.fill_between(
-            curve.labels_T, low_T, high_T, color=look.colour, alpha=0.16, linewidth=0, zorder=2.5
-        )
+        axes.fill_between(curve.labels_T, low_T, high_T, color=look.colour, alpha=0.16, linewidth=0, zorder=2.5)
     axes.plot(
         curve.labels_T,
         curve.mean_T,
@@ -177,6 +183,18 @@ def _set_limits(axes: Axes, shown: Panel) -> None:
     axes.set_xlim(labels.min() - 0.02 * span - (span == 0), labels.max() + (span == 0))
 
 
+def _name_axes(axes: Axes, shown: Panel) -> None:
+    axes.set_xlabel("acquired labels")
+    axes.set_ylabel(axis_name(shown.split, shown.metric))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(7))
+
+
+def _wrapped(policy: str) -> str:
+    return textwrap.fill(policy, 24)
+
+
 def _draw_lines(axes: Axes, shown: Panel) -> list[EdgeLabel]:
     """Draw the reference lines; one outside the axes is named at the edge with an arrow and its height."""
     (low, high), (_, right) = axes.get_ylim(), axes.get_xlim()
@@ -188,13 +206,13 @@ def _draw_lines(axes: Axes, shown: Panel) -> list[EdgeLabel]:
             axes.axhline(height, color=LINE_COLOUR, linestyle=dashes, linewidth=0.8, zorder=1.5)
         else:
             text = f"{line} ({height:.3g}) {'↑' if height > high else '↓'}"
-        labels.append(EdgeLabel(text, right, float(np.clip(height, low, high)), LINE_COLOUR, italic=True))
+        labels.append(EdgeLabel(text, right, float(np.clip(height, low, high)), LINE_COLOUR))
     return labels
 
 
 def _policy_labels(shown: Panel, policy_looks: Mapping[str, Look]) -> list[EdgeLabel]:
     return [
-        EdgeLabel(policy, curve.labels_T[-1], curve.mean_T[-1], policy_looks[policy].colour)
+        EdgeLabel(_wrapped(policy), curve.labels_T[-1], curve.mean_T[-1], policy_looks[policy].colour)
         for policy, curve in shown.curves.items()
     ]
 
@@ -203,26 +221,31 @@ def _lay_out(figure: Figure, axes: Axes, labels: list[EdgeLabel]) -> None:
     """Give the labels the room they need: many make a figure higher, long ones wider."""
     width, _ = figure.get_size_inches()
     right = edge_width(figure, labels)
-    width = max(width, _LEFT + right + 1.4)
     height = max(_HEIGHT, edge_height(figure, labels) + _BOTTOM + _TOP)
+    left = _LEFT + axis_width(axes)
+    width = max(width, left + right + 1.4)
     figure.set_size_inches(width, height)
     axes.set_position(
-        (_LEFT / width, _BOTTOM / height, (width - _LEFT - right) / width, (height - _BOTTOM - _TOP) / height)
+        (left / width, _BOTTOM / height, (width - left - right) / width, (height - _BOTTOM - _TOP) / height)
     )
 
 
 def _draw_savings(axes: Axes, shown: Panel, policy_looks: Mapping[str, Look]) -> None:
-    """Name the axes; draw the bracket at the reference's final level, or say that there is none."""
-    axes.set_xlabel("acquired labels")
-    axes.set_ylabel(axis_name(shown.split, shown.metric))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    """Draw the bracket at the reference's final level, or say that there is nothing to draw."""
     best = shown.best
     if best is not None:
         _draw_bracket(axes, shown, best, policy_looks[best["policy"]].colour)
     elif any(row["seeds"] and not row["is_reference"] for row in shown.savings):
         note = f"no policy reached {shown.reference}'s final level with fewer labels"
-        axes.set_title(note, fontsize=7, color="#444444", loc="left", style="italic")
+        _write_note(axes, note)
+
+
+def _write_note(axes: Axes, note: str) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes that were just drawn have a figure
+    width, height = figure.get_size_inches()
+    lines = textwrap.fill(note, int((width - 2 * _LEFT) / _NOTE_CHARACTER))
+    figure.text(_LEFT / width, 1 - 0.04 / height, lines, fontsize=6.5, color="#444444", va="top", linespacing=1.05)
 
 
 def _draw_bracket(axes: Axes, shown: Panel, best: Mapping[str, Any], colour: str) -> None:
@@ -230,13 +253,26 @@ def _draw_bracket(axes: Axes, shown: Panel, best: Mapping[str, Any], colour: str
     arrow = {"arrowstyle": "<|-|>", "color": "#111111", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (left, level), (right, level), arrowprops=arrow | {"mutation_scale": 7}, zorder=5)
     bottom = axes.get_ylim()[0]
-    axes.vlines([left, right], bottom, level, colors="#111111", linewidths=0.5, linestyles=":", zorder=1.8)
-    words = f"{point_text(best)} fewer labels\n{interval_text(best)}"
+    axes.vlines(
+        [left, right],
+        bottom,
+        level,
+        colors="#111111",
+        linewidths=0.5,
+        linestyles=":",
+        zorder=1.8,
+        clip_on=False,
+    )
+    words = f"{_wrapped(best['policy'])}\n{point_text(best)} fewer labels\n{interval_text(best)}"
     middle = ((left + right) / 2, level)
-    text = axes.text(*middle, words, color=colour, fontsize=7.5, ha="center", va="center", zorder=6)
-    text.set_fontweight("bold")
+    text = axes.text(*middle, words, color=colour, fontsize=8, ha="center", va="center", zorder=6)
     paths = [np.stack([curve.labels_T, curve.mean_T], axis=1) for curve in shown.curves.values()]
     paths += [np.array([(axes.get_xlim()[0], height), (right, height)]) for height in shown.lines.values()]
     paths += [np.array([(left, level), (right, level)])]
     paths += [np.array([(x, bottom), (x, level)]) for x in (left, right)]
-    place_note(axes, text, middle, paths)
+    faint_paths = [
+        np.stack([curve.labels_T, edge_T], axis=1)
+        for curve in shown.curves.values()
+        for edge_T in (curve.values_ST.min(axis=0), curve.values_ST.max(axis=0))
+    ]
+    place_note(axes, text, middle, paths, faint_paths)

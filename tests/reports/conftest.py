@@ -107,9 +107,7 @@ def make_run(policies: Sequence[str] | None = None, **curve_settings: Any) -> Fa
     return FakeRun(
         curves=curves,
         policies=policies,
-        policy_settings={
-            policy: {"name": policy.lower().replace(" ", "_").replace("-", "_")} for policy in policies
-        }
+        policy_settings={policy: {"name": policy.lower().replace(" ", "_").replace("-", "_")} for policy in policies}
         | {"BAL-PM": {"name": "bal_pm", "variant": "published", "beta": 0.01, "k": 13}},
         study={"name": "demo", "dataset": {"name": "simulated", "preset": "small"}, "seeds": 5},
         lines=make_lines(curves),
