@@ -139,8 +139,11 @@ class Simulated(Dataset):
             progress("simulate", done, len(latents))
             splits[name] = self._split(name, latent, temperature)
         progress("simulate", len(latents), len(latents))
-        lines = {name: _best_possible(split.records) for name, split in splits.items()}
-        return PreferenceData(splits, {BEST_POSSIBLE: lines})
+        truth = {
+            name: held_out_metrics(np.asarray(split.records.probability_N), split.records.first_share_N)
+            for name, split in splits.items()
+        }
+        return PreferenceData(splits, {BEST_POSSIBLE: truth})
 
     def latent_split(self, name: str) -> LatentSplit:
         """Draw the latents of the split `name`: what the features hide, for tests and for figures."""
@@ -222,8 +225,3 @@ class Simulated(Dataset):
             vote_annotator_V=np.full(len(pair_id_N), ""),
             probability_N=probability_N,
         )
-
-
-def _best_possible(records: PairRecords) -> dict[str, float]:
-    assert records.probability_N is not None
-    return held_out_metrics(records.probability_N, records.first_share_N)
