@@ -62,7 +62,10 @@ def write_and_print(runs: list[Run], out: Path, force: bool = False) -> None:
     page = write_report(runs, out, force=force)
     console = Console()
     for run in runs:
-        console.print(terminal_table(run, savings_table(run)))
+        table = savings_table(run)
+        for setting in table["setting"].unique():
+            for split in (name for name in ("test", "ood") if name in set(table["split"])):
+                console.print(terminal_table(table, setting, split))
     console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
 
 

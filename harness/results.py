@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -315,7 +315,7 @@ def read_run(path: Path) -> Run:
 class _Frames:
     """Gathers the rows of all cells."""
 
-    COLUMNS = {
+    COLUMNS: ClassVar[dict[str, list[str]]] = {
         "curves": ["setting", "policy", "seed", "round", "labels", "split", "metric", "value"],
         "full_data": ["setting", "seed", "labels", "split", "metric", "value"],
         "timings": ["setting", "policy", "seed", "round", "stage", "seconds"],

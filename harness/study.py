@@ -301,10 +301,6 @@ def _validated(model: type[BaseModel], settings: Any, place: str) -> Any:
         raise StudyError(f"{place}: {where}: {message}" if where else f"{place}: {message}") from None
 
 
-def _more_keys(model: type[BaseModel]) -> list[str]:
-    return ["preset"] if getattr(model, "presets", None) else []
-
-
 def _identity(component: Component | Oracle) -> dict[str, Any]:
     cls = type(component)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -11,6 +12,34 @@ from harness.component import Component
 from harness.pairs import PreferenceData
 
 Progress = Callable[[str, int, int], None]  # (what is being done, how many are done, of how many)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a data set is (or about will be), known without building it.
+
+    Attributes:
+        pairs, responses, prompts: of the pool.
+        held_out_responses: of all other splits.
+        dimension: of the response features.
+    """
+
+    pairs: int
+    responses: int
+    prompts: int
+    held_out_responses: int
+    dimension: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all features."""
+        return 4 * self.dimension * (self.responses + self.held_out_responses + self.prompts)
+
+    def __str__(self) -> str:
+        return (
+            f"about {self.pairs:,} pairs in the pool, {self.responses:,} responses, {self.prompts:,} prompts, "
+            f"{self.dimension} features, {self.bytes / 2**30:.2f} GiB"
+        )
 
 
 class Dataset(Component):
@@ -34,3 +63,11 @@ class Dataset(Component):
     def source_key(self) -> str:
         """Return a hash of what the data depend on besides the settings (files); empty where there is nothing."""
         return ""
+
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """Return how large the data are, without building them (files may be read, nothing is encoded).
+
+        Raises:
+            DataError: the source is missing or wrong.
+        """

@@ -6,6 +6,7 @@ Axes: K members, b pairs of a minibatch, R responses, i and o the inputs and out
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -37,7 +38,7 @@ class Heads:
     ) -> Heads:
         """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), one generator a member."""
         weights, biases = [], []
-        for fan_in, out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, out in pairwise(sizes):
             weights.append(torch.stack([torch.randn(fan_in, out, generator=g) * weight_std for g in generators]))
             limit = fan_in**-0.5
             biases.append(torch.stack([(2 * torch.rand(1, out, generator=g) - 1) * limit for g in generators]))
