@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from scipy.special import expit
 
 from harness.datasets import world
-from harness.datasets.dataset import Dataset, Progress
+from harness.datasets.dataset import Dataset, Progress, Sizes
 from harness.metrics import held_out_metrics
 from harness.pairs import PreferenceData, PreferencePool, Split
 from harness.streams import Stream, stream
@@ -74,29 +74,21 @@ class Simulated(Dataset):
     pool_prompts: int = Field(800, ge=1, description="prompts of the pool")
     eval_pairs: int = Field(1_000, ge=1, description="pairs to select models on")
     test_pairs: int = Field(2_000, ge=1, description="pairs to judge by, of new prompts like the pool's")
-    ood_pairs: int = Field(
-        2_000, ge=1, description="pairs to judge by, of other topics, all equally frequent"
-    )
+    ood_pairs: int = Field(2_000, ge=1, description="pairs to judge by, of other topics, all equally frequent")
 
     topics: int = Field(60, ge=1, description="topics of the pool")
     zipf: float = Field(1.2, ge=0, le=5, description="topic frequencies are rank ** -zipf (0: all the same)")
     spread: float = Field(
         0.3, ge=0, le=10, description="distance of prompts from their topic's centre; small: redundant"
     )
-    pairs_tail: float = Field(
-        1.2, gt=0, le=20, description="Pareto exponent of pairs a prompt; small: a few have most"
-    )
+    pairs_tail: float = Field(1.2, gt=0, le=20, description="Pareto exponent of pairs a prompt; small: a few have most")
     max_pairs_per_prompt: int = Field(40, ge=1, le=1_000, description="bound of the pairs a prompt")
-    ood_unseen: float = Field(
-        0.5, ge=0, le=1, description="share of the ood topics that stand nowhere in the pool"
-    )
+    ood_unseen: float = Field(0.5, ge=0, le=1, description="share of the ood topics that stand nowhere in the pool")
 
     local: float = Field(
         0.2, ge=0, le=1, description="share of the reward's direction that differs by place in prompt space"
     )
-    reach: float = Field(
-        4.0, gt=0, le=100, description="distance in prompt space over which the local taste changes"
-    )
+    reach: float = Field(4.0, gt=0, le=100, description="distance in prompt space over which the local taste changes")
     near_ties: float = Field(
         1.0,
         ge=0,
@@ -106,13 +98,9 @@ class Simulated(Dataset):
     agreement: float = Field(
         0.73, ge=0.51, le=0.99, description="how often two annotators agree, which sets the temperature"
     )
-    temperature: float | None = Field(
-        None, gt=0, description="in units of reward; where given, agreement has no say"
-    )
+    temperature: float | None = Field(None, gt=0, description="in units of reward; where given, agreement has no say")
 
-    latent_dimension: int = Field(
-        12, ge=1, le=1_000, description="L: dimensions of prompt and of response space"
-    )
+    latent_dimension: int = Field(12, ge=1, le=1_000, description="L: dimensions of prompt and of response space")
     dimension: int = Field(64, ge=1, description="D: features of a response")
     prompt_dimension: int | None = Field(None, ge=1, description="Q: features of a prompt; D where not given")
     nonlinearity: float = Field(
@@ -145,17 +133,24 @@ class Simulated(Dataset):
         }
         return PreferenceData(splits, {BEST_POSSIBLE: truth})
 
+    def sizes(self) -> Sizes:
+        """Count what the world will hold (see `Dataset.sizes`)."""
+        pairs, prompts = self._size("pool")
+        responses = {name: int(world.responses_needed(self._pair_counts(name)).sum()) for name in ("pool", *HELD_OUT)}
+        pool = responses.pop("pool")
+        return Sizes(pairs, pool, prompts, sum(responses.values()), self.dimension)
+
+    def _pair_counts(self, name: str) -> Array:
+        counts = self._stream(name).child("counts")
+        return world.draw_pair_counts(*self._size(name), self.pairs_tail, self.max_pairs_per_prompt, counts)
+
     def latent_split(self, name: str) -> LatentSplit:
         """Draw the latents of the split `name`: what the features hide, for tests and for figures."""
         part = self._stream(name)
-        pairs, prompts = self._size(name)
+        _, prompts = self._size(name)
         weight_T, centre_TL = self._topics(ood=name == "ood")
-        topic_P, prompt_PL = world.draw_prompts(
-            weight_T, centre_TL, prompts, self.spread, part.child("prompts")
-        )
-        count_P = world.draw_pair_counts(
-            pairs, prompts, self.pairs_tail, self.max_pairs_per_prompt, part.child("counts")
-        )
+        topic_P, prompt_PL = world.draw_prompts(weight_T, centre_TL, prompts, self.spread, part.child("prompts"))
+        count_P = self._pair_counts(name)
         prompt_of_response_R, responses_of_pair_N2 = world.draw_pairs(count_P, part.child("pairs"))
         offset_RL = world.draw_offsets(
             prompt_of_response_R, self.latent_dimension, self.near_ties, part.child("responses")
@@ -211,9 +206,7 @@ class Simulated(Dataset):
 
     def _prompt_features(self, latent: LatentSplit) -> Array:
         dimension = self.prompt_dimension or self.dimension
-        lift = world.Lift.draw(
-            self.latent_dimension, dimension, self.nonlinearity, self._stream("prompt lift")
-        )
+        lift = world.Lift.draw(self.latent_dimension, dimension, self.nonlinearity, self._stream("prompt lift"))
         return lift.features(latent.prompt_PL)
 
     def _records(self, name: str, pair_id_N: Array, probability_N: Array) -> PairRecords:

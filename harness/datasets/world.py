@@ -30,9 +30,7 @@ def topic_centres(topics: int, latent_dimension: int, stream: Stream) -> Array:
     return stream.numpy().standard_normal((topics, latent_dimension))
 
 
-def draw_prompts(
-    weight_T: Array, centre_TL: Array, prompts: int, spread: float, stream: Stream
-) -> tuple[Array, Array]:
+def draw_prompts(weight_T: Array, centre_TL: Array, prompts: int, spread: float, stream: Stream) -> tuple[Array, Array]:
     """Return the topic of each prompt (P,) and its latent (P, L): the topic's centre plus spread x noise."""
     uniform_P = stream.child("topic").numpy().random(prompts)
     topic_P = np.minimum(np.searchsorted(np.cumsum(weight_T), uniform_P, side="right"), len(weight_T) - 1)
@@ -95,9 +93,7 @@ def _all_pairs(start_S: Array, responses: int) -> Array:
     return np.stack([start_S[:, None] + first, start_S[:, None] + second], axis=-1).reshape(-1, 2)
 
 
-def draw_offsets(
-    prompt_of_response_R: Array, latent_dimension: int, near_ties: float, stream: Stream
-) -> Array:
+def draw_offsets(prompt_of_response_R: Array, latent_dimension: int, near_ties: float, stream: Stream) -> Array:
     """Return the (R, L) latent offsets of responses: mean square 1, log-normal lengths.
 
     Half of the log-length's variance belongs to the prompt (its responses are all alike or all unlike), half
@@ -140,9 +136,7 @@ class Taste:
             shared_L=shared_L / np.linalg.norm(shared_L),
             wave_LW=stream.child("waves").numpy().standard_normal((latent_dimension, WAVES)) / reach,
             phase_W=stream.child("phases").numpy().uniform(0, 2 * np.pi, WAVES),
-            wave_direction_WL=stream.child("wave directions")
-            .numpy()
-            .standard_normal((WAVES, latent_dimension)),
+            wave_direction_WL=stream.child("wave directions").numpy().standard_normal((WAVES, latent_dimension)),
             local=local,
         )
 

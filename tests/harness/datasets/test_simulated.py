@@ -254,9 +254,7 @@ def test_offsets_have_mean_square_one_whatever_their_spread(near_ties):
 
 
 def test_log_lengths_spread_as_asked_and_half_of_it_by_prompt():
-    offset_RL = world.draw_offsets(
-        np.arange(40_000) // 2, 400, 1.0, stream(0)
-    )  # 400: lengths hardly vary otherwise
+    offset_RL = world.draw_offsets(np.arange(40_000) // 2, 400, 1.0, stream(0))  # 400: lengths hardly vary otherwise
     length_P2 = np.log(np.linalg.norm(offset_RL, axis=1)).reshape(-1, 2)
     assert length_P2.std() == pytest.approx(1.0, abs=0.03)
     assert np.corrcoef(length_P2.T)[0, 1] == pytest.approx(0.5, abs=0.03)
@@ -292,10 +290,7 @@ def test_reward_is_the_offset_along_the_direction():
     offset_RL = stream(2).numpy().standard_normal((6, 3))
     prompt_of_response_R = np.array([0, 0, 1, 2, 3, 3])
     direction_PL = taste.directions_PL(prompt_PL)
-    slow = [
-        sum(direction_PL[p][i] * offset_RL[r][i] for i in range(3))
-        for r, p in enumerate(prompt_of_response_R)
-    ]
+    slow = [sum(direction_PL[p][i] * offset_RL[r][i] for i in range(3)) for r, p in enumerate(prompt_of_response_R)]
     np.testing.assert_allclose(taste.rewards_R(prompt_PL, prompt_of_response_R, offset_RL), slow)
 
 
