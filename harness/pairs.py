@@ -60,10 +60,10 @@ class PreferencePool:
         prompts_N2 = self.prompt_of_response_R[self.responses_of_pair_N2]
         if np.any(prompts_N2[:, 0] != prompts_N2[:, 1]):
             row = int(np.argmax(prompts_N2[:, 0] != prompts_N2[:, 1]))
-            raise DataError(f"{name}: the responses of pair {self.pair_id_N[row]!r} answer different prompts")
+            raise DataError(f"{name}: the responses of pair {str(self.pair_id_N[row])!r} answer different prompts")
         ids, count = np.unique(self.pair_id_N, return_counts=True)
         if np.any(count > 1):
-            raise DataError(f"{name}: pair id {ids[np.argmax(count)]!r} stands {count.max()} times; make ids unique")
+            raise DataError(f"{name}: pair id {str(ids[np.argmax(count)])!r} stands {count.max()} times; make ids unique")
 
 
 def _check_finite(features: Array, name: str) -> None:

@@ -28,7 +28,7 @@ class Replay(Oracle):
             ValueError: a pair has no recorded vote.
         """
         if len(pairs) and pairs.votes_N.min() == 0:
-            silent = pairs.pair_id_N[np.argmin(pairs.votes_N)]
+            silent = str(pairs.pair_id_N[np.argmin(pairs.votes_N)])
             raise ValueError(f"pair {silent!r} has no recorded vote to replay")
         if self.votes == "majority":
             choice_B, annotator_B = _majority(pairs), np.full(len(pairs), "majority")

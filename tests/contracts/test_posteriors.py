@@ -1,0 +1,67 @@
+"""What every posterior must keep."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness import registry
+from harness.posteriors.posterior import AnsweredPairs, DivergedError
+from harness.streams import stream
+
+SMALL = {"ensemble": {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3, "members": 3}}
+POSTERIORS = registry.names("posteriors")
+
+
+def answered(n: int, responses: int = 40, dimension: int = 5, seed: int = 0) -> AnsweredPairs:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(responses, dimension)).astype(np.float32)
+    pairs = np.stack([rng.permutation(responses)[:2] for _ in range(n)])
+    target = (features[pairs[:, 0], 0] > features[pairs[:, 1], 0]).astype(np.float32)
+    return AnsweredPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(target))
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+class TestPosteriorContract:
+    def posterior(self, name, **settings):
+        return registry.load("posteriors", name)(**(SMALL.get(name, {}) | settings))
+
+    def test_reward_samples_have_one_shape(self, name):
+        data, posterior = answered(20), self.posterior(name)
+        rewards = posterior.fit(data, answered(10, seed=1), stream(0)).rewards_KR(data.features_RD)
+        assert rewards.shape[1] == len(data.features_RD)
+        assert rewards.dtype == torch.float32
+        assert torch.isfinite(rewards).all()
+
+    def test_the_same_stream_gives_the_same_bits(self, name):
+        data, posterior = answered(20), self.posterior(name)
+        first, second, other = (
+            posterior.fit(data, answered(10, seed=1), stream(seed)).rewards_KR(data.features_RD) for seed in (3, 3, 4)
+        )
+        assert torch.equal(first, second)
+        assert not torch.equal(first, other)
+
+    def test_scoring_in_parts_gives_the_same_rewards(self, name):
+        data, posterior = answered(20, responses=700), self.posterior(name)
+        model = posterior.fit(data, answered(10, seed=1), stream(0))
+        whole = model.rewards_KR(data.features_RD)
+        parts = torch.cat([model.rewards_KR(part) for part in data.features_RD.split(123)], dim=1)
+        torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
+
+    def test_it_learns_what_can_be_learned(self, name):
+        posterior = self.posterior(name, epochs=60) if name == "ensemble" else self.posterior(name)
+        train, test = answered(300, responses=200), answered(300, responses=200, seed=2)
+        rewards = posterior.fit(train, test, stream(0)).rewards_KR(test.features_RD).mean(dim=0)
+        right = (rewards[test.responses_n2[:, 0]] > rewards[test.responses_n2[:, 1]]).float() == test.target_n
+        assert right.float().mean() > 0.8
+
+    @pytest.mark.parametrize("n", [1, 2, 31, 33])
+    def test_any_number_of_labels_will_do(self, name, n):
+        data = answered(n)
+        rewards = self.posterior(name).fit(data, answered(10, seed=1), stream(0)).rewards_KR(data.features_RD)
+        assert torch.isfinite(rewards).all()
+
+    def test_features_that_are_not_numbers_are_reported(self, name):
+        data = answered(20)
+        data.features_RD[:] = torch.nan
+        with pytest.raises(DivergedError, match="not a number"):
+            self.posterior(name).fit(data, data, stream(0))
