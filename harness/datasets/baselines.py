@@ -6,7 +6,6 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from harness.metrics import held_out_metrics
 from harness.pairs import Split
 
 Array = np.ndarray
@@ -14,7 +13,7 @@ RIDGE = 1e-4  # keeps weights finite where length decides every pair; of no weig
 
 
 def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, float]]:
-    """Return {split: {metric: value}} (see `held_out_metrics`) of a rule that knows the lengths of the two responses only.
+    """Return {split: {metric: value}} of a rule that knows the lengths of the two responses only.
 
     P(first preferred) = sigmoid(w . z), where z are the difference in characters and the difference in log
     characters, each divided by its root mean square in the pool: no intercept, so the order shown does not
@@ -22,8 +21,10 @@ def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, fl
 
     Args:
         pool: the pairs to fit on, with `response_length_N2`.
-        splits: the pairs to judge by, likewise.
+        splits: the pairs to judge by, likewise; metrics: see `harness.metrics.held_out_metrics`.
     """
+    from harness.metrics import held_out_metrics  # here, for it takes torch along
+
     scale = np.sqrt((_lengths(pool) ** 2).mean(axis=0))
     scale[scale == 0] = 1
     weights = _fit(_lengths(pool) / scale, pool.records.first_share_N)

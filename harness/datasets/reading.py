@@ -40,9 +40,7 @@ class Place:
 
     def error(self, problem: str, field: str | None = None) -> DataError:
         """Return the error of a row: the place, the field, what is wrong and what to do."""
-        return DataError(
-            f"{self.source}, line {self.line}" + (f", field {field!r}" if field else "") + f": {problem}"
-        )
+        return DataError(f"{self.source}, line {self.line}" + (f", field {field!r}" if field else "") + f": {problem}")
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             for line, raw in enumerate(stream, start=1):
                 text = (raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw).decode("utf-8")
                 if text.strip():
-                    yield line, text
+                    yield line, text.rstrip()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; look for a misspelt path") from None
     except UnicodeDecodeError:
@@ -205,9 +203,7 @@ def _label(row: Mapping[str, Any], place: Place) -> Choice:
     return Choice.FIRST if label == 1 else Choice.SECOND
 
 
-def _cut_transcripts(
-    chosen: str, rejected: str, row: Mapping[str, Any], place: Place
-) -> tuple[str, str, str]:
+def _cut_transcripts(chosen: str, rejected: str, row: Mapping[str, Any], place: Place) -> tuple[str, str, str]:
     """Split two dialogues into what they share and the last turn of each."""
     cut = chosen.rfind(LAST_TURN)
     if cut < 0:

@@ -1,0 +1,210 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+from tiny_models import POSITIONS, save_bert
+
+from harness.datasets.jsonl import JsonLines
+from harness.datasets.reading import votes
+from harness.datasets.text_pairs import gather, read_pairs
+from harness.errors import DataError
+from harness.pairs import PreferenceData
+from harness.registry import load
+from harness.streams import stream
+from oracles.annotations import Choice
+
+ROWS = [
+    {
+        "prompt": f"question {prompt}",
+        "response_a": "yes" + "!" * (prompt + answer + 1),
+        "response_b": "no" + "." * answer,
+        "label": int(answer != prompt % 4),
+        "annotator": f"a{answer}",
+        "source": f"set:{prompt % 5}",
+    }
+    for prompt in range(20)
+    for answer in range(4)
+]
+
+
+def silent(what, done, of):
+    pass
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return str(save_bert(tmp_path_factory.mktemp("bert")))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "data.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode()))
+    return path
+
+
+def dataset(data, bert, **other) -> JsonLines:
+    return JsonLines(path=str(data), encoder=bert, max_length=POSITIONS, **other)
+
+
+def same(one: PreferenceData, other: PreferenceData) -> bool:
+    return one.splits.keys() == other.splits.keys() and all(
+        np.array_equal(getattr(one.splits[name].pairs, field), getattr(other.splits[name].pairs, field))
+        for name in one.splits
+        for field in ("response_features_RD", "prompt_features_PQ", "responses_of_pair_N2", "pair_id_N")
+    )
+
+
+def test_a_file_becomes_splits_with_features(data, bert):
+    found = dataset(data, bert, ood_field="source", ood_pattern=":4$").build(silent)
+    assert {name: split.pairs.prompt_features_PQ.shape for name, split in found.splits.items()} == {
+        "pool": (11, 16),
+        "eval": (2, 16),
+        "test": (3, 16),
+        "ood": (4, 16),
+    }
+    ids = [name for split in found.splits.values() for name in split.pairs.pair_id_N]
+    assert len(ids) == len(set(ids)) == len(ROWS)
+    assert set(found.reference_lines["length only"]) == {"eval", "test", "ood"}
+    assert set(found.reference_lines["length only"]["test"]) >= {"log_likelihood", "accuracy", "brier"}
+    for split in found.splits.values():
+        assert len(split.records) == len(split.pairs)
+        assert split.pairs.response_features_RD.dtype == np.float32
+        assert split.records.response_length_N2.min() >= 2
+
+
+def test_features_stand_beside_their_texts(data, bert):
+    settings = dataset(data, bert)
+    found = settings.build(silent)
+    pairs = read_pairs(data, "auto", stream(0, "order"))
+    rows = {name: row for row, name in enumerate(pairs.pair_id_N)}
+    for split in found.splits.values():
+        for n in (0, len(split.pairs) - 1):
+            responses = pairs.responses_of_pair_N2[rows[split.pairs.pair_id_N[n]]]
+            prompt = pairs.prompt_P[pairs.prompt_of_response_R[responses[0]]]
+            texts = [(prompt, pairs.response_R[row]) for row in responses]
+            first, second, alone = settings.encode([*texts, (prompt, None)], silent)
+            table_RD, prompts_PQ = split.pairs.response_features_RD, split.pairs.prompt_features_PQ
+            shown = split.pairs.responses_of_pair_N2[n]
+            assert np.array_equal(table_RD[shown], [first, second])
+            assert np.array_equal(prompts_PQ[split.pairs.prompt_of_pair_N[n]], alone)
+
+
+def test_the_same_settings_give_the_same_data_and_another_seed_another_split(data, bert, tmp_path):
+    first = dataset(data, bert).build(silent)
+    assert same(first, dataset(data, bert).build(silent))
+    other = dataset(data, bert, data_seed=1).build(silent)
+    assert not same(first, other)
+    (tmp_path / "saved").mkdir()
+    first.save(tmp_path / "saved")
+    assert same(first, PreferenceData.load(tmp_path / "saved", {}))
+
+
+def test_a_changed_file_or_encoder_gives_another_key(data, bert, tmp_path):
+    key = dataset(data, bert).source_key()
+    assert key == dataset(data, bert, data_seed=5).source_key()
+    other = save_bert(tmp_path / "other", positions=POSITIONS + 1)
+    assert key != dataset(data, str(other)).source_key()
+    data.write_bytes(gzip.compress(json.dumps(ROWS[0]).encode()))
+    assert key != dataset(data, bert).source_key()
+
+
+def test_chosen_and_rejected_are_read_with_the_order_of_the_data_seed(tmp_path, bert):
+    path = tmp_path / "chosen.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"p{n}", "chosen": "a", "rejected": "b"}) for n in range(40)))
+    found = [dataset(path, bert, data_seed=seed).build(silent) for seed in (0, 0, 1)]
+    choices = [
+        {
+            str(name): int(choice)
+            for split in data.splits.values()
+            for name, choice in zip(split.pairs.pair_id_N, split.records.vote_choice_V, strict=True)
+        }
+        for data in found
+    ]
+    assert set(choices[0].values()) == {Choice.FIRST, Choice.SECOND}
+    assert choices[0] == choices[1]
+    assert choices[0] != choices[2]
+
+
+def one_line(action, *parts):
+    with pytest.raises(DataError) as error:
+        action()
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert str(part) in str(error.value)
+
+
+def test_a_file_is_found_by_path_or_in_the_data_directory(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("BALBENCH_DATA", str(tmp_path))
+    assert JsonLines(file=data.name).find() == data
+    monkeypatch.setenv("BALBENCH_DATA", str(tmp_path / "elsewhere"))
+    assert JsonLines(file=data.name, path=str(data)).find() == data
+    one_line(
+        JsonLines(file=data.name).find,
+        f"dataset.path: {data.name} in {tmp_path / 'elsewhere'} not found; set BALBENCH_DATA to its directory"
+        " or give --set dataset.path=FILE",
+    )
+    monkeypatch.delenv("BALBENCH_DATA")
+    one_line(
+        JsonLines(file=data.name).source_key,
+        f"dataset.path: {data.name} not found; set BALBENCH_DATA to its directory or give --set dataset.path=FILE",
+    )
+    one_line(JsonLines(path="no.jsonl").find, "dataset.path: no.jsonl not found; give --set dataset.path=FILE")
+    one_line(JsonLines().find, "dataset.path: no file is named; give --set dataset.path=FILE.jsonl")
+
+
+def test_errors_of_rows_and_splits_come_through(tmp_path, bert):
+    path = tmp_path / "few.jsonl"
+    path.write_text(json.dumps(ROWS[0]))
+    one_line(lambda: dataset(path, bert).build(silent), path, "1 distinct prompts are too few")
+    path.write_text(json.dumps(ROWS[0]) + "\n{}")
+    one_line(lambda: dataset(path, bert).build(silent), path, "line 2, field 'prompt': missing")
+
+
+def test_it_is_registered():
+    assert load("datasets", "jsonl") is JsonLines
+
+
+REAL = {  # rows, pairs, prompts, responses, annotators, as the data's README counts them
+    "ukpconvarg1": (65_335, 16_354, 32, 1_038, 3_801),
+    "ukpconvarg1_majority": (14_855, 14_855, 32, 1_038, 1),
+    "cragc25_rag": (6_920, 975, 65, 390, 420),
+    "creativity_rank": (1_809, 612, 200, 607, 13),
+    "qa_feedback_dev": (2_616, 2_616, 488, 1_943, 1),
+    "wmt19_darr_en": (51_700, 49_472, 2_954, 25_074, 1),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_have_the_counts_of_their_readme(name, real_data):
+    pairs = read_pairs(real_data / f"{name}.jsonl.gz", "auto", stream(0, "order"))
+    counts = (
+        len(pairs.vote_pair_V),
+        len(pairs.pair_id_N),
+        len(pairs.prompt_P),
+        len(pairs.response_R),
+        len(set(pairs.vote_annotator_V)),
+    )
+    assert counts == REAL[name]
+    assert len(set(pairs.pair_id_N)) == len(pairs.pair_id_N)
+    agree_N = np.bincount(pairs.vote_pair_V, weights=pairs.vote_choice_V == Choice.FIRST)
+    assert 0.4 < agree_N.sum() / len(pairs.vote_pair_V) < 0.6
+
+
+def test_a_real_language_pair_stands_out_of_distribution(real_data):
+    settings = JsonLines(path=str(real_data / "wmt19_darr_en.jsonl.gz"), ood_field="source", ood_pattern=":lt-en:")
+    pairs = read_pairs(settings.find(), "auto", stream(0, "order"), settings.ood_rule())
+    found = settings.split_prompts(pairs, stream(0, "split"), "wmt19")
+    assert 0 < len(found["ood"]) < len(pairs.prompt_P) / 2
+    assert sum(len(rows) for rows in found.values()) == len(pairs.prompt_P)
+
+
+def test_gathering_needs_no_file():
+    pairs = gather(votes(enumerate(ROWS, start=1), "rows", "label"), stream(0, "order"))
+    assert len(pairs.pair_id_N) == len(ROWS)

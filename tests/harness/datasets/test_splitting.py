@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from harness.datasets.reading import votes
+from harness.datasets.splitting import SplitSettings, build_split
+from harness.datasets.text_pairs import TextPairs, gather
+from harness.errors import DataError
+from harness.streams import stream
+
+SPLIT = stream(0, "split")
+
+
+def pairs_of(prompts, sources=None, ood=None) -> TextPairs:
+    rows = [
+        {"prompt": prompt, "response_a": f"{prompt}{n}", "response_b": f"{prompt}{n + 1}", "label": n % 2}
+        | {"source": source}
+        for prompt, source in zip(prompts, sources or [""] * len(prompts), strict=True)
+        for n in range(2)
+    ]
+    return gather(votes(enumerate(rows, start=1), "rows", "auto", ood), stream(0, "order"))
+
+
+def split_texts(pairs, settings, stream=SPLIT) -> dict[str, set[str]]:
+    found = settings.split_prompts(pairs, stream, "rows")
+    return {name: {pairs.prompt_P[row] for row in rows} for name, rows in found.items()}
+
+
+names = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=4, max_size=40, unique=True)
+
+
+@given(names, st.randoms(use_true_random=False), st.sampled_from([(0.1, 0.2), (0.3, 0.3), (0.01, 0.4)]))
+def test_each_prompt_falls_into_one_split_whatever_the_order_of_the_file(prompts, random, shares):
+    settings = SplitSettings(eval_share=shares[0], test_share=shares[1])
+    found = split_texts(pairs_of(prompts), settings)
+    assert sorted(name for split in found.values() for name in split) == sorted(prompts)
+    assert all(found.values())
+    assert len(found["eval"]) == max(1, round(shares[0] * len(prompts)))
+    assert len(found["test"]) == max(1, round(shares[1] * len(prompts)))
+    random.shuffle(prompts)
+    assert split_texts(pairs_of(prompts), settings) == found
+
+
+def test_another_seed_gives_another_split():
+    pairs = pairs_of([f"p{n}" for n in range(50)])
+    first, again, other = (split_texts(pairs, SplitSettings(), stream(seed, "split")) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_prompts_out_of_distribution_stand_apart():
+    settings = SplitSettings(ood_field="source", ood_pattern=":(lt|gu)-en:")
+    sources = ["D:lt-en:1", "D:gu-en:2", "D:de-en:1", "D:de-en:2", "D:fi-en:1", "D:ru-en:9"]
+    pairs = pairs_of(list("abcdef"), sources, settings.ood_rule())
+    found = split_texts(pairs, settings)
+    assert found["ood"] == {"a", "b"}
+    assert found["pool"] | found["eval"] | found["test"] == set("cdef")
+
+
+def test_a_split_has_tables_of_its_own():
+    pairs = pairs_of([f"p{n}" for n in range(20)])
+    response_RD = np.arange(len(pairs.response_R), dtype=np.float32)[:, None]
+    prompt_PQ = np.arange(len(pairs.prompt_P), dtype=np.float32)[:, None]
+    found = SplitSettings().split_prompts(pairs, SPLIT, "rows")
+    seen = []
+    for rows in found.values():
+        split = build_split(pairs, response_RD, prompt_PQ, rows)
+        split.pairs.check("split")
+        assert len(split.records) == len(split.pairs) == 2 * len(rows)
+        for n, (first, second) in enumerate(split.pairs.responses_of_pair_N2):
+            prompt = pairs.prompt_P[int(split.pairs.prompt_features_PQ[split.pairs.prompt_of_pair_N[n], 0])]
+            a, b = (pairs.response_R[int(split.pairs.response_features_RD[row, 0])] for row in (first, second))
+            assert (a[:-1], b[:-1]) == (prompt, prompt)
+            assert split.records.response_length_N2[n].tolist() == [len(a), len(b)]
+            assert split.records.first_share_N[n] == int(a[-1]) % 2
+        assert split.records.pair_id_N.tolist() == split.pairs.pair_id_N.tolist()
+        seen += split.pairs.pair_id_N.tolist()
+    assert sorted(seen) == sorted(pairs.pair_id_N)
+
+
+@pytest.mark.parametrize(
+    ("settings", "prompts", "parts"),
+    [
+        (
+            {},
+            "ab",
+            ["rows: 2 distinct prompts are too few for eval (1), test (1) and a pool", "give more prompts"],
+        ),
+        (
+            {"ood_field": "source", "ood_pattern": "zz"},
+            "abcd",
+            ["rows: no row has 'zz' in the field 'source'; change dataset.ood_pattern"],
+        ),
+        ({"ood_field": "source", "ood_pattern": ""}, "abcd", ["0 distinct prompts are too few"]),
+    ],
+)
+def test_what_cannot_be_split_is_said_in_one_line(settings, prompts, parts):
+    made = SplitSettings(**settings)
+    with pytest.raises(DataError) as error:
+        made.split_prompts(pairs_of(list(prompts), ood=made.ood_rule()), SPLIT, "rows")
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"eval_share": 0.5, "test_share": 0.5}, "leave the pool no prompts"),
+        ({"eval_share": 0}, "greater than 0"),
+        ({"ood_field": "source"}, "ood_field and ood_pattern go together"),
+        ({"ood_pattern": "x"}, "ood_field and ood_pattern go together"),
+        ({"ood_field": "source", "ood_pattern": "("}, "not a regular expression"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, part):
+    with pytest.raises(ValidationError, match=part):
+        SplitSettings(**settings)
