@@ -56,7 +56,7 @@ def crossing(labels_T: np.ndarray, mean_BT: np.ndarray, tau_B: np.ndarray) -> tu
     """
     steps = mean_BT.shape[1]
     below_BT = mean_BT < tau_B[:, None]
-    at_start_B = ~below_BT.any(axis=1)
+    at_start_B = np.logical_not(below_BT.any(axis=1))
     last_below_B = steps - 1 - below_BT[:, ::-1].argmax(axis=1)
     reached_B = at_start_B | (last_below_B < steps - 1)
     n_B = np.where(at_start_B, labels_T[0], np.inf)

@@ -32,7 +32,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
 def slug(text: str, longest: int = 60) -> str:
     """Turn a label into a part of a file name, such that different labels stay different."""
     clean = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:longest]
-    if clean == text:
+    if clean and clean == text:
         return clean
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"{clean}-{digest}" if clean else digest

@@ -47,11 +47,11 @@ def tally(table: pd.DataFrame, split: str) -> str:
 
 def _saved(rows: list[dict[Any, Any]], reference: str, metric: str) -> str:
     if not rows:
-        return f"no policy saved labels beyond doubt on the way to {reference}'s final {metric}."
+        return f"no policy saved labels beyond doubt to reach {reference}'s final {metric}."
     first, *others = rows
     listed = [f"{first['policy']} saved {point_text(first)} of the labels {interval_text(first)}"]
     listed += [f"{row['policy']} {savings_text(row)}" for row in others]
-    return f"on the way to {reference}'s final {metric}, {_joined(listed)}."
+    return f"to reach {reference}'s final {metric}, {_joined(listed)}."
 
 
 def _unclear(rows: list[dict[Any, Any]], reference: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +103,7 @@ def write_report(runs: list[Run], out: Path, force: bool = False) -> Path:
     if not runs:
         raise BalbenchError("no runs to report on; name at least one run directory")
     page, manifest = out / "report.html", out / "report.json"
-    identity = {"version": REPORT_VERSION, "runs": [_identity(run) for run in runs]}
+    identity = {"version": REPORT_VERSION, "runs": [[run.name, run.fingerprint] for run in runs]}
     if not force and _is_current(manifest, identity):
         return page
     try:
@@ -124,16 +123,6 @@ def _write(runs: list[Run], out: Path, page: Path, manifest: Path, identity: dic
     content = identity | {"files": ["report.html", *files]}
     write_bytes(manifest, (json.dumps(content, indent=1) + "\n").encode())
     return page
-
-
-def _identity(run: Run) -> dict[str, str]:
-    """Name the results that a report shows; a cell that failed changes the page though not the results."""
-    cells = run.cells.to_csv(index=False) + json.dumps([run.policies, run.reference, run.study], default=str)
-    return {
-        "name": run.name,
-        "fingerprint": run.fingerprint,
-        "cells": hashlib.sha256(cells.encode()).hexdigest()[:16],
-    }
 
 
 def _is_current(manifest: Path, identity: dict[str, Any]) -> bool:

@@ -28,7 +28,8 @@ _COLOURS = (
 )
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
-_RC: dict[str, Any] = {
+# Any, because matplotlib's stubs list the names of the settings anew in every version
+_RC: Any = {
     # one face only: embedding each further one (bold, italic) takes a quarter of a second for every PDF
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
@@ -53,6 +54,8 @@ _RC: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
+    # a policy may have dollar signs in its label
+    "text.parse_math": False,
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "balbench",

@@ -120,7 +120,8 @@ def place_note(
         cost_G += weight * covered_GP.sum(axis=1)
     distance_G = np.linalg.norm(centres_G2 - axes.transData.transform(near), axis=1)
     best = np.argmin(cost_G + distance_G)
-    text.set_position(axes.transData.inverted().transform(centres_G2[best]))
+    x, y = axes.transData.inverted().transform(centres_G2[best])
+    text.set_position((x, y))
 
 
 def _dense(points_P2: np.ndarray, step: float = 5.0) -> np.ndarray:

@@ -27,7 +27,7 @@ def seconds_by_stage(timings: pd.DataFrame, setting: str, policies: list[str]) -
         one row for each policy (the index), one column for each stage in order of appearance, in seconds.
     """
     chosen = timings[timings["setting"] == setting].astype({"seconds": float})
-    cells = chosen.groupby(["policy", "seed", "stage"], sort=False)["seconds"].sum().unstack(fill_value=0.0)
+    cells = chosen.groupby(["policy", "seed", "stage"], sort=False)["seconds"].sum().unstack().fillna(0.0)
     table = cells.groupby(level="policy", sort=False).mean()
     stages = [stage for stage in chosen["stage"].unique() if stage in table.columns]
     return table.loc[[policy for policy in policies if policy in table.index], stages]
@@ -52,9 +52,9 @@ def draw(seconds: pd.DataFrame, width: float = WIDTHS["text"]) -> Figure:
         axes.set_ylim(len(seconds) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("seconds for one cell, all rounds (mean over seeds)")
-        place = axes.get_position()
+        bars = axes.get_position()
         left = (axis_width(axes) + 0.06) / width
-        axes.set_position((left, place.y0, 1 - left - 0.5 / width, place.height))
+        axes.set_position((left, bars.y0, 1 - left - 0.5 / width, bars.height))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(seconds.columns), handlelength=1, borderpad=0.2)
     return figure
 

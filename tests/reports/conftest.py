@@ -171,13 +171,19 @@ def make_curve(values: Sequence[Sequence[float]], labels: Sequence[float] | None
     return Curve(np.arange(seeds), np.arange(steps), labels_T, values_ST)
 
 
+@pytest.fixture(scope="session")
+def run_of() -> Callable[..., FakeRun]:
+    """`make_run`."""
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def curve_of() -> Callable[..., Curve]:
+    """`make_curve`."""
+    return make_curve
+
+
 @pytest.fixture
 def run() -> FakeRun:
     """A finished run of four policies and five seeds."""
     return make_run(["random", "BAL-PM", "BALD", "PowerBALD"])
-
-
-@pytest.fixture
-def runs_with() -> Callable[..., FakeRun]:
-    """Make a run with given policies and settings of its curves."""
-    return make_run

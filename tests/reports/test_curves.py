@@ -1,0 +1,68 @@
+"""From the tidy frame to matrices, whole and unfinished."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from reports.curves import Curves
+
+
+def _drop(frame: pd.DataFrame, policy: str, seed: int, first_round: int) -> pd.DataFrame:
+    gone = (frame["policy"] == policy) & (frame["seed"] == seed) & (frame["round"] >= first_round)
+    return frame[~gone]
+
+
+def test_a_finished_curve_holds_every_seed_and_round_whatever_the_order_of_the_rows(run):
+    shuffled = run.curves.sample(frac=1, random_state=3)
+    curve = Curves(shuffled).curve("", "BAL-PM", "test", "accuracy")
+    assert curve.values_ST.shape == (5, 14)
+    np.testing.assert_array_equal(curve.labels_T, 32.0 * np.arange(1, 15))
+    rows = run.curves.query("policy == 'BAL-PM' and split == 'test' and metric == 'accuracy' and seed == 3")
+    np.testing.assert_array_equal(curve.values_ST[3], rows.sort_values("round")["value"])
+
+
+def test_mean_and_standard_error_are_over_seeds(run, curve_of):
+    curve = Curves(run.curves).curve("", "BALD", "ood", "brier")
+    np.testing.assert_allclose(curve.mean_T[2], np.mean(curve.values_ST[:, 2]))
+    np.testing.assert_allclose(curve.standard_error_T[2], np.std(curve.values_ST[:, 2], ddof=1) / 5**0.5)
+    assert np.isnan(curve_of([[1, 2, 3]]).standard_error_T).all()
+
+
+def test_a_seed_that_lags_a_little_shortens_the_curve(run):
+    curve = Curves(_drop(run.curves, "BALD", 2, 13)).curve("", "BALD", "test", "brier")
+    assert curve.values_ST.shape == (5, 13)
+
+
+def test_a_seed_that_has_only_begun_is_left_out_rather_than_cutting_the_others(run):
+    curve = Curves(_drop(run.curves, "BALD", 2, 1)).curve("", "BALD", "test", "brier")
+    assert curve.values_ST.shape == (4, 14)
+    assert list(curve.seeds_S) == [0, 1, 3, 4]
+
+
+def test_a_pair_stands_on_the_seeds_and_rounds_that_both_have(run):
+    frame = _drop(_drop(run.curves, "BALD", 2, 0), "random", 4, 0)
+    policy, reference = Curves(frame).pair("", "BALD", "random", "test", "brier")
+    assert list(policy.seeds_S) == list(reference.seeds_S) == [0, 1, 3]
+    expected = Curves(run.curves).curve("", "random", "test", "brier").values_ST[[0, 1, 3]]
+    np.testing.assert_array_equal(reference.values_ST, expected)
+
+
+def test_values_that_are_not_finite_count_as_missing(run):
+    frame = run.curves.copy()
+    last = (frame["policy"] == "BALD") & (frame["round"] == 13) & (frame["seed"] == 1)
+    frame.loc[last, "value"] = np.nan
+    assert Curves(frame).curve("", "BALD", "test", "brier").values_ST.shape == (5, 13)
+
+
+def test_what_is_not_there_is_none_and_not_an_error(run):
+    curves = Curves(run.curves[run.curves["policy"] != "BALD"])
+    assert curves.curve("", "BALD", "test", "brier") is None
+    assert curves.pair("", "BALD", "random", "test", "brier") is None
+    assert curves.curve("", "random", "pool", "brier") is None
+    assert curves.has("", "test", "brier")
+    assert not curves.has("", "pool", "brier")
+
+
+def test_an_empty_frame_has_no_settings(run):
+    assert Curves(run.curves.iloc[:0]).settings == []

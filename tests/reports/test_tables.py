@@ -1,0 +1,147 @@
+"""Savings as text: numbers, bounds and intervals, sorted, escaped, and narrow enough for a terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from reports.outcome import statement, tally
+from reports.savings import savings_table
+from reports.tables import display_rows, savings_csv, savings_html, sorted_by_savings, terminal_table, verdict
+from reports.wording import axis_name, number_text, percent, savings_text
+
+
+def _row(**changes):
+    row = {"seeds": 5, "is_reference": False, "reached": True}
+    row |= {"savings": 0.314, "kind": "exact", "bound": math.nan}
+    row |= {"low": 0.12, "low_kind": "exact", "low_bound": math.nan}
+    row |= {"high": 0.45, "high_kind": "exact", "high_bound": math.nan}
+    return row | changes
+
+
+def _end(name, kind, bound):
+    return {name: math.nan, f"{name}_kind": kind, f"{name}_bound": bound}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "judgement"),
+    [
+        ({}, "31% [12, 45]", "saved"),
+        ({"savings": -0.12, "low": -0.3, "high": 0.04}, "-12% [-30, 4]", "unclear"),
+        ({"savings": -0.12, "low": -0.3, "high": -0.04}, "-12% [-30, -4]", "lost"),
+        ({"savings": -0.001, "low": -0.004, "high": 0.3}, "0% [0, 30]", "unclear"),
+        (
+            _end("savings", "not_reached", 0) | {"kind": "not_reached", "bound": 0.0} | _end("low", "not_reached", 0),
+            "not reached (< 0%) [< 0, 45]",
+            "unclear",
+        ),
+        (
+            {"kind": "not_reached", "bound": -0.2} | _end("low", "not_reached", -0.4) | _end("high", "not_reached", 0),
+            "not reached (< -20%) [< -40, < 0]",
+            "lost",
+        ),
+        (
+            {"kind": "at_least", "bound": 0.314, "high_kind": "at_least", "high_bound": 0.45},
+            "at least 31% [12, >= 45]",
+            "saved",
+        ),
+        ({"kind": "at_most", "bound": -1.5} | _end("low", "at_most", -2), "at most -150% [<= -200, 45]", "unclear"),
+        ({"low_kind": "", "high_kind": ""}, "31% [-]", "no interval"),
+        ({"seeds": 0}, "no results yet", "none"),
+        ({"is_reference": True}, "31% [12, 45]", "reference"),
+    ],
+)
+def test_savings_as_text_and_judgement(changes, text, judgement):
+    row = _row(**changes)
+    assert savings_text(row) == text
+    assert verdict(row) == judgement
+
+
+def test_numbers_as_text():
+    assert [percent(x) for x in (0.314, -0.3, -0.0, -0.004, -13.2)] == ["31", "-30", "0", "0", "-1320"]
+    assert number_text(12345.6) == "12,346"
+    assert number_text(math.nan) == number_text(math.inf) == "-"
+    assert number_text(0.02, 3, signed=True) == "+0.020"
+
+
+def test_axes_are_named_with_their_units():
+    assert axis_name("test", "log_likelihood") == "test log-likelihood (nats)"
+    assert axis_name("ood", "brier") == "OOD Brier score (lower is better)"
+    assert axis_name("pool", "unique_prompts") == "pool unique prompts"
+
+
+def test_rows_are_sorted_by_savings_and_the_reference_is_last(run_of):
+    table = savings_table(run_of(), resamples=200).query("split == 'test'")
+    policies = list(sorted_by_savings(table)["policy"])
+    assert policies[:2] == ["BAL-PM", "BAL-PM as coded"]
+    assert policies[-2:] == ["BALD", "random"]
+    savings = sorted_by_savings(table)["savings"].dropna().iloc[:-1]
+    assert savings.is_monotonic_decreasing
+
+
+def test_a_policy_without_results_stands_after_those_with(run):
+    run.curves = run.curves[run.curves["policy"] != "BAL-PM"]
+    table = savings_table(run, resamples=50).query("split == 'test'")
+    assert [row.policy for row in display_rows(table)][-2:] == ["BAL-PM", "random"]
+    assert display_rows(table)[-2].savings == "no results yet"
+
+
+def test_the_terminal_table_fits_into_100_columns(run_of):
+    run = run_of(["random", "BALD", "a policy whose label goes on and on and on", "BAL-PM"])
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(savings_table(run, resamples=200), "", "test"))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "not reached (< 0%)" in text
+    assert "…" not in text
+    assert "random's final log-likelihood" in text
+
+
+def test_labels_are_not_read_as_markup(run_of):
+    run = run_of(["random", "[bold]x[/bold]", "<b>y</b>"], seeds=2, rounds=4)
+    table = savings_table(run)
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(table, "", "test"))
+    assert "[bold]x[/bold]" in console.file.getvalue()
+    html = savings_html(table, "", "test")
+    assert "<b>" not in html
+    assert "&lt;b&gt;y&lt;/b&gt;" in html
+
+
+def test_the_csv_gives_back_the_table(run, tmp_path):
+    table = savings_table(run, resamples=50)
+    path = savings_csv(table, tmp_path / "deep" / "savings.csv")
+    back = pd.read_csv(path, keep_default_na=False, na_values={"savings": [""], "low": [""]})
+    assert list(back.columns) == list(table.columns)
+    pd.testing.assert_series_equal(back["savings"], table["savings"])
+
+
+def test_the_outcome_names_winners_and_losers(run):
+    text = statement(savings_table(run, resamples=2000).query("split == 'test'"))
+    assert text.startswith("On test: to reach random's final log-likelihood, BAL-PM saved ")
+    assert "Random won against BALD (level not reached; -" in text
+
+
+def test_the_outcome_says_when_nobody_saved(run_of):
+    text = statement(savings_table(run_of(["random", "BALD"]), resamples=500).query("split == 'ood'"))
+    assert text.startswith("On OOD: no policy saved labels beyond doubt to reach random's final log-likelihood.")
+
+
+def test_the_outcome_claims_nothing_without_an_interval(run_of):
+    text = statement(savings_table(run_of(["random", "BAL-PM"], seeds=2)).query("split == 'test'"))
+    assert text.startswith("On test: With fewer than 3 seeds nothing can be said about chance")
+    assert "BAL-PM" in text
+    assert "saved" not in text
+
+
+def test_the_tally_counts_settings(run_of):
+    runs = [run_of(["random", "BAL-PM", "BALD"], setting=f"k={k}") for k in (1, 2)]
+    table = pd.concat([savings_table(run, resamples=500) for run in runs])
+    assert tally(table, "test") == (
+        "On test: BAL-PM saved labels in 2 of 2 settings and lost in 0; "
+        "BALD saved labels in 0 of 2 settings and lost in 2."
+    )
