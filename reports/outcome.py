@@ -18,6 +18,9 @@ def statement(rows: pd.DataFrame) -> str:
     Args:
         rows: those of `savings_table` for one setting and split.
     """
+    early = (rows["rounds"] > 0) & (rows["rounds"] < rows["rounds"].max())
+    so_far = rows["policy"] + " (so far " + rows["rounds"].astype(str) + " rounds)"
+    rows = rows.assign(policy=rows["policy"].where(~early, so_far))
     others = [row for row in sorted_by_savings(rows).to_dict("records") if not row["is_reference"]]
     if not others:
         return ""

@@ -57,7 +57,8 @@ class DisplayRow:
 def verdict(row: Any) -> str:
     """Judge a row of `savings_table`: reference, none, no interval, saved, lost, or unclear.
 
-    A policy saved (lost) if its whole 95% interval lies above (at or below) zero, bounds included.
+    A policy saved if its whole 95% interval lies above zero. It lost if its whole interval lies at or below
+    zero, bounds included, and it does not save labels at the shared level either.
     """
     if row["is_reference"]:
         return "reference"
@@ -67,9 +68,9 @@ def verdict(row: Any) -> str:
         return "no interval"
     if row["low"] > 0:
         return "saved"
-    if row["high_kind"] in (Kind.AT_MOST, Kind.NOT_REACHED):
-        return "lost" if row["high_bound"] <= 0 else "unclear"
-    return "lost" if row["high"] < 0 else "unclear"
+    bounded = row["high_kind"] in (Kind.AT_MOST, Kind.NOT_REACHED)
+    worse = row["high_bound"] <= 0 if bounded else row["high"] < 0
+    return "lost" if worse and not row["shared_savings"] > 0 else "unclear"
 
 
 def sorted_by_savings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +89,8 @@ def sorted_by_savings(rows: pd.DataFrame) -> pd.DataFrame:
 
 def display_rows(rows: pd.DataFrame) -> list[DisplayRow]:
     """Turn rows of `savings_table` (one setting and split) into sorted text."""
-    return [_display(row) for row in sorted_by_savings(rows).to_dict("records")]
+    most = rows["rounds"].max()
+    return [_display(row, most) for row in sorted_by_savings(rows).to_dict("records")]
 
 
 def terminal_table(table: pd.DataFrame, setting: str, split: str) -> Table:
@@ -163,7 +165,7 @@ def _caption(rows: pd.DataFrame) -> str:
     return f"{level} Intervals: 95%, paired over seeds{rough}."
 
 
-def _display(row: dict[Any, Any]) -> DisplayRow:
+def _display(row: dict[Any, Any], most_rounds: int) -> DisplayRow:
     nothing, reference = not row["seeds"], row["is_reference"]
     digits = 4 if nothing or abs(row["final_level"]) < 1 else 3
     return DisplayRow(
@@ -176,7 +178,7 @@ def _display(row: dict[Any, Any]) -> DisplayRow:
         final_level=number_text(row["final_level"], digits),
         difference=NOTHING if nothing or reference else _difference(row, digits - 1),
         melo2024=_share(row["melo2024"]),
-        seeds=f"{row['seeds']}",
+        seeds=f"{row['seeds']}, {row['rounds']} rounds" if 0 < row["rounds"] < most_rounds else f"{row['seeds']}",
         verdict=verdict(row),
         is_reference=bool(reference),
     )

@@ -16,7 +16,7 @@ from reports.wording import axis_name, number_text, percent, savings_text
 
 
 def _row(**changes):
-    row = {"seeds": 5, "is_reference": False, "reached": True}
+    row = {"seeds": 5, "is_reference": False, "reached": True, "shared_savings": -0.1}
     row |= {"savings": 0.314, "kind": "exact", "bound": math.nan}
     row |= {"low": 0.12, "low_kind": "exact", "low_bound": math.nan}
     row |= {"high": 0.45, "high_kind": "exact", "high_bound": math.nan}
@@ -59,6 +59,19 @@ def test_savings_as_text_and_judgement(changes, text, judgement):
     row = _row(**changes)
     assert savings_text(row) == text
     assert verdict(row) == judgement
+
+
+def test_a_policy_that_saves_at_the_shared_level_has_not_lost():
+    row = _row(savings=-0.12, low=-0.3, high=-0.04, shared_savings=0.05)
+    assert verdict(row) == "unclear"
+
+
+def test_a_policy_compared_on_fewer_rounds_says_so(run):
+    run.curves = run.curves[(run.curves["policy"] != "BALD") | (run.curves["round"] < 7)]
+    table = savings_table(run, resamples=200).query("split == 'test'")
+    assert [row.seeds for row in display_rows(table) if row.policy == "BALD"] == ["5, 7 rounds"]
+    assert "BALD (so far 7 rounds)" in statement(table)
+    assert "BAL-PM (so far" not in statement(table)
 
 
 def test_numbers_as_text():
