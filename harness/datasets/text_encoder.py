@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 Pooling = Literal["mean", "last_token"]
+Cut = Literal["end", "start"]
 Part = Literal["prompt", "response", "frame"]  # the frame is what the template adds
 PARTS: tuple[Part, ...] = ("prompt", "response", "frame")  # in the order in which they are cut
 SPECIAL = len(PARTS)  # tokens that the tokenizer adds; never cut
@@ -69,18 +70,20 @@ def plan_batches(lengths: Sequence[int], keys: Sequence[bytes], limit: int, batc
     return batches
 
 
-def cut_tokens(part_T: Array, limit: int) -> Array:
+def cut_tokens(part_T: Array, limit: int, cut: Cut = "end") -> Array:
     """Return which of T tokens to keep, ascending, so that at most `limit` are left.
 
-    Cut are the prompt's last tokens; where that is not enough the response's last, then the template's.
+    The prompt is cut at its end (or start); where that is not enough the response at its end, then the template.
 
     Args:
         part_T: for each token its index in PARTS, or SPECIAL.
         limit: tokens to keep.
+        cut: where the prompt is cut.
     """
-    tokens = len(part_T)
-    order = np.lexsort((-np.arange(tokens), part_T))
-    return np.sort(order[max(0, tokens - limit) :])
+    index_T = np.arange(len(part_T))
+    from_start_T = (part_T == PARTS.index("prompt")) & (cut == "start")
+    order = np.lexsort((np.where(from_start_T, index_T, -index_T), part_T))
+    return np.sort(order[max(0, len(part_T) - limit) :])
 
 
 def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -153,16 +156,12 @@ class TextEncoder:
             raise DataError(f"dataset.encoder: {name} lacks weights ({missing[0]}, ...); {OTHER_ENCODER}")
         if not tokenizer.is_fast:
             raise DataError(f"dataset.encoder: {name} has no fast tokenizer; {OTHER_ENCODER}")
-        most = min(
-            getattr(model.config, "max_position_embeddings", None) or limit, tokenizer.model_max_length
-        )
+        most = min(getattr(model.config, "max_position_embeddings", None) or limit, tokenizer.model_max_length)
         if limit > most:
-            raise DataError(
-                f"dataset.max_length: {name} takes {most} tokens; --set dataset.max_length={most}"
-            )
+            raise DataError(f"dataset.max_length: {name} takes {most} tokens; --set dataset.max_length={most}")
         return cls(model, tokenizer, limit, batch_tokens)
 
-    def tokens(self, texts: Sequence[Sequence[Piece]]) -> list[Array]:
+    def tokens(self, texts: Sequence[Sequence[Piece]], cut: Cut = "end") -> list[Array]:
         """Return the token ids of each text, special tokens included, cut to the limit (see `cut_tokens`).
 
         Raises:
@@ -179,10 +178,10 @@ class TextEncoder:
                 return_special_tokens_mask=True,
                 verbose=False,
             )
-            found += [self._cut(text, encoded, row) for row, text in enumerate(some)]
+            found += [self._cut(text, encoded, row, cut) for row, text in enumerate(some)]
         return found
 
-    def _cut(self, text: Sequence[Piece], encoded: Any, row: int) -> Array:
+    def _cut(self, text: Sequence[Piece], encoded: Any, row: int, cut: Cut) -> Array:
         ids_T = np.array(encoded["input_ids"][row], dtype=np.int64)
         if not len(ids_T):
             start = "".join(piece.text for piece in text)[:40]
@@ -195,7 +194,7 @@ class TextEncoder:
         piece_T = np.searchsorted(np.cumsum([len(piece.text) for piece in text]), end_T - 1, side="right")
         part_T = np.where(end_T > start_T, part_of_piece[piece_T], PARTS.index("frame"))
         part_T[np.array(encoded["special_tokens_mask"][row], dtype=bool)] = SPECIAL
-        return ids_T[cut_tokens(part_T, self.limit)]
+        return ids_T[cut_tokens(part_T, self.limit, cut)]
 
     def features(self, tokens: Sequence[Array], batch: Batch, pooling: Pooling) -> Array:
         """Return the features of a batch's members, (B, D) float32.

@@ -106,8 +106,7 @@ class _Tables:
         self.ood[prompt] |= vote.ood
         self._check_prompt_id(vote, prompt)
         first, second = (
-            self.responses.setdefault((prompt, text), len(self.responses))
-            for text in (vote.first, vote.second)
+            self.responses.setdefault((prompt, text), len(self.responses)) for text in (vote.first, vote.second)
         )
         key = (min(first, second), max(first, second))
         pair = self.pairs.setdefault(key, len(self.pairs))
@@ -134,9 +133,7 @@ class _Tables:
         same, line = self.prompt_of_name.setdefault(vote.prompt_id, (prompt, vote.place.line))
         if same != prompt:
             problem = f"{show(vote.prompt_id)} has another prompt on line {line}"
-            raise vote.place.error(
-                problem + "; give each prompt its own id or leave prompt_id out", "prompt_id"
-            )
+            raise vote.place.error(problem + "; give each prompt its own id or leave prompt_id out", "prompt_id")
         name, line = self.name_of_prompt.setdefault(prompt, (vote.prompt_id, vote.place.line))
         if name != vote.prompt_id:
             problem = f"{show(vote.prompt_id)}, but the same prompt has {show(name)} on line {line}"

@@ -76,6 +76,7 @@ def test_batched_features_equal_those_of_one_text_at_a_time(name, pooling, reque
     texts = [("abc", "de"), ("abc", "d" * 30), ("abc", None), ("x" * 50, None), ("y", "!?")]
     found = settings(model, pooling=pooling).encode(texts, silent)
     assert found.dtype == np.float32
+    assert found.shape == (len(texts), settings(model).width())
     for text, features_D in zip(texts, found, strict=True):
         plain = text[0] if text[1] is None else f"{text[0]}\n{text[1]}"
         np.testing.assert_allclose(features_D, slow_features(model, plain, pooling), atol=1e-5)
@@ -101,7 +102,7 @@ def test_the_padding_side_of_the_tokenizer_has_no_say(gpt, tmp_path):
 def decoded(model, text, **other):
     made = settings(model, **other)
     encoder = TextEncoder.load(str(model), None, made.max_length)
-    (ids_T,) = encoder.tokens([made.pieces(text)])
+    (ids_T,) = encoder.tokens([made.pieces(text)], made.cut)
     return encoder.tokenizer.convert_ids_to_tokens(ids_T)
 
 
@@ -123,6 +124,10 @@ def test_a_response_over_the_limit_loses_its_end(bert, gpt):
 
 def test_a_long_prompt_alone_loses_its_end(gpt):
     assert decoded(gpt, ("a" + "p" * 99, None)) == ["a", *"p" * (POSITIONS - 1)]
+
+
+def test_a_long_dialogue_loses_its_start(gpt):
+    assert decoded(gpt, ("p" * 99 + "z", "r" * 9), cut="start") == [*"p" * 53, "z", "Ċ", *"r" * 9]
 
 
 @given(st.lists(st.integers(0, SPECIAL), max_size=30), st.integers(1, 30))
@@ -250,6 +255,7 @@ def test_what_changes_the_features_changes_the_key(bert, cache, tmp_path):
         {},
         {"pooling": "last_token"},
         {"max_length": 32},
+        {"cut": "start"},
         {"template": "{prompt} {response}"},
         {"prompt_template": "{prompt}\n"},
         {"normalise": True},
@@ -349,6 +355,7 @@ def test_an_encoder_that_cannot_be_loaded_names_the_remedy(bert, tmp_path, monke
     one_line(lambda: settings(broken).encode(TEXTS, silent), broken, "cannot be loaded", remedy)
     (broken / "config.json").write_text("{")
     one_line(lambda: settings(broken).encode(TEXTS, silent), broken, "cannot be loaded", remedy)
+    one_line(lambda: settings(broken).width(), broken, "cannot be loaded", remedy)
     deeper = save_bert(tmp_path / "deeper")
     config = json.loads((deeper / "config.json").read_text())
     (deeper / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))

@@ -167,6 +167,15 @@ def test_errors_of_rows_and_splits_come_through(tmp_path, bert):
     one_line(lambda: dataset(path, bert).build(silent), path, "line 2, field 'prompt': missing")
 
 
+def test_sizes_are_those_of_the_data_that_are_built(data, bert):
+    settings = dataset(data, bert, ood_field="source", ood_pattern=":4$")
+    sizes, found = settings.sizes(), settings.build(silent)
+    pool = found.splits.pop("pool").pairs
+    assert (sizes.pairs, sizes.prompts) == (len(pool), len(pool.prompt_features_PQ))
+    assert (sizes.responses, sizes.dimension) == pool.response_features_RD.shape
+    assert sizes.held_out_responses == sum(len(s.pairs.response_features_RD) for s in found.splits.values())
+
+
 def test_it_is_registered():
     assert load("datasets", "jsonl") is JsonLines
 
@@ -199,7 +208,7 @@ def test_real_files_have_the_counts_of_their_readme(name, real_data):
 
 def test_a_real_language_pair_stands_out_of_distribution(real_data):
     settings = JsonLines(path=str(real_data / "wmt19_darr_en.jsonl.gz"), ood_field="source", ood_pattern=":lt-en:")
-    pairs = read_pairs(settings.find(), "auto", stream(0, "order"), settings.ood_rule())
+    pairs = settings.read()
     found = settings.split_prompts(pairs, stream(0, "split"), "wmt19")
     assert 0 < len(found["ood"]) < len(pairs.prompt_P) / 2
     assert sum(len(rows) for rows in found.values()) == len(pairs.prompt_P)
