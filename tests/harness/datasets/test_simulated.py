@@ -117,6 +117,16 @@ def test_pairs_are_of_two_responses_and_no_pair_stands_twice(small):
         assert len(np.unique(sorted_N2, axis=0)) == len(sorted_N2)
 
 
+def test_pairs_of_a_prompt_do_not_stand_together(small):
+    prompt_N = small.splits["pool"].pairs.prompt_of_pair_N
+    assert np.mean(prompt_N[1:] == prompt_N[:-1]) < 0.02
+
+
+def test_held_out_prompts_have_as_many_pairs_as_those_of_the_pool(small):
+    for split in small.splits.values():
+        assert len(split.pairs) / len(split.pairs.prompt_features_PQ) == pytest.approx(5_000 / 800, rel=0.01)
+
+
 def test_order_shown_says_nothing(small):
     pair_N2 = small.splits["pool"].pairs.responses_of_pair_N2
     ascending = np.mean(pair_N2[:, 0] < pair_N2[:, 1])
@@ -258,6 +268,7 @@ def test_log_lengths_spread_as_asked_and_half_of_it_by_prompt():
     length_P2 = np.log(np.linalg.norm(offset_RL, axis=1)).reshape(-1, 2)
     assert length_P2.std() == pytest.approx(1.0, abs=0.03)
     assert np.corrcoef(length_P2.T)[0, 1] == pytest.approx(0.5, abs=0.03)
+    assert length_P2.max() - np.median(length_P2) == pytest.approx(2.5, abs=0.2)  # where lengths are cut
 
 
 @pytest.mark.parametrize("local", [0.0, 0.3, 1.0])
