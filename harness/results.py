@@ -196,11 +196,13 @@ class RunDirectory:
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / "lock")
-        try:
-            with disk_errors(self.path):
+        with disk_errors(self.path):
+            try:
                 lock.acquire(timeout=0)
-        except Timeout:
-            raise RunDirectoryError(f"{self.path}: another run works here; wait for it or give another --out") from None
+            except Timeout:
+                raise RunDirectoryError(
+                    f"{self.path}: another run works here; wait for it or give another --out"
+                ) from None
         return lock
 
     @property

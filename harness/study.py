@@ -291,9 +291,8 @@ def _validated(model: type[BaseModel], settings: Any, place: str) -> Any:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = (
-                f"unknown key; {registry.nearest(str(first['loc'][-1]), [*model.model_fields, *_more_keys(model)])}"
-            )
+            known = [*model.model_fields, *(["preset"] if getattr(model, "presets", None) else [])]
+            message = f"unknown key; {registry.nearest(str(first['loc'][-1]), known)}"
         elif first["type"] == "missing":
             message = "is missing"
         elif first["type"] != "value_error":

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from worlds import pool_of, shuffled, view_of
 
 from harness import registry
 from harness.streams import stream
+from support.worlds import pool_of, shuffled, view_of
 
 VARIANTS = {"bal_pm": [{}, {"variant": "as_coded"}, {"normalise_entropy": True}, {"digamma_divisor": "dimension"}]}
 POLICIES = [

@@ -73,9 +73,7 @@ def test_balls_by_definition(case, itself, inclusive):
     points = index.points_XQ.numpy()
     count_X = np.bincount(index.point_of_prompt_P, weights=counts, minlength=len(index)).astype(int)
     balls = index.balls(count_X, k, itself=itself, inclusive=inclusive)
-    distance = torch.cdist(
-        index.points_XQ, index.points_XQ, compute_mode="donot_use_mm_for_euclid_dist"
-    ).numpy()
+    distance = torch.cdist(index.points_XQ, index.points_XQ, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     for point in range(len(points)):
         counting = count_X.copy()
         if not itself:

@@ -8,7 +8,12 @@ from harness.policies.policy import PoolIndex, PoolView
 
 
 def pool_of(
-    prompts: int = 12, responses: int = 3, dimension: int = 4, seed: int = 0, constant: bool = False, twins: bool = False
+    prompts: int = 12,
+    responses: int = 3,
+    dimension: int = 4,
+    seed: int = 0,
+    constant: bool = False,
+    twins: bool = False,
 ) -> PreferencePool:
     """All pairs of `responses` responses to each prompt; with `twins` each prompt's features stand twice."""
     rng = np.random.default_rng(seed)
@@ -21,7 +26,9 @@ def pool_of(
     pairs = np.concatenate([np.stack([first, second], 1) + prompt * responses for prompt in range(prompts)])
     R = prompts * responses
     return PreferencePool(
-        response_features_RD=np.ones((R, dimension), np.float32) if constant else rng.normal(size=(R, dimension)).astype(np.float32),
+        response_features_RD=np.ones((R, dimension), np.float32)
+        if constant
+        else rng.normal(size=(R, dimension)).astype(np.float32),
         prompt_features_PQ=features,
         prompt_of_response_R=np.repeat(np.arange(prompts), responses),
         responses_of_pair_N2=pairs,

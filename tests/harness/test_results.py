@@ -1,0 +1,157 @@
+"""The run directory: nothing whole is lost, nothing torn is kept."""
+
+import errno
+import json
+
+import pytest
+
+from harness.errors import RunDirectoryError
+from harness.results import CellLog, RunDirectory, disk_errors, read_json, read_run, write_json
+
+ROUND = {"labels": 5, "metrics": {"test": {"accuracy": 0.5}}, "acquired": [1, 2]}
+
+
+def log_with(tmp_path, rounds):
+    log = CellLog(tmp_path / "cell")
+    log.open()
+    for number in range(rounds):
+        log.append({"round": number, **ROUND}, {"round": number, "seconds": {"fit": 0.1}})
+    return log
+
+
+def test_rounds_come_back_in_order(tmp_path):
+    log = log_with(tmp_path, 3)
+    assert [record["round"] for record in log.rounds()] == [0, 1, 2]
+    assert log.count() == 3
+    assert log.manifest is None
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"round":3,"labels":5}', b'{"round":3,"la\xff'])
+def test_a_torn_last_line_is_dropped_and_cut_off(tmp_path, torn):
+    log = log_with(tmp_path, 3)
+    path = tmp_path / "cell" / "rounds.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    assert log.count() == 3
+    assert len(log.open()) == 3
+    assert path.read_bytes() == whole
+
+
+def test_damage_in_the_middle_is_named(tmp_path):
+    log = log_with(tmp_path, 3)
+    path = tmp_path / "cell" / "rounds.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"garbage\n" + lines[2])
+    with pytest.raises(RunDirectoryError, match=r"rounds.jsonl: line 2 is damaged; delete"):
+        log.open()
+
+
+def test_of_a_round_timed_twice_the_last_counts(tmp_path):
+    log = log_with(tmp_path, 2)
+    log._timings.open("ab").write(b'{"round":1,"seconds":{"fit":9.0}}\n')
+    assert [record["seconds"]["fit"] for record in log.timings()] == [0.1, 9.0]
+
+
+def test_numbers_that_json_lacks_are_not_written(tmp_path):
+    log = log_with(tmp_path, 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        log.append({"round": 1, "value": float("nan")}, {"round": 1, "seconds": {}})
+    assert log.count() == 1
+
+
+def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
+    log = log_with(tmp_path, 2)
+    before = (tmp_path / "cell" / "rounds.jsonl").read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.results.os.fsync", full)
+    with pytest.raises(RunDirectoryError, match="No space left on device.*free some space and run the same command"):
+        log.append({"round": 2, **ROUND}, {"round": 2, "seconds": {}})
+    assert (tmp_path / "cell" / "rounds.jsonl").read_bytes() == before
+
+
+def test_json_is_written_at_once(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert read_json(tmp_path / "none.json") is None
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="cannot be read"):
+        read_json(tmp_path / "a.json")
+
+
+def test_disk_errors_pass_other_errors(tmp_path):
+    with pytest.raises(KeyError), disk_errors(tmp_path):
+        raise KeyError
+
+
+def test_one_run_at_a_time(tmp_path):
+    lock = RunDirectory(tmp_path).lock()
+    with pytest.raises(RunDirectoryError, match="another run works here"):
+        RunDirectory(tmp_path).lock()
+    lock.release()
+    RunDirectory(tmp_path).lock().release()
+
+
+STUDY = {"name": "a", "policies": [{"name": "random"}], "seeds": [0], "protocol": {"rounds": 3}, "reference": "random"}
+
+
+def test_another_study_is_refused(tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.adopt(STUDY, [])
+    directory.adopt(STUDY | {"seeds": [0, 1]}, [])
+    assert directory.header["study"]["seeds"] == [0, 1]
+    with pytest.raises(RunDirectoryError, match="holds a study with another protocol; give another --out"):
+        directory.adopt(STUDY | {"protocol": {"rounds": 4}}, [])
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunDirectoryError, match="not a run directory .it holds thesis.tex"):
+        RunDirectory(tmp_path).adopt(STUDY, [])
+
+
+def test_reading_what_is_no_run(tmp_path):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
+        read_run(tmp_path)
+
+
+def cell(seed, policy="random", full=False):
+    return {
+        "setting": "", "policy": policy, "seed": seed, "key": f"k{seed}", "directory": f"{policy}-{seed}", "rounds": 3,
+        "full_data": full, "settings": {"beta": 1},
+    }  # fmt: skip
+
+
+def test_a_run_reads_as_tidy_frames(tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.adopt(STUDY, [cell(0), cell(1), cell(2), cell(3), cell(0, "full data", full=True)])
+    directory.add_lines("", {"best possible": {"test": {"accuracy": 0.8}}})
+    for name, rounds in (("random-0", 3), ("random-1", 2), ("full data-0", 1)):
+        log = directory.cell(name)
+        log.open()
+        for number in range(rounds):
+            log.append({"round": number, **ROUND}, {"round": number, "seconds": {"fit": 0.5}})
+    directory.cell("random-0").finish({"device": "x"})
+    directory.cell("random-2").open()
+    directory.cell("random-2").fail("broke", "trace")
+    run = read_run(tmp_path)
+    assert run.cells["state"].tolist() == ["finished", "running", "failed", "waiting", "running"]
+    assert run.cells["reason"].tolist() == ["", "", "broke", "", ""]
+    assert run.curves[["seed", "round", "value"]].values.tolist() == [
+        [0, 0, 0.5],
+        [0, 1, 0.5],
+        [0, 2, 0.5],
+        [1, 0, 0.5],
+        [1, 1, 0.5],
+    ]
+    assert run.full_data["value"].tolist() == [0.5]
+    assert run.lines.values.tolist() == [["", "best possible", "test", "accuracy", 0.8]]
+    assert run.timings["seconds"].sum() == 3.0
+    assert run.policies == ["random"]
+    assert json.loads(json.dumps(run.policy_settings)) == {"random": {"beta": 1}}
+    before = run.fingerprint
+    directory.cell("random-1").append({"round": 2, **ROUND}, {"round": 2, "seconds": {}})
+    assert read_run(tmp_path).fingerprint != before

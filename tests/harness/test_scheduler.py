@@ -1,0 +1,145 @@
+"""The scheduler: cells in worker processes, and what happens when they die or fail."""
+
+import copy
+import io
+
+import pytest
+from rich.console import Console
+from support.policies import Broken, Mortal
+from support.studies import TINY, bytes_of
+
+from benchmarks.running import describe
+from harness import registry
+from harness.errors import DataError, StudyError
+from harness.progress import CellState, Display, duration
+from harness.results import RunDirectory, read_run
+from harness.scheduler import Scheduler, check_budget, usable_device, usable_jobs
+from harness.study import check_study
+
+
+def schedule(path, jobs=2, **changes):
+    """Run a tiny study; return its outcome and what was said."""
+    study = check_study(copy.deepcopy(TINY) | changes, "tiny")
+    directory, said = RunDirectory(path), io.StringIO()
+    path.mkdir(exist_ok=True)
+    directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
+    with Display(Console(file=said, width=200)) as display:
+        outcome = Scheduler(study, directory, jobs, "cpu", display).run()
+    return outcome, said.getvalue()
+
+
+def test_bytes_do_not_depend_on_jobs(tmp_path):
+    for jobs in (1, 3):
+        outcome, _ = schedule(tmp_path / f"{jobs}", jobs)
+        assert not outcome.failed
+    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "3")
+    assert set(read_run(tmp_path / "1").cells["state"]) == {"finished"}
+
+
+@pytest.fixture(autouse=True)
+def misbehaving_policies(monkeypatch):
+    known = {"test_mortal": Mortal, "test_broken": Broken}
+    monkeypatch.setitem(registry._registered, "policies", known)
+
+
+def test_a_worker_that_dies_is_named_and_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_TEST_DIE", str(tmp_path / "died"))
+    outcome, said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}])
+    assert not outcome.failed
+    assert "the worker of test_mortal, seed 0 died; going on from round" in said
+    assert set(read_run(tmp_path / "run").cells["state"]) == {"finished"}
+
+
+def test_a_cell_whose_worker_always_dies_fails_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_TEST_DIE", "always")
+    outcome, said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=[3])
+    assert list(outcome.failed) == ["test_mortal, seed 3"]
+    assert "its worker died 2 times" in outcome.failed["test_mortal, seed 3"]
+    states = read_run(tmp_path / "run").cells.set_index("policy")["state"]
+    assert states.to_dict() == {"random": "finished", "test_mortal": "failed", "full data": "finished"}
+
+
+def test_a_cell_that_raises_fails_alone_with_its_reason(tmp_path):
+    outcome, _ = schedule(tmp_path / "run", policies=["random", {"name": "test_broken"}], seeds=[3])
+    assert outcome.failed == {"test_broken, seed 3": "RuntimeError: this policy is broken"}
+    run = read_run(tmp_path / "run")
+    assert run.cells.set_index("policy")["reason"]["test_broken"] == "RuntimeError: this policy is broken"
+
+
+def test_a_posterior_that_diverges_fails_its_cell(tmp_path):
+    posterior = TINY["posterior"] | {"learning_rate": 1e30, "activation": "relu", "warmup": 0}
+    outcome, _ = schedule(tmp_path / "run", policies=["random"], seeds=[0], posterior=posterior, full_data=False)
+    assert "the evaluation loss is not a number" in outcome.failed["random, seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "part"),
+    [
+        ({"initial": 301, "batch": 1, "rounds": 1}, "301 labels, but the pool has 300 pairs"),
+        ({"initial": 100, "batch": 100, "rounds": 4}, "lower rounds to 3"),
+        ({"initial": 100, "batch": 150, "rounds": 4}, "lower rounds to 3"),
+        ({"initial": 300, "batch": 1, "rounds": 2}, "lower rounds to 1"),
+    ],
+)
+def test_a_pool_that_is_too_small(protocol, part):
+    cell = check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells[0]
+    with pytest.raises(StudyError, match=part):
+        check_budget(cell, 300)
+
+
+@pytest.mark.parametrize("protocol", [{"initial": 100, "batch": 150, "rounds": 3}, {"initial": 300, "batch": 1, "rounds": 1}])
+def test_a_pool_that_is_just_large_enough(protocol):
+    check_budget(check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells[0], 300)
+
+
+def test_a_damaged_data_set_is_built_again_when_its_manifest_is_gone(tmp_path):
+    schedule(tmp_path / "run", policies=["random"])
+    before = bytes_of(tmp_path / "run")
+    for path in (tmp_path / "run" / "data").rglob("data.json"):
+        path.unlink()
+    for path in (tmp_path / "run" / "cells").rglob("manifest.json"):
+        path.unlink()
+    schedule(tmp_path / "run", policies=["random"])
+    assert bytes_of(tmp_path / "run") == before
+
+
+def test_data_that_cannot_be_built_stop_the_run(tmp_path):
+    with pytest.raises((DataError, StudyError), match="dataset"):
+        schedule(tmp_path / "run", dataset={"name": "jsonl", "path": "nowhere.jsonl"})
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])
+def test_devices_that_do_not_exist(name):
+    with pytest.raises(StudyError, match=f"--device {name}"):
+        usable_device(name)
+
+
+def test_devices_and_jobs():
+    assert usable_device("cpu") == "cpu"
+    assert usable_jobs(7, "cpu") == 7
+    assert usable_jobs(None, "cuda:0") == 1
+    assert usable_jobs(None, "cpu") >= 1
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    said = io.StringIO()
+    with Display(Console(file=said, width=100)) as display:
+        display.cells([CellState("random", "finished", 3, 3, 60, 60), CellState("bald", "running", 1, 3, 10, 60)])
+        display.data("encode", 5, 10)
+        display.data("encode", 10, 10)
+    assert said.getvalue().splitlines() == ["1 of 2 cells, 4 of 6 rounds, time left unknown yet", "encode: 10 of 10"]
+
+
+def test_a_live_table_in_a_terminal():
+    said = io.StringIO()
+    with Display(Console(file=said, width=100, force_terminal=True)) as display:
+        display.cells([CellState("random", "finished", 3, 3, 60, 60), CellState("bald", "failed", 1, 3, 10, 60)])
+        display._live.refresh()
+    assert "1 of 2 cells, 4 of 6 rounds, 1 failed" in said.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+

@@ -1,0 +1,174 @@
+"""A study file is checked wholly before anything runs; every fault is one line with the place and the remedy."""
+
+import copy
+
+import pytest
+from support.studies import TINY, write_study
+
+from harness.errors import StudyError
+from harness.study import Protocol, check_study, load_study, set_path
+
+
+def broken(path: str, value: object) -> dict:
+    raw = copy.deepcopy(TINY)
+    set_path(raw, path, value, "test")
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "parts"),
+    [
+        ("polices", ["random"], ["polices", "unknown key", "'policies'"]),
+        ("policies.1", "bal", ["policies.1", "no 'bal'", "did you mean 'bald'"]),
+        ("policies.1", {"name": "power_bald", "betta": 2}, ["policies.1", "betta", "did you mean 'beta'"]),
+        ("policies.1", {"name": "power_bald", "beta": "much"}, ["policies.1", "beta", "number", "'much'"]),
+        ("policies.1", {"name": "power_bald", "beta": -1}, ["policies.1", "beta", "greater than 0", "-1"]),
+        ("policies.1", {"label": "x"}, ["policies.1", "no name", "random"]),
+        ("policies.1", "random", ["policies.1", "two policies are called 'random'"]),
+        ("policies.1", {"name": "random", "label": "chance"}, ["'chance' and 'random' have the same settings"]),
+        ("policies", [], ["policies", "at least 1"]),
+        ("reference", "randm", ["reference", "'randm'", "did you mean 'random'"]),
+        ("dataset.pool_pair", 5, ["dataset", "pool_pair", "did you mean 'pool_pairs'"]),
+        ("dataset.name", "simulate", ["dataset", "did you mean 'simulated'"]),
+        ("dataset.preset", "tiny", ["dataset", "unknown preset 'tiny'", "small"]),
+        ("posterior.members", 0, ["posterior", "members", "greater than or equal to 1"]),
+        ("posterior.hidden", [16, "x"], ["posterior", "hidden.1", "'x'"]),
+        ("posterior", "ensembel", ["posterior", "did you mean 'ensemble'"]),
+        ("protocol.rounds", 1.5, ["protocol.rounds", "integer", "1.5"]),
+        ("protocol.batches", 3, ["protocol.batches", "unknown key"]),
+        ("seeds", 0, ["seeds", "at least 1"]),
+        ("seeds", [1, 1], ["seeds", "twice"]),
+        ("seeds", "many", ["seeds", "'many'"]),
+        ("name", "a/b", ["name"]),
+        ("grid", {"posterior.members": []}, ["grid", "empty"]),
+        ("grid", {"posterior.mebers": [1]}, ["posterior", "mebers", "did you mean 'members'"]),
+    ],
+)
+def test_faults_are_one_line_with_place_and_remedy(path, value, parts):
+    with pytest.raises(StudyError) as fault:
+        check_study(broken(path, value), "study.yaml")
+    message = str(fault.value)
+    assert message.startswith("study.yaml")
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"name: [", ["line 1"]),
+        (b"- a\n- b\n", ["must be a mapping"]),
+        (b"name: \xff\xfe", ["not UTF-8"]),
+        (b"a: b: c", ["line 1, column 5"]),
+        (b"name: x\nposterior: ensemble\n", ["dataset", "is missing"]),
+    ],
+)
+def test_files_that_are_no_study(tmp_path, content, parts):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(StudyError) as fault:
+        load_study(path)
+    assert all(part in str(fault.value) for part in [str(path), *parts]), str(fault.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(StudyError, match="cannot be read"):
+        load_study(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("members", "key=value"),
+        ("=3", "key=value"),
+        ("a=[", "not valid YAML"),
+        ("name.x=3", "'name' is a name"),
+        ("seeds.0.x=3", "nothing at"),
+    ],
+)
+def test_bad_overrides(tmp_path, override, part):
+    with pytest.raises(StudyError, match=part):
+        load_study(write_study(tmp_path), (override,))
+
+
+def test_overrides_reach_every_key(tmp_path):
+    study = load_study(
+        write_study(tmp_path),
+        (
+            "posterior.members=4",
+            "policies.1.name=random",
+            "policies.1.label=b",
+            "policies.0=bald",
+            "reference=b",
+            "dataset.topics=3",
+        ),
+        seeds=3,
+    )
+    assert {cell.posterior.members for cell in study.cells} == {4}
+    assert study.cells[0].dataset.topics == 3
+    assert [cell.seed for cell in study.cells[:3]] == [0, 1, 2]
+
+
+def test_cells_and_keys():
+    study = check_study(copy.deepcopy(TINY), "t")
+    assert len(study.cells) == 5 * 2  # four policies and the full data, two seeds
+    assert len({cell.key for cell in study.cells}) == 10
+    assert len({cell.directory for cell in study.cells}) == 10
+    assert [cell.key for cell in study.cells] == [cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("dataset.topics", 7), ("dataset.data_seed", 1), ("posterior.members", 4), ("posterior.init", "shared"),
+        ("protocol.batch", 11), ("protocol.rounds", 3), ("oracle", {"name": "replay", "votes": "majority"}),
+    ],
+)  # fmt: skip
+def test_whatever_determines_a_result_is_in_its_key(path, value):
+    before = {cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells if cell.label != "full data"}
+    after = {cell.key for cell in check_study(broken(path, value), "t").cells if cell.label != "full data"}
+    assert not before & after
+
+
+def test_a_new_version_of_a_policy_is_another_cell(monkeypatch):
+    from harness.policies.bald import Bald
+
+    before = {cell.label: cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells}
+    monkeypatch.setattr(Bald, "version", 99)
+    after = {cell.label: cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells}
+    assert [label for label in before if before[label] != after[label]] == ["bald"]
+
+
+def test_names_and_labels_are_not_in_the_key():
+    before = [cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells]
+    renamed = broken("policies.1", {"name": "bald", "label": "BALD"}) | {"name": "other", "description": "x"}
+    assert [cell.key for cell in check_study(renamed, "t").cells] == before
+
+
+def test_full_data_does_not_depend_on_the_protocol():
+    def key(raw):
+        return [cell.key for cell in check_study(raw, "t").cells if cell.label == "full data"]
+
+    assert key(copy.deepcopy(TINY)) == key(broken("protocol.batch", 3))
+    assert not key(broken("full_data", False))
+
+
+def test_a_grid_multiplies_cells():
+    study = check_study(broken("grid", {"posterior.members": [2, 3], "dataset.topics": [4, 5, 6]}), "t")
+    assert len(study.cells) == 6 * 10
+    assert len({cell.key for cell in study.cells}) == 60
+    assert study.cells[0].setting == "posterior.members=2, dataset.topics=4"
+    assert len({cell.dataset_key for cell in study.cells}) == 3
+
+
+def test_presets_give_way_to_keys():
+    study = check_study(broken("posterior", {"name": "ensemble", "preset": "melo2024", "hidden": [9]}), "t")
+    assert study.cells[0].posterior.hidden == (9,)
+    assert study.cells[0].posterior.learning_rate == 3e-5
+
+
+def test_labels_of_a_round():
+    protocol = Protocol(initial=10, batch=7, rounds=3)
+    assert protocol.budget == 24
+    assert [protocol.labels_at(number, 20) for number in range(3)] == [10, 17, 20]
