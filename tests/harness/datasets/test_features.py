@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tiny_models import POSITIONS, save_bert, save_gpt
 from transformers import AutoModel, AutoTokenizer
 
 from harness.datasets import feature_cache, features, text_encoder
@@ -16,6 +15,7 @@ from harness.datasets.feature_cache import FeatureCache, cache_directory
 from harness.datasets.features import BUNDLED_ENCODER, EncoderSettings, locate_encoder, text_key
 from harness.datasets.text_encoder import SPECIAL, TextEncoder, cut_tokens, plan_batches, pool
 from harness.errors import DataError
+from support.tiny_models import POSITIONS, save_bert, save_gpt
 
 TEXTS = [(f"question {n}" * (n % 3 + 1), f"answer {n}" + "!" * n) for n in range(24)]
 TEXTS += [(f"question {n}", None) for n in range(24)]

@@ -3,7 +3,6 @@ import json
 
 import numpy as np
 import pytest
-from tiny_models import POSITIONS, save_bert
 
 from harness.datasets.jsonl import JsonLines
 from harness.datasets.reading import votes
@@ -13,6 +12,7 @@ from harness.pairs import PreferenceData
 from harness.registry import load
 from harness.streams import stream
 from oracles.annotations import Choice
+from support.tiny_models import POSITIONS, save_bert
 
 ROWS = [
     {
