@@ -29,7 +29,9 @@ class Probe:
 
 def plan(study: Study, jobs: int, device: str) -> Group:
     """Tables of all cells, grouped by setting and policy, and of what the study needs."""
-    table = Table("setting", "policy", "seeds", "rounds", "labels", title=f"{study.file.name}: {len(study.cells)} cells")
+    table = Table(
+        "setting", "policy", "seeds", "rounds", "labels", title=f"{study.file.name}: {len(study.cells)} cells"
+    )
     for group in _groups(study):
         first = group[0]
         labels = "all" if first.policy.acquires_all else f"{first.protocol.budget:,}"

@@ -14,6 +14,7 @@ from harness.scheduler import Outcome, Scheduler, usable_device, usable_jobs
 from harness.study import Cell, Study, load_study
 
 INTERRUPTED = 130
+PIPE_WIDTH = 110
 
 
 def run_study(
@@ -61,6 +62,8 @@ def write_and_print(runs: list[Run], out: Path, force: bool = False) -> None:
 
     page = write_report(runs, out, force=force)
     console = Console()
+    if not console.is_terminal:  # a log or a pipe has no width of its own
+        console = Console(width=PIPE_WIDTH)
     for run in runs:
         table = savings_table(run)
         for setting in table["setting"].unique():

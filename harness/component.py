@@ -16,6 +16,7 @@ class Component(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     version: ClassVar[int] = 1  # raise it when the same settings no longer give the same bytes
+    outside_key: ClassVar[frozenset[str]] = frozenset()  # settings that do not determine the result by themselves
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @model_validator(mode="before")

@@ -63,7 +63,9 @@ class PreferencePool:
             raise DataError(f"{name}: the responses of pair {str(self.pair_id_N[row])!r} answer different prompts")
         ids, count = np.unique(self.pair_id_N, return_counts=True)
         if np.any(count > 1):
-            raise DataError(f"{name}: pair id {str(ids[np.argmax(count)])!r} stands {count.max()} times; make ids unique")
+            raise DataError(
+                f"{name}: pair id {str(ids[np.argmax(count)])!r} stands {count.max()} times; make ids unique"
+            )
 
 
 def _check_finite(features: Array, name: str) -> None:

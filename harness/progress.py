@@ -32,7 +32,8 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._started, self._last_line = time.monotonic(), 0.0
+        self._started = self._last_line = time.monotonic()
+        self._said_of = ""
         self._work_at_start: float | None = None
 
     def __enter__(self) -> Display:
@@ -53,7 +54,8 @@ class Display:
         line = f"{what}: {done:,} of {total:,}"
         if self._live:
             self._live.update(line)
-        elif self._due() or done == total:
+        elif self._due() or (done == total and self._said_of == what):
+            self._said_of = what
             self.say(line)
 
     def cells(self, states: Iterable[CellState]) -> None:

@@ -302,11 +302,8 @@ def _validated(model: type[BaseModel], settings: Any, place: str) -> Any:
 
 def _identity(component: Component | Oracle) -> dict[str, Any]:
     cls = type(component)
-    return {
-        "class": f"{cls.__module__}:{cls.__name__}",
-        "version": cls.version,
-        **component.model_dump(mode="json"),
-    }
+    settings = component.model_dump(mode="json", exclude=set(getattr(cls, "outside_key", ())))
+    return {"class": f"{cls.__module__}:{cls.__name__}", "version": cls.version, **settings}
 
 
 def digest(value: Any) -> str:

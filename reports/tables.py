@@ -113,11 +113,11 @@ def terminal_table(table: pd.DataFrame, setting: str, split: str) -> Table:
         pad_edge=False,
     )
     printed.add_column("policy", overflow="fold", max_width=22)
-    for name in ("savings", "95%", "at shared level", "labels", "level", "seeds"):
+    for name in ("savings", "95%", "at shared level", "labels", "level", "melo2024", "seeds"):
         printed.add_column(name, justify="right", no_wrap=True)
     for shown in display_rows(rows):
         cells = [shown.policy, shown.savings, shown.interval, shown.shared, shown.labels]
-        cells += [shown.final_level, shown.seeds]
+        cells += [shown.final_level, shown.melo2024, shown.seeds]
         printed.add_row(*(escape(cell) for cell in cells), style=_TERMINAL_STYLES.get(shown.verdict, ""))
     return printed
 

@@ -27,6 +27,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
     """A .jsonl or .jsonl.gz file of preferences between texts (layouts: see harness/datasets/reading.py)."""
 
     version: ClassVar[int] = 1
+    outside_key: ClassVar[frozenset[str]] = frozenset({"path", "file", "encoder", "device"})  # see source_key
 
     path: str | None = Field(None, description="the file")
     file: str | None = Field(None, description="or its name in the directory that the variable BALBENCH_DATA names")

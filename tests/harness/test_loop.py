@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.studies import TINY
 
 from harness import registry
 from harness.loop import CellRun, World, run_cell
@@ -14,6 +13,7 @@ from harness.pairs import PreferenceData, Split
 from harness.policies.policy import Policy, Selection
 from harness.results import CellLog
 from harness.study import check_study
+from support.studies import TINY
 
 STUDY = check_study(copy.deepcopy(TINY), "tiny")
 DATA = STUDY.cells[0].dataset.build(lambda *_: None)
@@ -49,7 +49,9 @@ def test_an_interrupted_cell_goes_on_exactly(tmp_path, label):
 def with_other_labels(data: PreferenceData, bought: np.ndarray) -> PreferenceData:
     """The same data with every vote on a pair that was not bought turned round."""
     pool = data.splits["pool"]
-    flipped = np.where(np.isin(pool.records.vote_pair_V, bought), pool.records.vote_choice_V, 1 - pool.records.vote_choice_V)
+    flipped = np.where(
+        np.isin(pool.records.vote_pair_V, bought), pool.records.vote_choice_V, 1 - pool.records.vote_choice_V
+    )
     records = replace(pool.records, vote_choice_V=flipped)
     return PreferenceData(data.splits | {"pool": Split(pool.pairs, records)})
 
@@ -70,7 +72,10 @@ def test_policies_of_a_seed_face_the_same_world(tmp_path):
     records = {label: run(cell_of(label), tmp_path / label)[1] for label in ("random", "bald", "bal_pm")}
     first = [rounds[0]["metrics"]["test"] for rounds in records.values()]
     assert first[0] == first[1] == first[2]
-    assert records["random"][0]["metrics"]["test"] != run(cell_of("random", seed=1), tmp_path / "x")[1][0]["metrics"]["test"]
+    assert (
+        records["random"][0]["metrics"]["test"]
+        != run(cell_of("random", seed=1), tmp_path / "x")[1][0]["metrics"]["test"]
+    )
 
 
 def test_a_round_says_what_it_bought_and_how_well_it_did(tmp_path):
@@ -117,7 +122,9 @@ def test_ties_and_abstentions(tmp_path):
     for choice, extra in ((2, 0), (3, None)):
         votes = np.full_like(records.vote_choice_V, choice)
         votes[:150] = records.vote_choice_V[:150]
-        data = PreferenceData(DATA.splits | {"pool": Split(DATA.splits["pool"].pairs, replace(records, vote_choice_V=votes))})
+        data = PreferenceData(
+            DATA.splits | {"pool": Split(DATA.splits["pool"].pairs, replace(records, vote_choice_V=votes))}
+        )
         cell_run = CellRun(cell_of("random"), world_of(data))
         train = cell_run.world.answered("pool", cell_run.target_n, cell_run.acquired_n)
         if extra is None:

@@ -12,10 +12,10 @@ def test_votes_are_judged_by_definition():
     p, q = rng.random(50), rng.integers(0, 4, size=50) / 3
     found = held_out_metrics(p, q)
     assert found["log_likelihood"] == pytest.approx(
-        np.mean([b * math.log(a) + (1 - b) * math.log(1 - a) for a, b in zip(p, q)])
+        np.mean([b * math.log(a) + (1 - b) * math.log(1 - a) for a, b in zip(p, q, strict=False)])
     )
-    assert found["accuracy"] == pytest.approx(np.mean([b if a > 0.5 else 1 - b for a, b in zip(p, q)]))
-    assert found["brier"] == pytest.approx(np.mean([(a - b) ** 2 for a, b in zip(p, q)]))
+    assert found["accuracy"] == pytest.approx(np.mean([b if a > 0.5 else 1 - b for a, b in zip(p, q, strict=False)]))
+    assert found["brier"] == pytest.approx(np.mean([(a - b) ** 2 for a, b in zip(p, q, strict=False)]))
 
 
 def test_pairs_without_votes_are_left_out():

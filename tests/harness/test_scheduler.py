@@ -5,8 +5,6 @@ import io
 
 import pytest
 from rich.console import Console
-from support.policies import Broken, Mortal
-from support.studies import TINY, bytes_of
 
 from benchmarks.running import describe
 from harness import registry
@@ -15,6 +13,8 @@ from harness.progress import CellState, Display, duration
 from harness.results import RunDirectory, read_run
 from harness.scheduler import Scheduler, check_budget, usable_device, usable_jobs
 from harness.study import check_study
+from support.policies import Broken, Mortal
+from support.studies import TINY, bytes_of
 
 
 def schedule(path, jobs=2, **changes):
@@ -52,7 +52,7 @@ def test_a_worker_that_dies_is_named_and_tried_again(tmp_path, monkeypatch):
 
 def test_a_cell_whose_worker_always_dies_fails_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", "always")
-    outcome, said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=[3])
+    outcome, _said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=[3])
     assert list(outcome.failed) == ["test_mortal, seed 3"]
     assert "its worker died 2 times" in outcome.failed["test_mortal, seed 3"]
     states = read_run(tmp_path / "run").cells.set_index("policy")["state"]
@@ -87,7 +87,9 @@ def test_a_pool_that_is_too_small(protocol, part):
         check_budget(cell, 300)
 
 
-@pytest.mark.parametrize("protocol", [{"initial": 100, "batch": 150, "rounds": 3}, {"initial": 300, "batch": 1, "rounds": 1}])
+@pytest.mark.parametrize(
+    "protocol", [{"initial": 100, "batch": 150, "rounds": 3}, {"initial": 300, "batch": 1, "rounds": 1}]
+)
 def test_a_pool_that_is_just_large_enough(protocol):
     check_budget(check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells[0], 300)
 
@@ -121,13 +123,20 @@ def test_devices_and_jobs():
     assert usable_jobs(None, "cpu") >= 1
 
 
-def test_plain_lines_where_there_is_no_terminal():
-    said = io.StringIO()
+def test_plain_lines_now_and_then_where_there_is_no_terminal(monkeypatch):
+    said, states = (
+        io.StringIO(),
+        [CellState("random", "finished", 3, 3, 60, 60), CellState("bald", "running", 1, 3, 10, 60)],
+    )
     with Display(Console(file=said, width=100)) as display:
-        display.cells([CellState("random", "finished", 3, 3, 60, 60), CellState("bald", "running", 1, 3, 10, 60)])
+        display.cells(states)  # too soon to say anything
+        display.data("simulate", 4, 4)  # done before there was anything to say
+        monkeypatch.setattr("harness.progress.PLAIN_SECONDS", 0.0)
+        display.cells(states)
         display.data("encode", 5, 10)
         display.data("encode", 10, 10)
-    assert said.getvalue().splitlines() == ["1 of 2 cells, 4 of 6 rounds, time left unknown yet", "encode: 10 of 10"]
+    wanted = ["1 of 2 cells, 4 of 6 rounds, time left unknown yet", "encode: 5 of 10", "encode: 10 of 10"]
+    assert said.getvalue().splitlines() == wanted
 
 
 def test_a_live_table_in_a_terminal():
@@ -141,5 +150,3 @@ def test_a_live_table_in_a_terminal():
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
-
-

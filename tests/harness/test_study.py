@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-from support.studies import TINY, write_study
 
 from harness.errors import StudyError
 from harness.study import Protocol, check_study, load_study, set_path
+from support.studies import TINY, write_study
 
 
 def broken(path: str, value: object) -> dict:

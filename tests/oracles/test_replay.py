@@ -40,7 +40,9 @@ def test_a_pair_without_votes_is_named():
 
 def test_shares_of_votes():
     np.testing.assert_allclose(RECORDS.first_share_N, [2 / 3, 1 / 2, 1])
-    with_tie = PairRecords(np.array(["a", "b"]), np.array([0, 0]), np.array([Choice.TIE, Choice.FIRST]), np.array(["", ""]))
+    with_tie = PairRecords(
+        np.array(["a", "b"]), np.array([0, 0]), np.array([Choice.TIE, Choice.FIRST]), np.array(["", ""])
+    )
     np.testing.assert_allclose(with_tie.first_share_N, [0.75, np.nan])
 
 

@@ -1,0 +1,232 @@
+"""What a person types, and what comes back."""
+
+import gzip
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness.results import RunDirectory
+from support.command import run_here, start
+from support.studies import bytes_of, write_study
+
+ROWS = [
+    {"prompt": f"question {n % 9}", "response_a": f"answer {n}", "response_b": f"other answer {n}", "label": n % 2}
+    for n in range(60)
+]
+
+
+@pytest.fixture
+def balbench(monkeypatch, capsys):
+    return lambda *arguments: run_here(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the tiny study."""
+    directory = tmp_path_factory.mktemp("tiny")
+    write_study(directory)
+    process = start("run", directory / "tiny.yaml", "--out", directory / "run")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return directory, out
+
+
+def test_a_run_ends_with_the_savings_and_the_report(finished):
+    directory, out = finished
+    assert "Label savings against random, test" in out
+    assert "bal_pm as coded" in out
+    assert f"report: {directory / 'run' / 'report' / 'report.html'}" in out
+    assert (directory / "run" / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_running_again_is_done_from_the_cells_at_hand(finished, balbench, monkeypatch):
+    directory, _ = finished
+    before = bytes_of(directory / "run")
+    assert len(before) > 20
+    monkeypatch.setattr("harness.scheduler.ProcessPoolExecutor", None)  # no worker is started
+    code, out, _ = balbench("run", directory / "tiny.yaml", "--out", directory / "run")
+    assert code == 0
+    assert "Label savings" in out
+    assert bytes_of(directory / "run") == before
+
+
+def test_the_same_study_gives_the_same_bytes_elsewhere(finished, balbench, tmp_path):
+    directory, _ = finished
+    assert balbench("run", directory / "tiny.yaml", "--out", tmp_path / "again", "--jobs", 1)[0] == 0
+    assert bytes_of(tmp_path / "again") == bytes_of(directory / "run")
+
+
+def test_seeds_can_be_added(finished, balbench, tmp_path):
+    directory, _ = finished
+    shutil.copytree(directory / "run", tmp_path / "run")
+    before = bytes_of(tmp_path / "run", "rounds.jsonl")
+    code, _, _ = balbench("run", directory / "tiny.yaml", "--out", tmp_path / "run", "--seeds", 3)
+    assert code == 0
+    after = bytes_of(tmp_path / "run", "rounds.jsonl")
+    assert {name: after[name] for name in before if name.startswith("cells")} == {
+        name: content for name, content in before.items() if name.startswith("cells")
+    }
+    assert len(list((tmp_path / "run" / "cells").iterdir())) == 15
+
+
+def test_status_and_report(finished, balbench, tmp_path):
+    directory, _ = finished
+    code, out, _ = balbench("status", directory / "run")
+    assert code == 0
+    assert "10 of 10 cells, 34 of 34 rounds" in out
+    code, out, _ = balbench("report", directory / "run", "--out", tmp_path / "page")
+    assert code == 0
+    assert (tmp_path / "page" / "report.html").is_file()
+
+
+def test_partial_results_are_reported_as_such(finished, balbench, tmp_path):
+    directory, _ = finished
+    shutil.copytree(directory / "run", tmp_path / "run")
+    cells = sorted((tmp_path / "run" / "cells").glob("bald*"))
+    (cells[0] / "manifest.json").unlink()
+    lines = (cells[0] / "rounds.jsonl").read_bytes().splitlines(keepends=True)
+    (cells[0] / "rounds.jsonl").write_bytes(b"".join(lines[:2]))
+    assert balbench("report", tmp_path / "run")[0] == 0
+    assert "1 of 10" in (text := (tmp_path / "run" / "report" / "report.html").read_text()) or "9 of 10" in text
+    assert "32 of 34" in balbench("status", tmp_path / "run")[1]
+
+
+@pytest.mark.parametrize("kind", ["policies", "posteriors", "oracles", "datasets", "studies"])
+def test_list(balbench, kind):
+    code, out, _ = balbench("list", kind)
+    assert code == 0
+    for name in {"policies": ["bal_pm", "power_bald"], "studies": ["quickstart", "ukp"]}.get(kind, []):
+        assert name in out
+
+
+def test_check_prints_cells_memory_and_time_and_runs_nothing(balbench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = balbench("check", write_study(tmp_path))
+    assert code == 0
+    assert "tiny: 10 cells" in out
+    assert "GiB" in out
+    assert "time: about" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_shipped_studies_are_valid(balbench, monkeypatch, tmp_path):
+    from benchmarks.cli import STUDIES
+
+    for path in STUDIES.rglob("*.yaml"):
+        code, _, err = balbench("check", path)
+        if "jsonl" in path.read_text():
+            monkeypatch.delenv("BALBENCH_DATA", raising=False)
+            code, _, err = balbench("check", path)
+            assert code == 2
+            assert "set BALBENCH_DATA to its directory or give --set dataset.path=FILE" in err
+        else:
+            assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "quickstrat"], ["no study 'quickstrat'", "did you mean 'quickstart'"]),
+        (
+            ["run", "STUDY", "--set", "posterior.membres=3"],
+            ["posterior: membres: unknown key", "did you mean 'members'"],
+        ),
+        (["run", "STUDY", "--set", "policies.1=bald2"], ["policies.1", "did you mean 'bald'"]),
+        (
+            ["run", "STUDY", "--set", "protocol.rounds=99"],
+            ["protocol.rounds: 99 rounds", "300 pairs", "lower rounds to 30"],
+        ),
+        (["run", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
+        (["run", "STUDY", "--device", "cuda:7"], ["--device cuda:7", "--device cpu"]),
+        (["status", "nowhere"], ["nowhere: holds no run"]),
+        (["report", "nowhere"], ["nowhere: holds no run"]),
+        (["report", "a", "b"], ["holds no run"]),
+    ],
+)
+def test_faults_are_one_line_and_exit_code_2(balbench, tmp_path, monkeypatch, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path)
+    code, _, err = balbench(*["tiny.yaml" if a == "STUDY" else a for a in arguments])
+    assert code == 2
+    assert err.startswith("balbench: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err, err
+
+
+def jsonl_study(tmp_path, rows: bytes, name: str = "votes.jsonl", **changes: object):
+    (tmp_path / name).write_bytes(rows)
+    dataset = {"name": "jsonl", "path": str(tmp_path / name), "encoder": str(tmp_path)}
+    return write_study(tmp_path, dataset=dataset, **changes)
+
+
+def lines(rows: list) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "parts"),
+    [
+        (lines(ROWS)[:-9], "votes.jsonl", ["line 60", "JSON"]),
+        (gzip.compress(lines(ROWS))[:-20], "votes.jsonl.gz", ["votes.jsonl.gz"]),
+        (b"not gz at all", "votes.jsonl.gz", ["votes.jsonl.gz"]),
+        (lines([*ROWS[:6], ROWS[6] | {"label": 2}]), "votes.jsonl", ["line 7", "label"]),
+        (lines([*ROWS[:3], ROWS[3] | {"response_a": " "}]), "votes.jsonl", ["line 4", "response_a", "empty"]),
+        (b"", "votes.jsonl", ["no rows"]),
+        (lines([row | {"id": 1} for row in ROWS]), "votes.jsonl", ["id", "line 2"]),
+    ],
+)
+def test_bad_data_files_are_one_line(balbench, tmp_path, rows, name, parts):
+    (tmp_path / "config.json").write_text("{}")
+    code, _, err = balbench("run", jsonl_study(tmp_path, rows, name), "--out", tmp_path / "run")
+    assert code == 2
+    message = err.splitlines()[-1]
+    assert message.startswith("balbench: ")
+    for part in [str(tmp_path / name), *parts]:
+        assert part in message, err
+    assert "Traceback" not in err
+
+
+def test_another_study_in_the_directory(finished, balbench):
+    directory, _ = finished
+    before = bytes_of(directory / "run")
+    code, _, err = balbench("run", directory / "tiny.yaml", "--out", directory / "run", "--set", "protocol.batch=9")
+    assert code == 2
+    assert "holds a study with another protocol; give another --out" in err
+    assert bytes_of(directory / "run") == before
+
+
+def test_a_directory_in_use(finished, balbench):
+    directory, _ = finished
+    with RunDirectory(directory / "run").lock():
+        code, _, err = balbench("run", directory / "tiny.yaml", "--out", directory / "run")
+    assert code == 2
+    assert "another run works here" in err
+
+
+def test_a_disk_that_fills_up_keeps_what_is_done(finished, tmp_path):
+    """Files may not grow past 6 kB: the logs of cells do, after some rounds."""
+    directory, _ = finished
+    shutil.copytree(directory / "run" / "data", tmp_path / "run" / "data")
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
+
+    process = start("run", directory / "tiny.yaml", "--out", tmp_path / "run", preexec_fn=small_files)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    assert "all finished rounds are kept" in err
+    process = start("run", directory / "tiny.yaml", "--out", tmp_path / "run")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert bytes_of(tmp_path / "run") == bytes_of(directory / "run")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; import benchmarks.cli; print([m for m in ('torch', 'pandas', 'matplotlib', 'transformers') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

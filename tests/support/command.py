@@ -1,0 +1,33 @@
+"""The command line, in this process or in its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cli
+
+
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: object
+) -> tuple[int, str, str]:
+    """Run `balbench ...`; return the exit code, standard output and standard error."""
+    monkeypatch.setattr(sys, "argv", ["balbench", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen:
+    """Start `balbench ...` in a process group of its own."""
+    command = [sys.executable, "-m", "benchmarks.cli", *map(str, arguments)]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )  # fmt: skip
