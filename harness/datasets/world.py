@@ -44,20 +44,10 @@ def draw_pair_counts(pairs: int, prompts: int, tail: float, at_most: int, stream
     Each count lies in [1, at_most]; the caller checks that prompts <= pairs <= prompts x at_most.
     """
     size_P = 1.0 + stream.numpy().pareto(tail, prompts)
-    low, high = 0.0, float(at_most)  # at scale `at_most` every prompt is full, as sizes are at least 1
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _bounded(middle * size_P, at_most).sum() <= pairs else (low, middle)
-    count_P = _bounded(low * size_P, at_most)
-    # What rounding left over goes, one each, to the prompts nearest to one more pair.
-    short = pairs - count_P.sum()
-    room_P = np.where(count_P < at_most, count_P + 1 - low * size_P, np.inf)
-    count_P[np.argsort(room_P, kind="stable")[:short]] += 1
-    return count_P
-
-
-def _bounded(size_P: Array, at_most: int) -> Array:
-    return np.clip(np.floor(size_P), 1, at_most).astype(np.int64)
+    # A prompt gets its j-th pair when the scale reaches j / size, so the first `pairs` to come are in.
+    scale_PJ = np.arange(2, at_most + 1) / size_P[:, None]
+    first = np.argsort(scale_PJ, axis=None, kind="stable")[: pairs - prompts]
+    return 1 + np.bincount(first // max(1, at_most - 1), minlength=prompts)
 
 
 def responses_needed(count_P: Array) -> Array:
