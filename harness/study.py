@@ -263,9 +263,8 @@ def _policies(file: StudyFile, place: str) -> dict[str, Policy]:
         if twin is not None:
             raise StudyError(f"{here}: {label!r} and {twin!r} have the same settings; remove one")
     if file.reference not in policies:
-        raise StudyError(
-            f"{place}: reference: no policy is called {file.reference!r}; {registry.nearest(file.reference, list(policies))}"
-        )
+        near = registry.nearest(file.reference, list(policies))
+        raise StudyError(f"{place}: reference: no policy is called {file.reference!r}; {near}")
     if file.full_data and not any(policy.acquires_all for policy in policies.values()):
         policies[FULL_DATA] = _component("policies", {"name": "full_data"}, place)
     return policies

@@ -8,11 +8,11 @@ distinct prompt (axis X) and a pick costs one arg max over them.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.neighbours import Balls, count_within
 from harness.policies.policy import Array, Policy, PoolView, Selection, check_range
@@ -20,6 +20,7 @@ from harness.streams import Stream
 from harness.uncertainty import LN2
 
 LOG_OFFSET = 1e-4
+AS_CODED: dict[str, Any] = {"neighbours": "remaining_pairs", "ball": "closed", "shift_features": True}
 
 
 class BalPm(Policy):
@@ -51,11 +52,18 @@ class BalPm(Policy):
     k: int = Field(13, ge=1)
     beta: float = Field(1e-2, ge=0)
     digamma_divisor: float | Literal["dimension"] = 1.0
-    neighbours: Literal["distinct_prompts", "remaining_pairs"] | None = None
-    ball: Literal["open", "closed"] | None = None
-    shift_features: bool | None = None
+    neighbours: Literal["distinct_prompts", "remaining_pairs"] = "distinct_prompts"
+    ball: Literal["open", "closed"] = "open"
+    shift_features: bool = False
     normalise_entropy: bool = False
     entropy: Literal["maximise", "minimise"] = "maximise"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_variant(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("variant") == "as_coded":
+            return AS_CODED | settings
+        return settings
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily (deterministic: `stream` is not used)."""
@@ -88,20 +96,16 @@ class BalPm(Policy):
         }
         return Selection(view.unlabelled_U[picks], np.array(scores), notes)
 
-    def _switch(self, name: str, published: object, as_coded: object) -> object:
-        given = getattr(self, name)
-        return given if given is not None else published if self.variant == "published" else as_coded
-
     def _prompt_entropy(self, view: PoolView, batch_size: int) -> _PromptEntropy:
         index, point_N = view.index.neighbours, view.index.point_of_pair_N
         remaining_X = np.bincount(point_N[view.unlabelled_U], minlength=len(index))
         acquired_X = np.bincount(point_N[view.acquired_n], minlength=len(index))
-        closed = self._switch("ball", "open", "closed") == "closed"
-        if self._switch("neighbours", "distinct_prompts", "remaining_pairs") == "remaining_pairs":
+        closed = self.ball == "closed"
+        if self.neighbours == "remaining_pairs":
             balls = index.balls(remaining_X, self.k, itself=True, inclusive=closed)
         else:
             balls = index.balls(np.ones(len(index), dtype=np.int64), self.k, itself=False, inclusive=closed)
-        if self._switch("shift_features", False, True):  # distances inside the pool survive the shift
+        if self.shift_features:  # distances inside the pool survive the shift
             shifted_XQ, some = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
             others_AQ = index.points_XQ[some]
             count_X = count_within(shifted_XQ, others_AQ, acquired_X[some], balls.radius_X, inclusive=closed)

@@ -228,5 +228,6 @@ def test_a_disk_that_fills_up_keeps_what_is_done(finished, tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; import benchmarks.cli; print([m for m in ('torch', 'pandas', 'matplotlib', 'transformers') if m in sys.modules])"
+    heavy = ("torch", "pandas", "matplotlib", "transformers")
+    code = f"import sys; import benchmarks.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -67,7 +67,7 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("harness.results.os.fsync", full)
-    with pytest.raises(RunDirectoryError, match="No space left on device.*free some space and run the same command"):
+    with pytest.raises(RunDirectoryError, match=r"No space left on device.*free some space and run the same command"):
         log.append({"round": 2, **ROUND}, {"round": 2, "seconds": {}})
     assert (tmp_path / "cell" / "rounds.jsonl").read_bytes() == before
 
@@ -109,7 +109,7 @@ def test_another_study_is_refused(tmp_path):
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(RunDirectoryError, match="not a run directory .it holds thesis.tex"):
+    with pytest.raises(RunDirectoryError, match=r"not a run directory .it holds thesis.tex"):
         RunDirectory(tmp_path).adopt(STUDY, [])
 
 

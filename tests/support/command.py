@@ -28,6 +28,5 @@ def start(*arguments: object, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.cli", *map(str, arguments)]
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    return subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
-    )  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, env=environment, **pipes, **options)

@@ -5,19 +5,17 @@ from typing import Any
 
 import yaml
 
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "name": "simulated", "pool_pairs": 300, "pool_prompts": 60, "eval_pairs": 60, "test_pairs": 120, "ood_pairs": 120,
-        "dimension": 8, "latent_dimension": 4, "topics": 6,
-    },
-    "posterior": {
-        "name": "ensemble", "members": 3, "hidden": [16, 8], "learning_rate": 0.01, "weight_std": 0.2, "evaluate_every": 20,
-    },
-    "policies": ["random", "bald", "bal_pm", {"name": "bal_pm", "variant": "as_coded", "label": "bal_pm as coded"}],
-    "seeds": 2,
-    "protocol": {"initial": 10, "batch": 10, "rounds": 4},
-}  # fmt: skip
+TINY: dict[str, Any] = yaml.safe_load("""
+name: tiny
+dataset:
+  {name: simulated, pool_pairs: 300, pool_prompts: 60, eval_pairs: 60, test_pairs: 120, ood_pairs: 120, dimension: 8,
+   latent_dimension: 4, topics: 6}
+posterior:
+  {name: ensemble, members: 3, hidden: [16, 8], learning_rate: 0.01, weight_std: 0.2, evaluate_every: 20}
+policies: [random, bald, bal_pm, {name: bal_pm, variant: as_coded, label: bal_pm as coded}]
+seeds: 2
+protocol: {initial: 10, batch: 10, rounds: 4}
+""")
 
 
 def write_study(directory: Path, **changes: Any) -> Path:

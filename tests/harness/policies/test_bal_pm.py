@@ -80,7 +80,7 @@ def test_ties_go_to_the_lowest_pair():
 
 
 def test_uncertainties_that_round_to_one_score_tie():
-    """1e-18 more uncertainty is lost beside an entropy of order one; the lowest number wins, as in the authors' code."""
+    """1e-18 is lost beside an entropy of order one; the lowest number wins, as in the authors' code."""
     view = view_of(pool_of(prompts=1, responses=4), acquired=0)
     uncertainty = np.zeros(6)
     uncertainty[3] = 1e-18
@@ -100,10 +100,10 @@ def test_more_weight_on_entropy_buys_more_prompts():
 
 
 def test_variants_set_the_switches_and_given_switches_win():
-    assert BalPm(variant="as_coded")._switch("ball", "open", "closed") == "closed"
-    assert BalPm(variant="as_coded", ball="open")._switch("ball", "open", "closed") == "open"
-    assert BalPm()._switch("shift_features", False, True) is False
-    assert BalPm(variant="as_coded")._switch("shift_features", False, True) is True
+    published, as_coded = BalPm(), BalPm(variant="as_coded")
+    assert (published.neighbours, published.ball, published.shift_features) == ("distinct_prompts", "open", False)
+    assert (as_coded.neighbours, as_coded.ball, as_coded.shift_features) == ("remaining_pairs", "closed", True)
+    assert BalPm(variant="as_coded", ball="open").ball == "open"
 
 
 def test_notes_split_the_winning_scores():
