@@ -1,0 +1,87 @@
+"""A plain reference of one BAL-PM round: the same work, written as one would first write it.
+
+One member after another with torch.nn and AdamW; every pair scored, first and second response; neighbours by unblocked
+differences each round; features copied anew after each pick.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.posteriors.ensemble import Ensemble
+from harness.posteriors.training import rate_at
+
+SCORING_BATCH = 2048
+
+
+def new_member(dimension: int, hidden: tuple[int, ...], weight_std: float) -> nn.Sequential:
+    """One reward head with the recipe's initial weights."""
+    layers: list[nn.Module] = []
+    for fan_in, out in zip((dimension, *hidden), (*hidden, 1), strict=True):
+        linear = nn.Linear(fan_in, out)
+        nn.init.normal_(linear.weight, std=weight_std)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def train_member(
+    model: nn.Sequential, first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: Ensemble, on_evaluation: list
+) -> None:
+    """Train one member on labelled pairs of which the first response is preferred.
+
+    `on_evaluation` holds one callable, called with the model wherever the recipe evaluates.
+    """
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    batches = [rows for _ in range(recipe.epochs) for rows in torch.randperm(len(first_nD)).split(recipe.batch)]
+    for step, rows in enumerate(batches):
+        loss = -F.logsigmoid(model(first_nD[rows]) - model(second_nD[rows])).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimiser.param_groups[0]["lr"] = recipe.learning_rate * rate_at(step, len(batches), recipe.warmup)
+        optimiser.step()
+        done = step + 1
+        if done % recipe.evaluate_every == 0 or done % (len(batches) // recipe.epochs) == 0:
+            on_evaluation[0](model)
+
+
+@torch.no_grad()
+def score_pairs(model: nn.Sequential, first_ND: torch.Tensor, second_ND: torch.Tensor) -> torch.Tensor:
+    """P(first preferred) of every pair, both responses scored for each."""
+    blocks = zip(first_ND.split(SCORING_BATCH), second_ND.split(SCORING_BATCH), strict=True)
+    return torch.cat([torch.sigmoid(model(first) - model(second))[:, 0] for first, second in blocks])
+
+
+def acquire(
+    features_ND: torch.Tensor, acquired_AD: torch.Tensor, uncertainty_N: torch.Tensor, picks: int, k: int, beta: float
+) -> list[int]:
+    """Greedy BAL-PM by its formula, over pairs."""
+    exact = "donot_use_mm_for_euclid_dist"
+    remaining = torch.arange(len(features_ND))
+    radius_N = torch.cdist(features_ND, features_ND, compute_mode=exact).kthvalue(k, dim=1).values
+    count_N = (torch.cdist(features_ND, acquired_AD, compute_mode=exact) <= radius_N[:, None]).sum(1)
+    chosen = []
+    for _ in range(picks):
+        entropy_N = torch.log(2 * radius_N.double() + 1e-4) - torch.digamma(count_N.double() + 1)
+        place = int(torch.argmax(uncertainty_N.double() + beta * entropy_N))
+        chosen.append(int(remaining[place]))
+        pick = features_ND[place : place + 1]
+        keep = torch.arange(len(remaining)) != place
+        remaining, features_ND, uncertainty_N = remaining[keep], features_ND[keep], uncertainty_N[keep]
+        radius_N, count_N = radius_N[keep], count_N[keep]
+        count_N += torch.cdist(features_ND, pick, compute_mode=exact)[:, 0] <= radius_N
+    return chosen
+
+
+def binary_entropy(p: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats."""
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
+
+
+def bald(p_KN: torch.Tensor) -> torch.Tensor:
+    """Epistemic uncertainty, at most ln 2."""
+    return (binary_entropy(p_KN.mean(0)) - binary_entropy(p_KN).mean(0)).clamp(0, math.log(2))

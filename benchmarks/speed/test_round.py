@@ -1,0 +1,130 @@
+"""One BAL-PM round at the size of PAPER's cost table, beside a plain reference of the same work, in one run.
+
+D 384, a pool of 8,000 pairs of 1,600 prompts, 2,240 labels, 320 picks, 5 members, the recipe `melo2024`.
+Run: tox -e speed -- benchmarks/speed/test_round.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import reference
+import torch
+
+from harness.datasets.simulated import Simulated
+from harness.loop import World
+from harness.policies.bal_pm import BalPm
+from harness.policies.policy import PoolIndex, PoolView
+from harness.posteriors import training
+from harness.posteriors.ensemble import Ensemble
+from harness.streams import stream
+from harness.uncertainty import pair_probabilities
+
+LABELS, PICKS = 2_240, 320
+TARGETS = {"training": 1.8, "acquisition": 100.0, "all": 2.5}
+STAGES = ("training", "evaluation", "scoring", "acquisition")
+DATA = Simulated(pool_pairs=8_000, pool_prompts=1_600, eval_pairs=2_000, dimension=384)
+RECIPE = Ensemble(preset="melo2024")
+POLICY = BalPm(variant="as_coded", shift_features=False)  # the counts and radii that the reference computes
+
+
+class Timer:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def timed(self, stage: str, work: Callable, *arguments: object) -> object:
+        started = time.perf_counter()
+        result = work(*arguments)
+        self.seconds[stage] += time.perf_counter() - started
+        return result
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(DATA.build(lambda *_: None), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[dict[str, dict[str, float]]]:
+    """Collects the seconds of both and prints them side by side at the end."""
+    found: dict[str, dict[str, float]] = {}
+    yield found
+    print(f"\n\n{torch.get_num_threads()} threads, torch {torch.__version__}; seconds of one round")
+    print(f"{'stage':<14}{'reference':>12}{'balbench':>12}{'ratio':>9}{'target':>9}")
+    for stage in (*STAGES, "all"):
+        old, new = (sum(v.values()) if stage == "all" else v[stage] for v in (found["reference"], found["balbench"]))
+        target = f"{TARGETS[stage]:g}" if stage in TARGETS else ""
+        print(f"{stage:<14}{old:>12.3f}{new:>12.3f}{old / new:>9.1f}{target:>9}")
+    print(f"{'index, once':<14}{'':>12}{found['index']['seconds']:>12.3f}")
+
+
+def labels_of(world: World) -> tuple[np.ndarray, np.ndarray]:
+    order = stream(0, "speed").numpy().permutation(len(world.pool.pairs))
+    return order[:LABELS], np.sort(order[LABELS:])
+
+
+def test_reference(benchmark, world, table):
+    acquired, left = labels_of(world)
+    prompts = torch.from_numpy(world.pool.pairs.prompt_features_PQ[world.pool.pairs.prompt_of_pair_N])
+    first, second = (world.features["pool"][world.responses("pool")[:, side]] for side in (0, 1))
+    answer = torch.from_numpy(world.pool.records.first_share_N > 0.5)[:, None]
+    chosen, rejected = (torch.where(answer, a, b)[acquired] for a, b in ((first, second), (second, first)))
+    eval_pairs = [world.features["eval"][world.responses("eval")[:, side]] for side in (0, 1)]
+
+    def one_round() -> None:
+        timer, members = Timer(), []
+        evaluate = [lambda model: timer.timed("evaluation", reference.score_pairs, model, *eval_pairs)]
+        torch.manual_seed(0)
+        for _ in range(RECIPE.members):
+            model = reference.new_member(384, RECIPE.hidden, RECIPE.weight_std)
+            timer.timed("training", reference.train_member, model, chosen, rejected, RECIPE, evaluate)
+            members.append(model)
+        timer.seconds["training"] -= timer.seconds["evaluation"]  # evaluations happen inside trainings
+        p_KN = torch.stack([timer.timed("scoring", reference.score_pairs, m, first, second) for m in members])
+        uncertainty = reference.bald(p_KN)[left]
+        arguments = (prompts[left], prompts[acquired], uncertainty, PICKS, POLICY.k, POLICY.beta)
+        timer.timed("acquisition", reference.acquire, *arguments)
+        table["reference"] = timer.seconds
+
+    benchmark.pedantic(one_round, rounds=1)
+
+
+def test_balbench(benchmark, world, table, monkeypatch):
+    acquired, left = labels_of(world)
+    train = world.answered("pool", world.pool.records.first_share_N[acquired], acquired)
+    index = PoolIndex(world.pool.pairs)
+    building = Timer()
+    building.timed("acquisition", lambda: index.neighbours)
+    table["index"] = {"seconds": building.seconds["acquisition"]}
+    evaluation_loss = training.evaluation_loss
+
+    def one_round() -> None:
+        timer = Timer()
+        monkeypatch.setattr(
+            training, "evaluation_loss", lambda *arguments: timer.timed("evaluation", evaluation_loss, *arguments)
+        )
+        model = timer.timed("training", RECIPE.fit, train, world.eval_pairs, stream(0, "speed"))
+        timer.seconds["training"] -= timer.seconds["evaluation"]
+        rewards_KR = timer.timed("scoring", model.rewards_KR, world.features["pool"])
+        timer.timed("scoring", pair_probabilities, rewards_KR, world.responses("pool"))
+        view = PoolView(index, left, acquired, rewards_KR, 1)
+        timer.timed("acquisition", POLICY.select, view, PICKS, stream(0))
+        table["balbench"] = timer.seconds
+
+    benchmark.pedantic(one_round, rounds=3, warmup_rounds=1)
+
+
+def test_both_acquire_the_same_pairs(world):
+    """The comparison is of the same work: given one uncertainty, both pick the same pairs."""
+    acquired, left = labels_of(world)
+    prompts = torch.from_numpy(world.pool.pairs.prompt_features_PQ[world.pool.pairs.prompt_of_pair_N])
+    uncertainty = torch.from_numpy(stream(0, "uncertainty").numpy().random(len(left)) * 0.01)
+    view = PoolView(PoolIndex(world.pool.pairs), left, acquired)
+    mine = POLICY.fill(view, uncertainty.numpy(), PICKS).pairs_B
+    plain = reference.acquire(prompts[left], prompts[acquired], uncertainty, PICKS, POLICY.k, POLICY.beta)
+    np.testing.assert_array_equal(mine, left[plain])
