@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-import reference
 import torch
 
+import reference
 from harness.datasets.simulated import Simulated
 from harness.loop import World
 from harness.policies.bal_pm import BalPm
@@ -38,6 +38,7 @@ class Timer:
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def timed(self, stage: str, work: Callable, *arguments: object) -> object:
+        """Run `work` and add its time to a stage."""
         started = time.perf_counter()
         result = work(*arguments)
         self.seconds[stage] += time.perf_counter() - started

@@ -12,9 +12,9 @@ import torch
 
 SCORING_BYTES = 64 * 2**20  # bound on the largest activation held while scoring
 
-# activation, its derivative as a function of its own output, both in place on their first argument
+# The activation, and the product of a gradient and its derivative given its output; both in place.
 ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
-    "tanh": (torch.tanh_, lambda grad, out: grad.addcmul_(grad * out, out, value=-1)),
+    "tanh": (torch.tanh_, lambda grad, out: torch.ops.aten.tanh_backward.grad_input(grad, out, grad_input=grad)),
     "relu": (torch.relu_, lambda grad, out: grad.mul_(out > 0)),
 }
 
@@ -23,7 +23,7 @@ class Heads:
     """Stacked multilayer perceptrons D -> hidden -> 1 with gradients by hand (no autograd graph is kept).
 
     Attributes:
-        weights: one (K, i, o) tensor for each layer.
+        weights: one (K, i, o) tensor for each layer (its memory may be that of (K, o, i)).
         biases: one (K, 1, o) tensor for each layer.
     """
 
@@ -39,7 +39,9 @@ class Heads:
         """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), one generator a member."""
         weights, biases = [], []
         for fan_in, out in pairwise(sizes):
-            weights.append(torch.stack([torch.randn(fan_in, out, generator=g) * weight_std for g in generators]))
+            drawn = torch.stack([torch.randn(out, fan_in, generator=g) * weight_std for g in generators])
+            # Matrix products are fastest with the longer side contiguous in memory.
+            weights.append(drawn.transpose(1, 2) if out < fan_in else drawn.transpose(1, 2).contiguous())
             limit = fan_in**-0.5
             biases.append(torch.stack([(2 * torch.rand(1, out, generator=g) - 1) * limit for g in generators]))
         return cls(weights, biases, activation)

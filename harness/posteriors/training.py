@@ -117,11 +117,13 @@ class _Stepper:
 
     def __init__(self, heads: Heads, recipe: Recipe) -> None:
         self._heads, self._clip = heads, recipe.clip
-        self._gradients = [torch.empty_like(p) for p in heads.parameters]
-        for parameter, gradient in zip(heads.parameters, self._gradients, strict=True):
-            parameter.grad = gradient
+        self._gradients = [torch.empty_like(parameter) for parameter in heads.parameters]
+        # The fused optimiser is fast on contiguous memory only, so it is given each weight as it lies there.
+        parameters = [_as_it_lies(parameter) for parameter in heads.parameters]
+        for parameter, gradient in zip(parameters, self._gradients, strict=True):
+            parameter.grad = _as_it_lies(gradient)
         self._optimiser = torch.optim.AdamW(
-            heads.parameters,
+            parameters,
             lr=recipe.learning_rate,
             betas=recipe.betas,
             eps=recipe.epsilon,
@@ -147,11 +149,16 @@ class _Stepper:
         return pair_loss(logit_Kb, target_Kb).mean(dim=1)
 
     def _clip_by_member(self) -> None:
-        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in self._gradients])
+        norms = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in self._gradients])
         scale_K = (self._clip / (norms.norm(dim=0) + 1e-6)).clamp(max=1.0)
         if scale_K.is_cuda or bool((scale_K < 1).any()):
             for gradient in self._gradients:
                 gradient.mul_(scale_K[:, None, None])
+
+
+def _as_it_lies(weight: torch.Tensor) -> torch.Tensor:
+    """The weight, or its transpose if that is what is contiguous in memory."""
+    return weight.detach() if weight.is_contiguous() else weight.transpose(1, 2)
 
 
 class _Selector:
