@@ -12,6 +12,7 @@ from rich.table import Table
 from harness.datasets.dataset import Sizes
 from harness.posteriors.posterior import AnsweredPairs, Posterior
 from harness.progress import duration
+from harness.scheduler import check_budgets
 from harness.streams import stream
 from harness.study import Cell, Study
 
@@ -28,7 +29,11 @@ class Probe:
 
 
 def plan(study: Study, jobs: int, device: str) -> Group:
-    """Tables of all cells, grouped by setting and policy, and of what the study needs."""
+    """Tables of all cells, grouped by setting and policy, and of what the study needs.
+
+    Raises:
+        BalbenchError: the data are missing or wrong, or too few for the protocol.
+    """
     table = Table(
         "setting", "policy", "seeds", "rounds", "labels", title=f"{study.file.name}: {len(study.cells)} cells"
     )
@@ -53,9 +58,10 @@ def _needs(study: Study, jobs: int, device: str) -> list[str]:
     lines, seconds, memory = [], 0.0, 0
     for setting, cell in settings.items():
         known = sizes[setting]
+        mine = [other for other in study.cells if other.setting == setting]
+        check_budgets(mine, known.pairs)
         lines.append(f"data{f' ({setting})' if setting else ''}: {known}")
         probe = measure(cell.posterior, known.dimension, device)
-        mine = [other for other in study.cells if other.setting == setting]
         seconds += sum(cell_seconds(other, known, probe) for other in mine)
         memory = max(memory, known.bytes)
     workers = min(jobs, len(study.cells))

@@ -19,10 +19,11 @@ from harness.errors import StudyError
 from harness.pairs import PreferenceData
 from harness.progress import CellState, Display
 from harness.results import CellLog, RunDirectory, disk_errors, read_json, write_json
-from harness.study import Cell, Study
+from harness.study import Cell, Protocol, Study
 from harness.worker import THREADS, Task, start_worker, work
 
 POLL_SECONDS = 0.25
+DATA_FACTS = "data.json"  # written last: the data set is whole
 TRIES = 2  # how often a worker may die on a cell
 
 
@@ -109,12 +110,13 @@ class Scheduler:
         """Build the data sets that unfinished cells need, and check that they hold enough pairs."""
         by_key = {cell.dataset_key: cell for cell in self._waiting}
         for key, cell in by_key.items():
-            known = prepare_data(cell, self._directory, self._display)
             mine = [other for other in self._waiting if other.dataset_key == key]
+            if read_json(self._directory.data(key) / DATA_FACTS) is None:
+                check_budgets(mine, cell.dataset.sizes().pairs)  # building may take long
+            known = prepare_data(cell, self._directory, self._display)
+            check_budgets(mine, known["pairs"]["pool"])
             for setting in {other.setting for other in mine}:
                 self._directory.add_lines(setting, known["lines"])
-            for other in mine:
-                check_budget(other, known["pairs"]["pool"])
             for other in mine:
                 self._progress[other.key].pool_size = known["pairs"]["pool"]
 
@@ -145,7 +147,7 @@ class _CellProgress:
 def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[str, Any]:
     """Build a cell's data set unless it is there; return {"pairs": {split: N}, "lines": reference lines}."""
     place = directory.data(cell.dataset_key)
-    known = read_json(place / "data.json")
+    known = read_json(place / DATA_FACTS)
     if known is not None:
         return known
     data = cell.dataset.build(display.data)
@@ -156,9 +158,9 @@ def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[
         shutil.rmtree(place, ignore_errors=True)
         temporary.mkdir(parents=True)
         data.save(temporary)
-    write_json(temporary / "data.json", data_facts(data))
+    write_json(temporary / DATA_FACTS, data_facts(data))
     os.replace(temporary, place)
-    return read_json(place / "data.json")
+    return read_json(place / DATA_FACTS)
 
 
 def data_facts(data: PreferenceData) -> dict[str, Any]:
@@ -174,13 +176,17 @@ def data_facts(data: PreferenceData) -> dict[str, Any]:
     }
 
 
-def check_budget(cell: Cell, pool_size: int) -> None:
+def check_budgets(cells: list[Cell], pool_size: int) -> None:
     """See that every round has a pair to buy (the last batch may be smaller).
 
     Raises:
         StudyError: the pool is too small.
     """
-    protocol = cell.protocol
+    for protocol in {cell.protocol for cell in cells if not cell.policy.acquires_all}:
+        _check_budget(protocol, pool_size)
+
+
+def _check_budget(protocol: Protocol, pool_size: int) -> None:
     if protocol.initial > pool_size:
         raise StudyError(f"protocol.initial: {protocol.initial} labels, but the pool has {pool_size} pairs; lower it")
     most = 2 + (pool_size - protocol.initial - 1) // protocol.batch if pool_size > protocol.initial else 1

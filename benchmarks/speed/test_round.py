@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -25,9 +26,11 @@ from harness.uncertainty import pair_probabilities
 
 LABELS, PICKS = 2_240, 320
 TARGETS = {"training": 1.8, "acquisition": 100.0, "all": 2.5}
+Seconds = dict[str, dict[str, float]]
+T = TypeVar("T")
 STAGES = ("training", "evaluation", "scoring", "acquisition")
 DATA = Simulated(pool_pairs=8_000, pool_prompts=1_600, eval_pairs=2_000, dimension=384)
-RECIPE = Ensemble(preset="melo2024")
+RECIPE = Ensemble.model_validate({"preset": "melo2024"})
 POLICY = BalPm(variant="as_coded", shift_features=False)  # the counts and radii that the reference computes
 
 
@@ -37,7 +40,7 @@ class Timer:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
-    def timed(self, stage: str, work: Callable, *arguments: object) -> object:
+    def timed(self, stage: str, work: Callable[..., T], *arguments: object) -> T:
         """Run `work` and add its time to a stage."""
         started = time.perf_counter()
         result = work(*arguments)
@@ -51,9 +54,9 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[dict[str, dict[str, float]]]:
+def table() -> Iterator[Seconds]:
     """Collects the seconds of both and prints them side by side at the end."""
-    found: dict[str, dict[str, float]] = {}
+    found: Seconds = {}
     yield found
     print(f"\n\n{torch.get_num_threads()} threads, torch {torch.__version__}; seconds of one round")
     print(f"{'stage':<14}{'reference':>12}{'balbench':>12}{'ratio':>9}{'target':>9}")
@@ -69,7 +72,7 @@ def labels_of(world: World) -> tuple[np.ndarray, np.ndarray]:
     return order[:LABELS], np.sort(order[LABELS:])
 
 
-def test_reference(benchmark, world, table):
+def test_reference(benchmark: Any, world: World, table: Seconds) -> None:
     acquired, left = labels_of(world)
     prompts = torch.from_numpy(world.pool.pairs.prompt_features_PQ[world.pool.pairs.prompt_of_pair_N])
     first, second = (world.features["pool"][world.responses("pool")[:, side]] for side in (0, 1))
@@ -95,7 +98,7 @@ def test_reference(benchmark, world, table):
     benchmark.pedantic(one_round, rounds=1)
 
 
-def test_balbench(benchmark, world, table, monkeypatch):
+def test_balbench(benchmark: Any, world: World, table: Seconds, monkeypatch: pytest.MonkeyPatch) -> None:
     acquired, left = labels_of(world)
     train = world.answered("pool", world.pool.records.first_share_N[acquired], acquired)
     index = PoolIndex(world.pool.pairs)
@@ -120,7 +123,7 @@ def test_balbench(benchmark, world, table, monkeypatch):
     benchmark.pedantic(one_round, rounds=3, warmup_rounds=1)
 
 
-def test_both_acquire_the_same_pairs(world):
+def test_both_acquire_the_same_pairs(world: World) -> None:
     """The comparison is of the same work: given one uncertainty, both pick the same pairs."""
     acquired, left = labels_of(world)
     prompts = torch.from_numpy(world.pool.pairs.prompt_features_PQ[world.pool.pairs.prompt_of_pair_N])

@@ -16,11 +16,12 @@ Progress = Callable[[str, int, int], None]  # (what is being done, how many are 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a data set is (or about will be), known without building it.
+    """How large a data set is, known without building it.
 
     Attributes:
-        pairs, responses, prompts: of the pool.
-        held_out_responses: of all other splits.
+        pairs: of the pool, exactly: a study that needs more is refused before anything is built.
+        responses, prompts: of the pool, about.
+        held_out_responses: of all other splits, about.
         dimension: of the response features.
     """
 

@@ -12,6 +12,7 @@ import pytest
 from harness.results import RunDirectory
 from support.command import run_here, start
 from support.studies import bytes_of, write_study
+from support.tiny_models import save_bert
 
 ROWS = [
     {"prompt": f"question {n % 9}", "response_a": f"answer {n}", "response_b": f"other answer {n}", "label": n % 2}
@@ -141,6 +142,7 @@ def test_shipped_studies_are_valid(balbench, monkeypatch, tmp_path):
             ["protocol.rounds: 99 rounds", "300 pairs", "lower rounds to 30"],
         ),
         (["run", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
+        (["check", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
         (["run", "STUDY", "--device", "cuda:7"], ["--device cuda:7", "--device cpu"]),
         (["status", "nowhere"], ["nowhere: holds no run"]),
         (["report", "nowhere"], ["nowhere: holds no run"]),
@@ -189,6 +191,48 @@ def test_bad_data_files_are_one_line(balbench, tmp_path, rows, name, parts):
     for part in [str(tmp_path / name), *parts]:
         assert part in message, err
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def votes(tmp_path, monkeypatch):
+    """A study of local votes with a tiny encoder."""
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "votes.jsonl").write_bytes(lines(ROWS))
+    dataset = {
+        "name": "jsonl",
+        "path": str(tmp_path / "votes.jsonl"),
+        "encoder": str(save_bert(tmp_path / "model")),
+    } | {"max_length": 64}
+    protocol = {"initial": 5, "batch": 5, "rounds": 3}
+    return write_study(tmp_path, dataset=dataset, protocol=protocol, policies=["random", "bal_pm"])
+
+
+def test_local_votes_from_texts_to_report(balbench, votes, tmp_path):
+    code, out, err = balbench("run", votes, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert "Label savings against random, test" in out
+    page = (tmp_path / "run" / "report" / "report.html").read_text()
+    assert "length only" in json.dumps(RunDirectory(tmp_path / "run").header["lines"])
+    assert "bal_pm" in page
+
+
+def test_a_pool_that_is_too_small_is_known_before_anything_is_encoded(balbench, votes, tmp_path):
+    code, _, err = balbench("run", votes, "--out", tmp_path / "run", "--set", "protocol.rounds=50")
+    assert code == 2
+    assert "protocol.rounds: 50 rounds" in err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_moved_data_file_is_the_same_data(balbench, votes, tmp_path, monkeypatch):
+    balbench("run", votes, "--out", tmp_path / "run")
+    keys = {cell["key"] for cell in RunDirectory(tmp_path / "run").header["cells"]}
+    shutil.move(tmp_path / "votes.jsonl", tmp_path / "moved.jsonl")
+    path = f"dataset.path={tmp_path / 'moved.jsonl'}"
+    assert balbench("run", votes, "--out", tmp_path / "other", "--set", path)[0] == 0
+    assert {cell["key"] for cell in RunDirectory(tmp_path / "other").header["cells"]} == keys
+    (tmp_path / "moved.jsonl").write_bytes(lines(ROWS[:-1]))
+    assert balbench("run", votes, "--out", tmp_path / "changed", "--set", path)[0] == 0
+    assert not {cell["key"] for cell in RunDirectory(tmp_path / "changed").header["cells"]} & keys
 
 
 def test_another_study_in_the_directory(finished, balbench):

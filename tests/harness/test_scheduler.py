@@ -11,7 +11,7 @@ from harness import registry
 from harness.errors import DataError, StudyError
 from harness.progress import CellState, Display, duration
 from harness.results import RunDirectory, read_run
-from harness.scheduler import Scheduler, check_budget, usable_device, usable_jobs
+from harness.scheduler import Scheduler, check_budgets, usable_device, usable_jobs
 from harness.study import check_study
 from support.policies import Broken, Mortal
 from support.studies import TINY, bytes_of
@@ -84,14 +84,14 @@ def test_a_posterior_that_diverges_fails_its_cell(tmp_path):
 def test_a_pool_that_is_too_small(protocol, part):
     cell = check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells[0]
     with pytest.raises(StudyError, match=part):
-        check_budget(cell, 300)
+        check_budgets([cell], 300)
 
 
 @pytest.mark.parametrize(
     "protocol", [{"initial": 100, "batch": 150, "rounds": 3}, {"initial": 300, "batch": 1, "rounds": 1}]
 )
 def test_a_pool_that_is_just_large_enough(protocol):
-    check_budget(check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells[0], 300)
+    check_budgets(list(check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells), 300)
 
 
 def test_a_damaged_data_set_is_built_again_when_its_manifest_is_gone(tmp_path):
