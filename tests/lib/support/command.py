@@ -26,7 +26,7 @@ def run_here(
 def start(*arguments: object, **options: object) -> subprocess.Popen:
     """Start `balbench ...` in a process group of its own."""
     command = [sys.executable, "-m", "benchmarks.cli", *map(str, arguments)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": str(root)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, start_new_session=True, env=environment, **pipes, **options)
