@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from harness.datasets.dataset import Sizes
@@ -41,7 +42,7 @@ def plan(study: Study, jobs: int, device: str) -> Group:
         first = group[0]
         labels = "all" if first.policy.acquires_all else f"{first.protocol.budget:,}"
         seeds = ", ".join(str(cell.seed) for cell in group)
-        table.add_row(first.setting, first.label, seeds, str(first.rounds), labels)
+        table.add_row(escape(first.setting), escape(first.label), seeds, str(first.rounds), labels)
     return Group(table, *_needs(study, jobs, device))
 
 

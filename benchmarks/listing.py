@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from harness import registry
@@ -18,7 +19,8 @@ def components_table(kind: str) -> Table:
         component = registry.load(kind, name)
         what = (component.__doc__ or "").split("\n")[0]
         settings = ", ".join(component.model_fields)
-        table.add_row(name, *(getattr(component, column, "") for column in more), what, settings)
+        row = [name, *(getattr(component, column, "") for column in more), what, settings]
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -29,7 +31,7 @@ def studies_table(directory: Path) -> Table:
     table = Table("study", "what it asks")
     for path in sorted(directory.rglob("*.yaml")):
         name = path.relative_to(directory).with_suffix("").as_posix()
-        table.add_row(name, " ".join(str(read_yaml(path).get("description", "")).split()))
+        table.add_row(name, escape(" ".join(str(read_yaml(path).get("description", "")).split())))
     return table
 
 
@@ -45,5 +47,6 @@ def status_table(run: Run) -> Table:
         reasons = "; ".join(sorted(set(group["reason"]) - {""}))
         failed = f"{states.get('failed', 0)}" + (f" ({reasons})" if reasons else "")
         rounds = f"{group['rounds_done'].sum()} / {group['rounds'].sum()}"
-        table.add_row(str(setting), str(policy), str(states.get("finished", 0)), str(unfinished), failed, rounds)
+        row = [str(setting), str(policy), str(states.get("finished", 0)), str(unfinished), failed, rounds]
+        table.add_row(*map(escape, row))
     return table

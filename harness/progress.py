@@ -9,6 +9,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0  # between plain lines
@@ -95,7 +96,7 @@ class Display:
             mine = [state for state in states if state.policy == policy]
             rounds = f"{sum(s.rounds_done for s in mine)} / {sum(s.rounds for s in mine)}"
             finished = f"{sum(s.state == 'finished' for s in mine)} / {len(mine)}"
-            table.add_row(policy, finished, str(sum(s.state == "running" for s in mine)), rounds)
+            table.add_row(escape(policy), finished, str(sum(s.state == "running" for s in mine)), rounds)
         return table
 
 

@@ -83,7 +83,6 @@ def test_reference(benchmark: Any, world: World, table: Seconds) -> None:
     def one_round() -> None:
         timer, members = Timer(), []
         evaluate = [lambda model: timer.timed("evaluation", reference.score_pairs, model, *eval_pairs)]
-        torch.manual_seed(0)
         for _ in range(RECIPE.members):
             model = reference.new_member(384, RECIPE.hidden, RECIPE.weight_std)
             timer.timed("training", reference.train_member, model, chosen, rejected, RECIPE, evaluate)
