@@ -265,6 +265,8 @@ def _policies(file: StudyFile, place: str) -> dict[str, Policy]:
     if file.reference not in policies:
         near = registry.nearest(file.reference, list(policies))
         raise StudyError(f"{place}: reference: no policy is called {file.reference!r}; {near}")
+    if policies[file.reference].acquires_all:
+        raise StudyError(f"{place}: reference: {file.reference!r} buys all labels at once; name a policy with a curve")
     if file.full_data and not any(policy.acquires_all for policy in policies.values()):
         policies[FULL_DATA] = _component("policies", {"name": "full_data"}, place)
     return policies

@@ -28,6 +28,7 @@ def broken(path: str, value: object) -> dict:
         ("policies.1", {"name": "random", "label": "chance"}, ["'chance' and 'random' have the same settings"]),
         ("policies", [], ["policies", "at least 1"]),
         ("reference", "randm", ["reference", "'randm'", "did you mean 'random'"]),
+        ("policies.0", {"name": "full_data", "label": "random"}, ["reference", "'random' buys all labels at once"]),
         ("dataset.pool_pair", 5, ["dataset", "pool_pair", "did you mean 'pool_pairs'"]),
         ("dataset.name", "simulate", ["dataset", "did you mean 'simulated'"]),
         ("dataset.preset", "tiny", ["dataset", "unknown preset 'tiny'", "small"]),

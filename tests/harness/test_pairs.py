@@ -1,0 +1,78 @@
+"""The pool: what is wrong is named; what is saved comes back, mapped where it is large."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from harness import pairs as pairs_module
+from harness.errors import DataError
+from harness.pairs import PreferenceData, PreferencePool, Split
+from oracles.annotations import PairRecords
+from support.worlds import pool_of
+
+
+def split_of(pool: PreferencePool, **more: np.ndarray) -> Split:
+    N = len(pool)
+    records = PairRecords(pool.pair_id_N, np.arange(N), np.ones(N, np.int8), np.full(N, "someone"), **more)
+    return Split(pool, records)
+
+
+def data_of(**changes: np.ndarray) -> PreferenceData:
+    return PreferenceData({"pool": split_of(replace(pool_of(), **changes)), "eval": split_of(pool_of())})
+
+
+def with_value(value: float, row: int) -> np.ndarray:
+    features = pool_of().response_features_RD.copy()
+    features[row, 1] = value
+    return features
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"response_features_RD": with_value(np.nan, 7)}, "pool: response_features_RD: row 7 holds NaN or infinity"),
+        ({"response_features_RD": with_value(np.inf, 35)}, "pool: response_features_RD: row 35 holds NaN or infinity"),
+        ({"pair_id_N": np.array(["a", "b", *["c"] * 34])}, "pool: pair id 'c' stands 34 times; make ids unique"),
+        ({"pair_id_N": np.array([]), "responses_of_pair_N2": np.empty((0, 2), int)}, "pool: no pairs"),
+        ({"prompt_of_response_R": np.arange(36) // 2}, "answer different prompts"),
+    ],
+)
+def test_what_is_wrong_is_named(changes, message):
+    with pytest.raises(DataError, match=message):
+        data_of(**changes).check()
+
+
+def test_a_sound_pool_passes():
+    data_of().check()
+
+
+@pytest.mark.parametrize("missing", ["pool", "eval"])
+def test_required_splits(missing):
+    splits = dict(data_of().splits)
+    del splits[missing]
+    with pytest.raises(DataError, match=f"no split '{missing}'"):
+        PreferenceData(splits).check()
+
+
+def test_saved_data_come_back(tmp_path, monkeypatch):
+    data = data_of()
+    data.splits["test"] = split_of(pool_of(seed=3), probability_N=np.full(36, 0.25))
+    data.save(tmp_path)
+    for limit in (0, 2**30):
+        monkeypatch.setattr(pairs_module, "MEMORY_MAP_BYTES", limit)
+        loaded = PreferenceData.load(tmp_path, {"line": {}})
+        assert isinstance(loaded.splits["pool"].pairs.response_features_RD, np.memmap) == (limit == 0)
+        assert loaded.reference_lines == {"line": {}}
+        assert list(loaded.splits) == ["eval", "pool", "test"]
+        for name, split in data.splits.items():
+            for part in ("pairs", "records"):
+                wanted, found = getattr(split, part), getattr(loaded.splits[name], part)
+                for field in fields(wanted):
+                    np.testing.assert_array_equal(getattr(found, field.name), getattr(wanted, field.name))
+
+
+def test_the_prompt_of_a_pair():
+    pool = pool_of()
+    wanted = [pool.prompt_of_response_R[first] for first, _ in pool.responses_of_pair_N2]
+    assert pool.prompt_of_pair_N.tolist() == wanted
