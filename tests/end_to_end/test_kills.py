@@ -45,10 +45,15 @@ def test_kill_9_at_random_moments(quiet, tmp_path):
         finishes += 1
 
 
+def heed_interrupts() -> None:
+    """Where tests run in the background, a shell has made its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(quiet, tmp_path, number):
     study, wanted = quiet
-    process = start("run", study, "--out", tmp_path / "run")
+    process = start("run", study, "--out", tmp_path / "run", preexec_fn=heed_interrupts)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("run/cells/*/rounds.jsonl")):
         assert time.monotonic() < deadline
