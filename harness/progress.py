@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0  # between plain lines
@@ -54,7 +55,9 @@ class Display:
         """Show how far the preparation of data is."""
         line = f"{what}: {done:,} of {total:,}"
         if self._live:
-            self._live.update(line)
+            bar = Table.grid(padding=(0, 1))
+            bar.add_row(escape(line), ProgressBar(total=total, completed=done, width=40))
+            self._live.update(bar)
         elif self._due() or (done == total and self._said_of == what):
             self._said_of = what
             self.say(line)

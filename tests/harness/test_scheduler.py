@@ -144,6 +144,9 @@ def test_a_live_table_in_a_terminal():
     with Display(Console(file=said, width=100, force_terminal=True)) as display:
         display.cells([CellState("random", "finished", 3, 3, 60, 60), CellState("bald", "failed", 1, 3, 10, 60)])
         display._live.refresh()
+        display.data("encoding texts", 250, 1000)
+        display._live.refresh()
+    assert "encoding texts: 250 of 1,000" in said.getvalue()
     assert "1 of 2 cells, 4 of 6 rounds, 1 failed" in said.getvalue()
 
 
