@@ -29,7 +29,7 @@ def statement(rows: pd.DataFrame) -> str:
     groups: dict[str, list[dict[Any, Any]]] = {}
     for row in others:
         groups.setdefault(verdict(row), []).append(row)
-    sentences = []
+    sentences = [_no_level(groups.get("no level", []), reference, metric)]
     if groups.keys() & {"saved", "unclear", "lost"}:
         sentences.append(_saved(groups.get("saved", []), reference, metric))
     sentences += [_unclear(groups.get("unclear", []), reference), _lost(groups.get("lost", []), reference)]
@@ -55,6 +55,14 @@ def _saved(rows: list[dict[Any, Any]], reference: str, metric: str) -> str:
     listed = [f"{first['policy']} saved {point_text(first)} of the labels {interval_text(first)}"]
     listed += [f"{row['policy']} {savings_text(row)}" for row in others]
     return f"to reach {reference}'s final {metric}, {_joined(listed)}."
+
+
+def _no_level(rows: list[dict[Any, Any]], reference: str, metric: str) -> str:
+    if not rows:
+        return ""
+    return (
+        f"{reference}'s final {metric} is no better than where it began: there is no level to reach with fewer labels."
+    )
 
 
 def _unclear(rows: list[dict[Any, Any]], reference: str) -> str:

@@ -159,6 +159,8 @@ def savings_table(run: Run, metric: str = "log_likelihood", resamples: int = RES
             "" with fewer than three seeds;
         share_not_reached: share of the resamples in which the policy does not reach the level;
         n_policy (NaN if not reached), n_reference, level;
+        reference_gain: how much better the reference ended than it began; unless it is above 0 the level is
+            no achievement, and savings mean nothing;
         shared_*: the same at the shared level;
         melo2024: the paper's own number (see `melo2024_savings`), NaN for the reference itself;
         final_level, final_difference (policy minus reference), final_difference_low, final_difference_high.
@@ -215,6 +217,7 @@ def _row(
     return (
         row
         | {"seeds": len(pair[0].seeds_S), "rounds": len(pair[0].rounds_T), "labels": pair[0].labels_T[-1]}
+        | {"reference_gain": float(direction(metric) * (pair[1].mean_T[-1] - pair[1].mean_T[0]))}
         | _level_columns(savings.final, "")
         | _level_columns(savings.shared, "shared_")
         | {"melo2024": np.nan if policy == reference else melo2024_savings(*pair, metric)}
@@ -252,7 +255,7 @@ _INTERVAL_COLUMNS = ["low", "low_kind", "low_bound", "high", "high_kind", "high_
 _COLUMNS = [
     *["setting", "split", "metric", "policy", "is_reference", "seeds", "rounds", "labels"],
     *["savings", "kind", "bound", "reached", *_INTERVAL_COLUMNS, "share_not_reached"],
-    *["n_policy", "n_reference", "level"],
+    *["n_policy", "n_reference", "level", "reference_gain"],
     *["shared_savings", "shared_kind", "shared_bound", *("shared_" + name for name in _INTERVAL_COLUMNS)],
     *["shared_n_policy", "shared_n_reference", "shared_level"],
     *["melo2024", "final_level", "final_difference", "final_difference_low", "final_difference_high"],

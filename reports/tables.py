@@ -55,15 +55,18 @@ class DisplayRow:
 
 
 def verdict(row: Any) -> str:
-    """Judge a row of `savings_table`: reference, none, no interval, saved, lost, or unclear.
+    """Judge a row of `savings_table`: reference, none, no level, no interval, saved, lost, or unclear.
 
-    A policy saved if its whole 95% interval lies above zero. It lost if its whole interval lies at or below
-    zero, bounds included, and it does not save labels at the shared level either.
+    There is no level to reach where the reference ended no better than it began. A policy saved if its whole 95%
+    interval lies above zero. It lost if its whole interval lies at or below zero, bounds included, and it does not
+    save labels at the shared level either.
     """
     if row["is_reference"]:
         return "reference"
     if not row["seeds"]:
         return "none"
+    if not row["reference_gain"] > 0:
+        return "no level"
     if not row["low_kind"]:
         return "no interval"
     if row["low"] > 0:
@@ -112,7 +115,8 @@ def terminal_table(table: pd.DataFrame, setting: str, split: str) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    printed.add_column("policy", overflow="fold", max_width=22)
+    longest = int(rows["policy"].str.len().max())
+    printed.add_column("policy", overflow="fold", min_width=min(longest, 14), max_width=22)
     for name in ("savings", "95%", "at shared level", "labels", "level", "melo2024", "seeds"):
         printed.add_column(name, justify="right", no_wrap=True)
     for shown in display_rows(rows):
@@ -140,7 +144,7 @@ def savings_html(table: pd.DataFrame, setting: str, split: str) -> str:
     )
 
 
-_TERMINAL_STYLES = {"saved": "green", "lost": "red", "reference": "dim", "none": "dim"}
+_TERMINAL_STYLES = {"saved": "green", "lost": "red", "reference": "dim", "none": "dim", "no level": "dim"}
 
 
 def _chosen(table: pd.DataFrame, setting: str, split: str) -> pd.DataFrame:
@@ -158,6 +162,8 @@ def _metric_name(rows: pd.DataFrame) -> str:
 
 def _caption(rows: pd.DataFrame) -> str:
     level = f"Level: {_reference(rows)}'s final {_metric_name(rows)}."
+    if (rows["reference_gain"] <= 0).any():
+        return f"{level} It is no better than where it began: there is no level to reach, savings mean nothing."
     seeds = rows.loc[rows["seeds"] > 0, "seeds"]
     if not len(seeds) or seeds.max() < FEWEST_SEEDS:
         return f"{level} No intervals with fewer than {FEWEST_SEEDS} seeds."
@@ -166,20 +172,22 @@ def _caption(rows: pd.DataFrame) -> str:
 
 
 def _display(row: dict[Any, Any], most_rounds: int) -> DisplayRow:
-    nothing, reference = not row["seeds"], row["is_reference"]
+    nothing, reference, judged = not row["seeds"], row["is_reference"], verdict(row)
+    bare = nothing or reference or judged == "no level"
+    savings = {"none": "no results yet", "reference": "reference", "no level": "no level"}.get(judged)
     digits = 4 if nothing or abs(row["final_level"]) < 1 else 3
     return DisplayRow(
         policy=row["policy"],
-        savings="no results yet" if nothing else "reference" if reference else point_text(row),
-        interval=NOTHING if nothing or reference else interval_text(row),
-        shared=NOTHING if nothing or reference else savings_text(row, "shared_"),
+        savings=savings or point_text(row),
+        interval=NOTHING if bare else interval_text(row),
+        shared=NOTHING if bare else savings_text(row, "shared_"),
         labels=number_text(row["n_policy"]),
         not_reached=_share(row["share_not_reached"]),
         final_level=number_text(row["final_level"], digits),
         difference=NOTHING if nothing or reference else _difference(row, digits - 1),
         melo2024=_share(row["melo2024"]),
         seeds=f"{row['seeds']}, {row['rounds']} rounds" if 0 < row["rounds"] < most_rounds else f"{row['seeds']}",
-        verdict=verdict(row),
+        verdict=judged,
         is_reference=bool(reference),
     )
 

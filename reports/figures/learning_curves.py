@@ -57,7 +57,8 @@ class Panel:
     @property
     def best(self) -> Mapping[str, Any] | None:
         """The row of the policy with the largest savings; None if no policy needs fewer labels."""
-        saving = [row for row in self.savings if not row["is_reference"] and row["savings"] > 0]
+        others = [row for row in self.savings if not row["is_reference"] and row["reference_gain"] > 0]
+        saving = [row for row in others if row["savings"] > 0]
         return max(saving, key=lambda row: row["savings"], default=None)
 
 
@@ -237,6 +238,8 @@ def _draw_savings(axes: Axes, shown: Panel, policy_looks: Mapping[str, Look]) ->
         _draw_bracket(axes, shown, best, policy_looks[best["policy"]].colour)
     elif any(row["seeds"] and not row["is_reference"] for row in shown.savings):
         note = f"no policy reached {shown.reference}'s final level with fewer labels"
+        if any(row["reference_gain"] <= 0 for row in shown.savings):
+            note = f"{shown.reference} ended no better than it began: there is no level to reach"
         _write_note(axes, note)
 
 

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from reports.curves import Curves
+from reports.figures.learning_curves import panel
 from reports.outcome import statement, tally
 from reports.savings import savings_table
 from reports.tables import display_rows, savings_csv, savings_html, sorted_by_savings, terminal_table, verdict
@@ -16,7 +18,7 @@ from reports.wording import axis_name, number_text, percent, savings_text
 
 
 def _row(**changes):
-    row = {"seeds": 5, "is_reference": False, "reached": True, "shared_savings": -0.1}
+    row = {"seeds": 5, "is_reference": False, "reached": True, "shared_savings": -0.1, "reference_gain": 0.2}
     row |= {"savings": 0.314, "kind": "exact", "bound": math.nan}
     row |= {"low": 0.12, "low_kind": "exact", "low_bound": math.nan}
     row |= {"high": 0.45, "high_kind": "exact", "high_bound": math.nan}
@@ -53,6 +55,7 @@ def _end(name, kind, bound):
         ({"low_kind": "", "high_kind": ""}, "31% [-]", "no interval"),
         ({"seeds": 0}, "no results yet", "none"),
         ({"is_reference": True}, "31% [12, 45]", "reference"),
+        ({"reference_gain": 0.0}, "31% [12, 45]", "no level"),
     ],
 )
 def test_savings_as_text_and_judgement(changes, text, judgement):
@@ -64,6 +67,22 @@ def test_savings_as_text_and_judgement(changes, text, judgement):
 def test_a_policy_that_saves_at_the_shared_level_has_not_lost():
     row = _row(savings=-0.12, low=-0.3, high=-0.04, shared_savings=0.05)
     assert verdict(row) == "unclear"
+
+
+@pytest.mark.parametrize("metric", ["log_likelihood", "brier"])
+def test_where_the_reference_learnt_nothing_no_savings_are_claimed(run, metric):
+    """BAL-PM is still above random's end when random has sunk below its start."""
+    random = (run.curves["policy"] == "random") & (run.curves["metric"] == metric)
+    worse = 0.01 * run.curves["round"] * (-1 if metric == "log_likelihood" else 1)
+    first = run.curves[random].groupby(["seed", "split"])["value"].transform("first")
+    run.curves.loc[random, "value"] = first + worse[random]
+    rows = savings_table(run, metric, resamples=200).query("split == 'test'")
+    assert (rows["reference_gain"] < 0).all()
+    assert {row.savings for row in display_rows(rows)} == {"no level", "reference"}
+    assert "there is no level to reach" in statement(rows)
+    assert "saved" not in statement(rows)
+    shown = panel(run, Curves(run.curves[run.curves["metric"] == metric]), rows, "", "test", metric)
+    assert shown.best is None
 
 
 def test_a_policy_compared_on_fewer_rounds_says_so(run):
