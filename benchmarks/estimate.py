@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.datasets.dataset import Sizes
+from harness.errors import StudyError
 from harness.posteriors.posterior import AnsweredPairs, Posterior
 from harness.progress import duration
 from harness.scheduler import check_budgets
@@ -73,7 +74,11 @@ def _needs(study: Study, jobs: int, device: str) -> list[str]:
 
 
 def measure(posterior: Posterior, dimension: int, device: str) -> Probe:
-    """Time one short training and one scoring on made-up features, on one thread as in a worker."""
+    """Time one short training and one scoring on made-up features, on one thread as in a worker.
+
+    Raises:
+        StudyError: the posterior cannot be trained, or does not fit into memory.
+    """
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -85,13 +90,17 @@ def measure(posterior: Posterior, dimension: int, device: str) -> Probe:
         torch.ones(PROBE_PAIRS, device=device),
     )
     few = AnsweredPairs(features_RD[:2], pairs.responses_n2[:1], pairs.target_n[:1])
-    posterior.fit(few, few, stream(0, "warm-up"))
-    started = time.perf_counter()
-    model = posterior.fit(pairs, few, stream(0, "probe"))
-    trained = time.perf_counter()
-    model.rewards_KR(features_RD).sum().item()
-    scored = time.perf_counter()
-    torch.set_num_threads(threads)
+    try:
+        posterior.fit(few, few, stream(0, "warm-up"))
+        started = time.perf_counter()
+        model = posterior.fit(pairs, few, stream(0, "probe"))
+        trained = time.perf_counter()
+        model.rewards_KR(features_RD).sum().item()
+        scored = time.perf_counter()
+    except (ArithmeticError, RuntimeError, MemoryError) as error:
+        raise StudyError(f"posterior: a short probe failed ({str(error).splitlines()[0]})") from None
+    finally:
+        torch.set_num_threads(threads)
     return Probe((trained - started) / PROBE_PAIRS, (scored - trained) / len(features_RD))
 
 

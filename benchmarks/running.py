@@ -14,7 +14,7 @@ from harness.scheduler import Outcome, Scheduler, usable_device, usable_jobs
 from harness.study import Cell, Study, load_study
 
 INTERRUPTED = 130
-PIPE_WIDTH = 110
+PIPE_WIDTH = 120
 
 
 def run_study(

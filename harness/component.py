@@ -14,7 +14,7 @@ class Component(BaseModel):
     the study file gives win over the preset's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
     version: ClassVar[int] = 1  # raise it when the same settings no longer give the same bytes
     outside_key: ClassVar[frozenset[str]] = frozenset()  # settings that do not determine the result by themselves
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -25,6 +25,6 @@ class Component(BaseModel):
         if not isinstance(settings, dict) or "preset" not in settings:
             return settings
         preset = settings["preset"]
-        if preset not in cls.presets:
+        if not isinstance(preset, str) or preset not in cls.presets:
             raise ValueError(f"unknown preset {preset!r}; presets are: {', '.join(cls.presets) or 'none'}")
         return cls.presets[preset] | {key: value for key, value in settings.items() if key != "preset"}

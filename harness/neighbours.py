@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from harness.results import disk_errors
+
 Array = np.ndarray
 BLOCK_BYTES = 64 * 2**20
 FIRST_WIDTH = 64
@@ -79,7 +81,7 @@ class NeighbourIndex:
                 self._widen(width)
                 for path, value in zip(paths, (self.neighbour_XM, self.distance_XM), strict=True):
                     temporary = path.with_suffix(".tmp")
-                    with temporary.open("wb") as file:
+                    with disk_errors(path), temporary.open("wb") as file:
                         np.save(file, value, allow_pickle=False)
                     os.replace(temporary, path)
         self.neighbour_XM, self.distance_XM = (np.load(path, mmap_mode="c", allow_pickle=False) for path in paths)

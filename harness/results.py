@@ -30,6 +30,9 @@ from harness.errors import RunDirectoryError
 if TYPE_CHECKING:
     import pandas as pd
 
+ROUND_KEYS = {"round", "labels", "metrics", "acquired"}
+HEADER_KEYS = {"study", "cells", "lines"}
+OURS = {"cells", "data", "lock", "report"}
 EXTENDABLE = {
     "description",
     "policies",
@@ -46,12 +49,16 @@ def write_json(path: Path, value: Any) -> None:
         RunDirectoryError: the disk is full or the place cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path), temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with disk_errors(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(value, file, indent=1, allow_nan=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -99,6 +106,8 @@ class CellLog:
         with disk_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / "failed.json").unlink(missing_ok=True)
+            if not self.finished:
+                (self.directory / "manifest.json").unlink(missing_ok=True)
         for path in (self._rounds, self._timings):
             if path.exists():
                 whole = sum(len(line) for line in _whole_lines(path))
@@ -107,14 +116,24 @@ class CellLog:
         return self.rounds()
 
     def lock(self) -> FileLock:
-        """The lock of whoever appends (a worker that outlived its killed run may still be at it)."""
+        """Take the lock of whoever appends (a worker that outlived its killed run may still be at it)."""
+        lock = FileLock(self.directory / "lock")
         with disk_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.directory / "lock")
+            lock.acquire()
+        return lock
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The records of all whole rounds."""
-        return list(_records(self._rounds))
+        """The records of all whole rounds.
+
+        Raises:
+            RunDirectoryError: a line is damaged, missing or there twice.
+        """
+        records = list(_records(self._rounds))
+        for number, record in enumerate(records):
+            if record["round"] != number or not record.keys() >= ROUND_KEYS:
+                raise _damaged(self._rounds, number + 1)
+        return records
 
     def timings(self) -> list[dict[str, Any]]:
         """The timings of all whole rounds; of a round that was run twice, the last."""
@@ -127,17 +146,22 @@ class CellLog:
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write the manifest: the cell is finished."""
-        digest = hashlib.sha256(self._rounds.read_bytes()).hexdigest()
-        write_json(self.directory / "manifest.json", {**facts, "rounds": len(self.rounds()), "sha256": digest})
+        manifest = {**facts, "rounds": len(self.rounds()), "sha256": self._digest()}
+        write_json(self.directory / "manifest.json", manifest)
 
     def fail(self, reason: str, details: str) -> None:
         """Record why the cell failed."""
         write_json(self.directory / "failed.json", {"reason": reason, "details": details})
 
     @property
-    def manifest(self) -> dict[str, Any] | None:
-        """The manifest of a finished cell."""
-        return read_json(self.directory / "manifest.json")
+    def finished(self) -> bool:
+        """Whether there is a manifest, and the rounds are those that it was written for."""
+        manifest = read_json(self.directory / "manifest.json")
+        return isinstance(manifest, dict) and manifest.get("sha256") == self._digest()
+
+    def _digest(self) -> str:
+        rounds = self._rounds.read_bytes() if self._rounds.exists() else b""
+        return hashlib.sha256(rounds).hexdigest()
 
     @property
     def failure(self) -> dict[str, Any] | None:
@@ -174,11 +198,16 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         return
     for number, line in enumerate(_whole_lines(path), start=1):
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except ValueError:
-            raise RunDirectoryError(
-                f"{path}: line {number} is damaged; delete {path.parent} and run the study again"
-            ) from None
+            raise _damaged(path, number) from None
+        if not isinstance(record, dict) or "round" not in record:
+            raise _damaged(path, number)
+        yield record
+
+
+def _damaged(path: Path, line: int) -> RunDirectoryError:
+    return RunDirectoryError(f"{path}: line {line} is damaged; delete {path.parent} and run the study again")
 
 
 class RunDirectory:
@@ -207,8 +236,16 @@ class RunDirectory:
 
     @property
     def header(self) -> dict[str, Any] | None:
-        """What study.json says."""
-        return read_json(self.path / "study.json")
+        """What study.json says.
+
+        Raises:
+            RunDirectoryError: it is damaged.
+        """
+        path = self.path / "study.json"
+        header = read_json(path)
+        if header is not None and not (isinstance(header, dict) and header.keys() >= HEADER_KEYS):
+            raise RunDirectoryError(f"{path}: is damaged; delete it and run the study again")
+        return header
 
     def adopt(self, study: dict[str, Any], cells: list[dict[str, Any]]) -> None:
         """Make this the directory of a study, or see that it is already.
@@ -220,12 +257,12 @@ class RunDirectory:
         """
         header = self.header
         if header is None:
-            others = sorted(p.name for p in self.path.iterdir() if p.name not in ("lock", "data") and p.name[0] != ".")
+            others = sorted(p.name for p in self.path.iterdir() if p.name not in OURS and p.name[0] != ".")
             if others:
                 raise RunDirectoryError(
                     f"{self.path}: is not a run directory (it holds {others[0]}); give an empty or new --out"
                 )
-        else:
+        elif any(self.path.glob("cells/*/rounds.jsonl")):  # until then, a study may still be mended
             for key, value in study.items():
                 if key not in EXTENDABLE and header["study"].get(key) != value:
                     raise RunDirectoryError(
@@ -293,7 +330,7 @@ def read_run(path: Path) -> Run:
         RunDirectoryError: there is no run, or a file of it is damaged.
     """
     directory = RunDirectory(path)
-    header = directory.header
+    header = directory.header if path.is_dir() else None
     if header is None:
         raise RunDirectoryError(f"{path}: holds no run (no study.json); give the directory that `balbench run` made")
     study, frames = header["study"], _Frames()
@@ -342,9 +379,9 @@ class _Frames:
         for record in log.timings():
             for stage, seconds in record["seconds"].items():
                 self._rows["timings"].append((setting, policy, seed, record["round"], stage, seconds))
-        manifest, failure = log.manifest, log.failure
-        state = "finished" if manifest else "failed" if failure else "running" if records else "waiting"
-        reason = failure["reason"] if failure and not manifest else ""
+        finished, failure = log.finished, log.failure
+        state = "finished" if finished else "failed" if failure else "running" if records else "waiting"
+        reason = failure["reason"] if failure and not finished else ""
         self._rows["cells"].append((setting, policy, seed, cell["key"], state, len(records), cell["rounds"], reason))
         self._hash.update(json.dumps([cell, state, reason, records], sort_keys=True).encode())
 

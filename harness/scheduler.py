@@ -73,7 +73,13 @@ class Scheduler:
 
     def _submit(self, cell: Cell, executor: ProcessPoolExecutor) -> None:
         self._progress[cell.key].state = "running"
-        future = executor.submit(work, Task(cell, self._directory.path, self._device, os.getpid()))
+        task = Task(cell, self._directory.path, self._device, os.getpid())
+        try:
+            future = executor.submit(work, task)
+        except BrokenProcessPool:  # its process was killed while it waited for work
+            executor.shutdown(wait=False, kill_workers=True)
+            executor = self._executor()
+            future = executor.submit(work, task)
         self._running[future] = (cell, executor)
 
     def _collect(self, future: Future, outcome: Outcome) -> ProcessPoolExecutor:
@@ -115,7 +121,7 @@ class Scheduler:
                 check_budgets(mine, cell.dataset.sizes().pairs)  # building may take long
             known = prepare_data(cell, self._directory, self._display)
             check_budgets(mine, known["pairs"]["pool"])
-            for setting in {other.setting for other in mine}:
+            for setting in dict.fromkeys(other.setting for other in mine):
                 self._directory.add_lines(setting, known["lines"])
             for other in mine:
                 self._progress[other.key].pool_size = known["pairs"]["pool"]
@@ -127,7 +133,7 @@ class _CellProgress:
     def __init__(self, cell: Cell, log: CellLog) -> None:
         self._cell, self._log = cell, log
         self.pool_size = cell.protocol.budget
-        self.state = "finished" if log.manifest is not None else "waiting"
+        self.state = "finished" if log.finished else "waiting"
         self._done = cell.rounds if self.state == "finished" else log.count()
 
     def look(self) -> CellState:
@@ -148,7 +154,7 @@ def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[
     """Build a cell's data set unless it is there; return {"pairs": {split: N}, "lines": reference lines}."""
     place = directory.data(cell.dataset_key)
     known = read_json(place / DATA_FACTS)
-    if known is not None:
+    if known is not None and all((place / name).is_file() for name in known["files"]):
         return known
     data = cell.dataset.build(display.data)
     data.check()
@@ -158,7 +164,8 @@ def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[
         shutil.rmtree(place, ignore_errors=True)
         temporary.mkdir(parents=True)
         data.save(temporary)
-    write_json(temporary / DATA_FACTS, data_facts(data))
+    files = sorted(path.name for path in temporary.iterdir())
+    write_json(temporary / DATA_FACTS, data_facts(data) | {"files": files})
     os.replace(temporary, place)
     return read_json(place / DATA_FACTS)
 
@@ -182,7 +189,7 @@ def check_budgets(cells: list[Cell], pool_size: int) -> None:
     Raises:
         StudyError: the pool is too small.
     """
-    for protocol in {cell.protocol for cell in cells if not cell.policy.acquires_all}:
+    for protocol in dict.fromkeys(cell.protocol for cell in cells if not cell.policy.acquires_all):
         _check_budget(protocol, pool_size)
 
 
@@ -223,7 +230,7 @@ def usable_device(name: str) -> str:
     if name == "cpu":
         return name
     kind, _, number = name.partition(":")
-    if kind != "cuda" or not (number or "0").isdigit():
+    if kind != "cuda" or not (number or "0").isdecimal():
         raise StudyError(f"--device {name}: must be auto, cpu, cuda or cuda:i")
     if int(number or 0) >= torch.cuda.device_count():
         raise StudyError(

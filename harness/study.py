@@ -23,6 +23,7 @@ from oracles.oracle import Oracle
 
 LOOP_VERSION = 1  # raise it when the loop gives other bytes for the same cell
 FULL_DATA = "full data"
+GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
 PARTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
 
 
@@ -54,7 +55,7 @@ class StudyFile(BaseModel):
     """The keys of a study file. Parts are a name, or a mapping with `name` and settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     description: str = ""
     dataset: dict[str, Any]
     oracle: dict[str, Any] = {"name": "replay"}
@@ -91,7 +92,8 @@ class Cell:
     @property
     def directory(self) -> str:
         """The name of the cell's directory."""
-        return f"{re.sub('[^a-z0-9]+', '-', self.label.lower()).strip('-')}-seed{self.seed}-{self.key[:12]}"
+        slug = re.sub("[^a-z0-9]+", "-", self.label.lower())[:40].strip("-")
+        return f"{slug}-seed{self.seed}-{self.key[:12]}"
 
     @property
     def title(self) -> str:
@@ -134,7 +136,7 @@ def load_study(path: Path, overrides: tuple[str, ...] = (), seeds: int | None = 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); give the name or path of a study") from None
     except UnicodeDecodeError:
@@ -143,14 +145,33 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
         raise StudyError(f"{path}: {place}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
+    except RecursionError:
+        raise StudyError(f"{path}: is nested too deeply") from None
     if not isinstance(raw, dict):
         raise StudyError(f"{path}: must be a mapping of keys such as name, dataset, policies")
     return raw
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def normalised(raw: dict[str, Any], place: str) -> dict[str, Any]:
     """Write parts that are given as a mere name as mappings, and a number of seeds as a list."""
-    raw = json.loads(json.dumps(raw, default=str))
+    try:
+        raw = json.loads(json.dumps(raw, default=str, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StudyError(f"{place}: holds what no study can hold ({str(error).splitlines()[0]})") from None
     for key in ("dataset", "oracle", "posterior"):
         if isinstance(raw.get(key), str):
             raw[key] = {"name": raw[key]}
@@ -176,7 +197,7 @@ def set_path(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
     *parents, last = path.split(".")
     target: Any = raw
     for name in parents:
-        if isinstance(target, list) and name.isdigit() and int(name) < len(target):
+        if isinstance(target, list) and name.isdecimal() and int(name) < len(target):
             target = target[int(name)]
         elif isinstance(target, dict):
             target = target.setdefault(name, {})
@@ -184,7 +205,7 @@ def set_path(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
             target = None
         if isinstance(target, str):
             raise StudyError(f"{place}: {name!r} is a name, not a mapping; write it as {{name: {target}}}")
-    if isinstance(target, list) and last.isdigit() and int(last) < len(target):
+    if isinstance(target, list) and last.isdecimal() and int(last) < len(target):
         target[int(last)] = value
     elif isinstance(target, dict):
         target[last] = value
@@ -211,6 +232,11 @@ def check_study(raw: dict[str, Any], place: str) -> Study:
 
 def _grid_points(file: StudyFile, place: str) -> list[tuple[str, StudyFile]]:
     names = list(file.grid)
+    for name, choices in file.grid.items():
+        if name.split(".")[0] not in GRID_ROOTS:
+            raise StudyError(f"{place}: grid: {name}: only parts of {', '.join(GRID_ROOTS)} can vary")
+        if len({digest(choice) for choice in choices}) < len(choices):
+            raise StudyError(f"{place}: grid: {name}: a value stands twice in {choices}")
     points = []
     for values in product(*file.grid.values()):
         raw = json.loads(file.model_dump_json())
@@ -268,6 +294,8 @@ def _policies(file: StudyFile, place: str) -> dict[str, Policy]:
     if policies[file.reference].acquires_all:
         raise StudyError(f"{place}: reference: {file.reference!r} buys all labels at once; name a policy with a curve")
     if file.full_data and not any(policy.acquires_all for policy in policies.values()):
+        if FULL_DATA in policies:
+            raise StudyError(f"{place}: policies: the label {FULL_DATA!r} is taken; give another or full_data: false")
         policies[FULL_DATA] = _component("policies", {"name": "full_data"}, place)
     return policies
 
@@ -292,13 +320,23 @@ def _validated(model: type[BaseModel], settings: Any, place: str) -> Any:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            known = [*model.model_fields, *(["preset"] if getattr(model, "presets", None) else [])]
-            message = f"unknown key; {registry.nearest(str(first['loc'][-1]), known)}"
+            known = _known_keys(model, first["loc"][:-1])
+            message = (
+                f"unknown key; {registry.nearest(str(first['loc'][-1]), known) if known else 'there are no settings'}"
+            )
         elif first["type"] == "missing":
             message = "is missing"
         elif first["type"] != "value_error":
             message = f"{message[0].lower()}{message[1:]}, not {first['input']!r}"
         raise StudyError(f"{place}: {where}: {message}" if where else f"{place}: {message}") from None
+
+
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    for name in path:
+        inner = model.model_fields[name].annotation if name in model.model_fields else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    return [*model.model_fields, *(["preset"] if getattr(model, "presets", None) else [])]
 
 
 def _identity(component: Component | Oracle) -> dict[str, Any]:

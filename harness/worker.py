@@ -45,7 +45,7 @@ def work(task: Task) -> str | None:
     directory = RunDirectory(task.run)
     log = directory.cell(task.cell.directory)
     with log.lock():  # a worker of a killed coordinator ends its round first
-        if log.manifest is not None:
+        if log.finished:
             return None
         from harness.loop import run_cell  # here, so that the coordinator stays light
 

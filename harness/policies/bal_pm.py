@@ -8,7 +8,7 @@ distinct prompt (axis X) and a pick costs one arg max over them.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class BalPm(Policy):
     variant: Literal["published", "as_coded"] = "published"
     k: int = Field(13, ge=1)
     beta: float = Field(1e-2, ge=0)
-    digamma_divisor: float | Literal["dimension"] = 1.0
+    digamma_divisor: Annotated[float, Field(gt=0)] | Literal["dimension"] = 1.0
     neighbours: Literal["distinct_prompts", "remaining_pairs"] = "distinct_prompts"
     ball: Literal["open", "closed"] = "open"
     shift_features: bool = False

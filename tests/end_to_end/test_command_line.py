@@ -246,6 +246,39 @@ def test_another_study_in_the_directory(finished, balbench):
     assert bytes_of(directory / "run") == before
 
 
+def test_a_refused_study_can_be_mended(balbench, tmp_path):
+    study = write_study(tmp_path, policies=["random"], seeds=1)
+    assert balbench("run", study, "--out", tmp_path / "run", "--set", "protocol.rounds=99")[0] == 2
+    assert balbench("run", study, "--out", tmp_path / "run")[0] == 0
+
+
+def test_lost_rounds_of_a_finished_cell_are_run_again(finished, balbench, tmp_path):
+    directory, _ = finished
+    shutil.copytree(directory / "run", tmp_path / "run")
+    next((tmp_path / "run" / "cells").glob("bald-seed0-*/rounds.jsonl")).unlink()
+    next((tmp_path / "run" / "data").glob("*/pool.prompt_features_PQ.npy")).unlink()
+    assert balbench("run", directory / "tiny.yaml", "--out", tmp_path / "run")[0] == 0
+    assert bytes_of(tmp_path / "run") == bytes_of(directory / "run")
+
+
+def test_labels_are_not_read_as_markup(balbench, tmp_path):
+    label = "a [/x] [b]"
+    study = write_study(tmp_path, policies=["random", {"name": "bald", "label": label}], seeds=1)
+    assert label in balbench("check", study)[1]
+    code, out, err = balbench("run", study, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert label in out
+    assert label in balbench("status", tmp_path / "run")[1]
+
+
+def test_the_order_of_settings_does_not_depend_on_hashing(tmp_path):
+    study = write_study(tmp_path, policies=["random"], seeds=1, full_data=False, grid={"posterior.members": [4, 2, 3]})
+    for seed in ("1", "2"):
+        process = start("run", study, "--out", tmp_path / seed, environment={"PYTHONHASHSEED": seed})
+        assert process.wait(timeout=300) == 0
+    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+
+
 def test_a_directory_in_use(finished, balbench):
     directory, _ = finished
     with RunDirectory(directory / "run").lock():

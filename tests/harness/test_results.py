@@ -23,7 +23,9 @@ def test_rounds_come_back_in_order(tmp_path):
     log = log_with(tmp_path, 3)
     assert [record["round"] for record in log.rounds()] == [0, 1, 2]
     assert log.count() == 3
-    assert log.manifest is None
+    assert not log.finished
+    log.finish({"device": "x"})
+    assert log.finished
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"round":3,"labels":5}', b'{"round":3,"la\xff'])
@@ -44,6 +46,38 @@ def test_damage_in_the_middle_is_named(tmp_path):
     path.write_bytes(lines[0] + b"garbage\n" + lines[2])
     with pytest.raises(RunDirectoryError, match=r"rounds.jsonl: line 2 is damaged; delete"):
         log.open()
+
+
+@pytest.mark.parametrize(
+    "lines", [[0, 2], [0, 1, 1, 2], [1, 2]], ids=["a line is missing", "a line stands twice", "the first is missing"]
+)
+def test_rounds_must_follow_each_other(tmp_path, lines):
+    log = log_with(tmp_path, 3)
+    path = tmp_path / "cell" / "rounds.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[number] for number in lines))
+    with pytest.raises(RunDirectoryError, match=r"line \d is damaged; delete"):
+        log.open()
+
+
+@pytest.mark.parametrize("line", [b"{}", b"[]", b'{"round":0}'])
+def test_a_line_that_is_no_round_is_named(tmp_path, line):
+    log = log_with(tmp_path, 0)
+    (tmp_path / "cell" / "rounds.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(RunDirectoryError, match="line 1 is damaged; delete"):
+        log.rounds()
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate"])
+def test_a_manifest_without_its_rounds_is_no_finished_cell(tmp_path, damage):
+    log = log_with(tmp_path, 3)
+    log.finish({})
+    path = tmp_path / "cell" / "rounds.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.unlink() if damage == "delete" else path.write_bytes(whole[0])
+    assert not log.finished
+    assert len(log.open()) == (0 if damage == "delete" else 1)
+    assert not (tmp_path / "cell" / "manifest.json").exists()
 
 
 def test_of_a_round_timed_twice_the_last_counts(tmp_path):
@@ -98,13 +132,35 @@ def test_one_run_at_a_time(tmp_path):
 STUDY = {"name": "a", "policies": [{"name": "random"}], "seeds": [0], "protocol": {"rounds": 3}, "reference": "random"}
 
 
-def test_another_study_is_refused(tmp_path):
-    directory = RunDirectory(tmp_path)
+def test_another_study_is_refused_once_there_are_rounds(tmp_path):
+    directory, mended = RunDirectory(tmp_path), STUDY | {"protocol": {"rounds": 4}}
     directory.adopt(STUDY, [])
+    directory.adopt(mended, [])  # nothing was run yet
     directory.adopt(STUDY | {"seeds": [0, 1]}, [])
     assert directory.header["study"]["seeds"] == [0, 1]
+    log_with(tmp_path / "cells", 1)
+    directory.adopt(STUDY | {"seeds": [0]}, [])
     with pytest.raises(RunDirectoryError, match="holds a study with another protocol; give another --out"):
-        directory.adopt(STUDY | {"protocol": {"rounds": 4}}, [])
+        directory.adopt(mended, [])
+
+
+def test_a_lost_study_file_can_be_written_again(tmp_path):
+    log_with(tmp_path / "cells", 1)
+    RunDirectory(tmp_path).adopt(STUDY, [])
+    assert RunDirectory(tmp_path).header["study"] == STUDY
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"study": {}}'])
+def test_a_damaged_study_file_is_named(tmp_path, content):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(RunDirectoryError, match=r"study.json: is damaged; delete it"):
+        read_run(tmp_path)
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "study.yaml").write_text("name: x")
+    with pytest.raises(RunDirectoryError, match="holds no run"):
+        read_run(tmp_path / "study.yaml")
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):

@@ -37,11 +37,21 @@ def broken(path: str, value: object) -> dict:
         ("posterior", "ensembel", ["posterior", "did you mean 'ensemble'"]),
         ("protocol.rounds", 1.5, ["protocol.rounds", "integer", "1.5"]),
         ("protocol.batches", 3, ["protocol.batches", "unknown key"]),
+        ("protocol.bach", 3, ["protocol.bach", "did you mean 'batch'"]),
+        ("policies.0", {"name": "random", "beta": 3}, ["policies.0", "beta", "there are no settings"]),
+        ("policies.1", {"name": "bald", "label": "full data"}, ["the label 'full data' is taken"]),
+        ("policies.2", {"name": "bal_pm", "digamma_divisor": 0}, ["policies.2", "digamma_divisor", "greater than 0"]),
+        ("policies.2", {"name": "bal_pm", "beta": "1e400"}, ["policies.2", "beta", "finite"]),
+        ("posterior.learning_rate", float("nan"), ["holds what no study can hold"]),
+        ("posterior.preset", ["melo2024"], ["posterior", "unknown preset"]),
+        ("description", "\ud800", ["holds what no study can hold"]),
         ("seeds", 0, ["seeds", "at least 1"]),
         ("seeds", [1, 1], ["seeds", "twice"]),
         ("seeds", "many", ["seeds", "'many'"]),
         ("name", "a/b", ["name"]),
         ("grid", {"posterior.members": []}, ["grid", "empty"]),
+        ("grid", {"posterior.members": [3, 3]}, ["grid", "posterior.members", "twice"]),
+        ("grid", {"reference": ["random", "bald"]}, ["grid: reference", "only parts of dataset"]),
         ("grid", {"posterior.mebers": [1]}, ["posterior", "mebers", "did you mean 'members'"]),
     ],
 )
@@ -62,6 +72,9 @@ def test_faults_are_one_line_with_place_and_remedy(path, value, parts):
         (b"- a\n- b\n", ["must be a mapping"]),
         (b"name: \xff\xfe", ["not UTF-8"]),
         (b"a: b: c", ["line 1, column 5"]),
+        (b"name: x\nseeds: 1\nname: y\n", ["line 3, column 1", "the key 'name' stands twice"]),
+        (b"name: x\n2020-01-01: 3\n", ["holds what no study can hold"]),
+        (b"[" * 3000, ["nested too deeply"]),
         (b"name: x\nposterior: ensemble\n", ["dataset", "is missing"]),
     ],
 )
@@ -81,6 +94,8 @@ def test_a_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("override", "part"),
     [
+        ("policies.².beta=3", "nothing at"),
+        ("description=&a [*a]", "holds what no study can hold"),
         ("members", "key=value"),
         ("=3", "key=value"),
         ("a=[", "not valid YAML"),
@@ -145,6 +160,12 @@ def test_names_and_labels_are_not_in_the_key():
     before = [cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells]
     renamed = broken("policies.1", {"name": "bald", "label": "BALD"}) | {"name": "other", "description": "x"}
     assert [cell.key for cell in check_study(renamed, "t").cells] == before
+
+
+def test_directories_of_cells_stay_short_however_long_a_label():
+    study = check_study(broken("policies.1", {"name": "bald", "label": "../long " * 99}), "t")
+    assert max(len(cell.directory) for cell in study.cells) < 80
+    assert not any(set(cell.directory) & set("./ ") for cell in study.cells)
 
 
 def test_full_data_does_not_depend_on_the_protocol():

@@ -23,10 +23,10 @@ def run_here(
     return int(end.value.code or 0), captured.out, captured.err
 
 
-def start(*arguments: object, **options: object) -> subprocess.Popen:
+def start(*arguments: object, environment: dict[str, str] | None = None, **options: object) -> subprocess.Popen:
     """Start `balbench ...` in a process group of its own."""
     command = [sys.executable, "-m", "benchmarks.cli", *map(str, arguments)]
     root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": str(root)} | (environment or {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, start_new_session=True, env=environment, **pipes, **options)
