@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from harness.results import disk_errors
+from harness.files import disk_errors
 
 Array = np.ndarray
 BLOCK_BYTES = 64 * 2**20

@@ -14,7 +14,6 @@ A cell is finished if its manifest says so. A torn last line is dropped and its 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from filelock import FileLock, Timeout
 
 from harness.errors import RunDirectoryError
+from harness.files import disk_errors, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,58 +40,6 @@ EXTENDABLE = {
     "reference",
     "full_data",
 }  # may change within one run directory
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file at once: the old one or the new one is there, never a part.
-
-    Raises:
-        RunDirectoryError: the disk is full or the place cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path):
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(value, file, indent=1, allow_nan=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file, or None where there is none.
-
-    Raises:
-        RunDirectoryError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
-
-
-class disk_errors:
-    """Context that turns a full or read-only disk into one clear line."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space" if full else "check its path and permissions"
-            raise RunDirectoryError(
-                f"{self._path}: cannot be written ({error.strerror}); {remedy} and run the same command again, "
-                "all finished rounds are kept"
-            ) from None
 
 
 class CellLog:

@@ -16,9 +16,10 @@ from typing import Any
 from joblib.externals.loky import ProcessPoolExecutor
 
 from harness.errors import StudyError
+from harness.files import disk_errors, read_json, write_json
 from harness.pairs import PreferenceData
 from harness.progress import CellState, Display
-from harness.results import CellLog, RunDirectory, disk_errors, read_json, write_json
+from harness.results import CellLog, RunDirectory
 from harness.study import Cell, Protocol, Study
 from harness.worker import THREADS, Task, start_worker, work
 

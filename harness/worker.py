@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BalbenchError
-from harness.results import RunDirectory, disk_errors
+from harness.files import disk_errors
+from harness.results import RunDirectory
 from harness.study import Cell
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")

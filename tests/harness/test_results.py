@@ -6,7 +6,8 @@ import json
 import pytest
 
 from harness.errors import RunDirectoryError
-from harness.results import CellLog, RunDirectory, disk_errors, read_json, read_run, write_json
+from harness.files import disk_errors, read_json, write_json
+from harness.results import CellLog, RunDirectory, read_run
 
 ROUND = {"labels": 5, "metrics": {"test": {"accuracy": 0.5}}, "acquired": [1, 2]}
 
