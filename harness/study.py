@@ -277,8 +277,9 @@ def _policies(file: StudyFile, place: str) -> dict[str, Policy]:
     policies: dict[str, Policy] = {}
     for number, settings in enumerate(file.policies):
         settings = dict(settings)
-        label = str(settings.pop("label", settings.get("name", "")))
-        here = f"{place}: policies.{number}"
+        label, here = settings.pop("label", settings.get("name", "")), f"{place}: policies.{number}"
+        if not isinstance(label, str) or ("name" in settings and not label.strip()):
+            raise StudyError(f"{here}: label: must be a text, not {label!r}")
         if label in policies:
             raise StudyError(f"{here}: two policies are called {label!r}; give one a label")
         policies[label] = _component("policies", settings, here)

@@ -39,6 +39,8 @@ def broken(path: str, value: object) -> dict:
         ("protocol.batches", 3, ["protocol.batches", "unknown key"]),
         ("protocol.bach", 3, ["protocol.bach", "did you mean 'batch'"]),
         ("policies.0", {"name": "random", "beta": 3}, ["policies.0", "beta", "there are no settings"]),
+        ("policies.1", {"name": "bald", "label": ""}, ["policies.1: label", "must be a text"]),
+        ("policies.1", {"name": "bald", "label": [1]}, ["policies.1: label", "must be a text"]),
         ("policies.1", {"name": "bald", "label": "full data"}, ["the label 'full data' is taken"]),
         ("policies.2", {"name": "bal_pm", "digamma_divisor": 0}, ["policies.2", "digamma_divisor", "greater than 0"]),
         ("policies.2", {"name": "bal_pm", "beta": "1e400"}, ["policies.2", "beta", "finite"]),
