@@ -50,7 +50,7 @@ def describe(cell: Cell) -> dict[str, Any]:
         "directory": cell.directory,
         "rounds": cell.rounds,
         "full_data": cell.policy.acquires_all,
-        "settings": cell.policy.model_dump(mode="json"),
+        "settings": {"name": cell.policy_name, **cell.policy.model_dump(mode="json")},
     }
 
 

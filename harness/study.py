@@ -74,11 +74,13 @@ class Cell:
 
     Attributes:
         setting: the grid's values, "" without a grid.
-        label: the policy's name in plots.
+        policy_name: the policy's name in study files.
+        label: its name in plots.
         key: hash of all that determines the result.
     """
 
     setting: str
+    policy_name: str
     label: str
     seed: int
     dataset: Dataset
@@ -254,22 +256,13 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
     policies = _policies(file, place)
     dataset_key = digest([_identity(parts["dataset"]), parts["dataset"].source_key()])
     shared = [dataset_key, _identity(parts["oracle"]), _identity(parts["posterior"]), LOOP_VERSION]
+    names = {FULL_DATA: "full_data"} | {policy.get("label", policy["name"]): policy["name"] for policy in file.policies}
     cells = []
     for (label, policy), seed in product(policies.items(), file.seeds):
         protocol = None if policy.acquires_all else file.protocol.model_dump()
-        key = digest([*shared, protocol, _identity(policy), seed])
-        cells.append(
-            Cell(
-                setting,
-                label,
-                seed,
-                policy=policy,
-                protocol=file.protocol,
-                dataset_key=dataset_key,
-                key=key,
-                **parts,
-            )
-        )
+        keys: dict[str, Any] = {"dataset_key": dataset_key, "key": digest([*shared, protocol, _identity(policy), seed])}
+        what: dict[str, Any] = {**parts, "policy": policy, "protocol": file.protocol}
+        cells.append(Cell(setting=setting, policy_name=names[label], label=label, seed=seed, **what, **keys))
     return cells
 
 

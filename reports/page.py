@@ -25,7 +25,7 @@ from reports.wording import METRIC_NAMES, axis_name, split_name
 if TYPE_CHECKING:
     from harness.results import Run
 
-REPORT_VERSION = 2  # raise it when the same results no longer give the same report
+REPORT_VERSION = 3  # raise it when the same results no longer give the same report
 METRICS = ("log_likelihood", "accuracy", "brier")
 _MOST_CELLS_LISTED = 60
 
