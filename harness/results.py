@@ -170,10 +170,9 @@ class RunDirectory:
         Raises:
             RunDirectoryError: another run works in this directory.
         """
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / "lock")
         with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:

@@ -72,14 +72,17 @@ class Scheduler:
     def _executor(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(max_workers=1, initializer=start_worker, env=THREADS)
 
+    def _replacement(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        broken.shutdown(wait=False, kill_workers=True)
+        return self._executor()
+
     def _submit(self, cell: Cell, executor: ProcessPoolExecutor) -> None:
         self._progress[cell.key].state = "running"
         task = Task(cell, self._directory.path, self._device, os.getpid())
         try:
             future = executor.submit(work, task)
         except BrokenProcessPool:  # its process was killed while it waited for work
-            executor.shutdown(wait=False, kill_workers=True)
-            executor = self._executor()
+            executor = self._replacement(executor)
             future = executor.submit(work, task)
         self._running[future] = (cell, executor)
 
@@ -89,8 +92,7 @@ class Scheduler:
         try:
             reason = future.result()
         except BrokenProcessPool:
-            executor.shutdown(wait=False, kill_workers=True)
-            executor = self._executor()
+            executor = self._replacement(executor)
             reason = self._worker_died(cell)
             if reason is None:
                 return executor
@@ -209,13 +211,11 @@ def usable_jobs(jobs: int | None, device: str) -> int:
     """How many workers to use: as asked, else one for each usable core (one on a GPU)."""
     if jobs is not None:
         return jobs
-    return (
-        1
-        if device.startswith("cuda")
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if device.startswith("cuda"):
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # a container may have fewer cores than the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def usable_device(name: str) -> str:

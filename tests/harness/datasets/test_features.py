@@ -14,7 +14,7 @@ from harness.datasets import feature_cache, features, text_encoder
 from harness.datasets.feature_cache import FeatureCache, cache_directory
 from harness.datasets.features import BUNDLED_ENCODER, EncoderSettings, locate_encoder, text_key
 from harness.datasets.text_encoder import SPECIAL, TextEncoder, cut_tokens, plan_batches, pool
-from harness.errors import DataError
+from support.faults import one_line
 from support.tiny_models import POSITIONS, save_bert, save_gpt
 
 TEXTS = [(f"question {n}" * (n % 3 + 1), f"answer {n}" + "!" * n) for n in range(24)]
@@ -333,14 +333,6 @@ def test_progress_counts_texts(bert):
 
 
 # What is wrong
-
-
-def one_line(action, *parts):
-    with pytest.raises(DataError) as error:
-        action()
-    assert "\n" not in str(error.value)
-    for part in parts:
-        assert str(part) in str(error.value)
 
 
 def test_an_encoder_that_cannot_be_loaded_names_the_remedy(bert, tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import pytest
 from harness.datasets.jsonl import JsonLines
 from harness.datasets.reading import votes
 from harness.datasets.text_pairs import gather, read_pairs
-from harness.errors import DataError
 from harness.pairs import PreferenceData
 from harness.registry import load
 from harness.streams import stream
 from oracles.annotations import Choice
+from support.faults import one_line
 from support.tiny_models import POSITIONS, save_bert
 
 ROWS = [
@@ -130,14 +130,6 @@ def test_chosen_and_rejected_are_read_with_the_order_of_the_data_seed(tmp_path, 
     assert set(choices[0].values()) == {Choice.FIRST, Choice.SECOND}
     assert choices[0] == choices[1]
     assert choices[0] != choices[2]
-
-
-def one_line(action, *parts):
-    with pytest.raises(DataError) as error:
-        action()
-    assert "\n" not in str(error.value)
-    for part in parts:
-        assert str(part) in str(error.value)
 
 
 def test_a_file_is_found_by_path_or_in_the_data_directory(data, monkeypatch, tmp_path):
