@@ -12,12 +12,12 @@ import torch
 
 from harness.metrics import error_correlations, held_out_metrics, uncertainty_metrics
 from harness.pairs import PreferenceData, Split
-from harness.policies.policy import PoolIndex, PoolView, Selection
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from harness.policies.policy import PoolIndex, PoolView, Responses, Selection
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, pair_uncertainty
 from harness.results import CellLog
 from harness.streams import stream
 from harness.study import Cell
-from harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
+from harness.uncertainty import Uncertainty
 
 Array = np.ndarray
 
@@ -34,6 +34,7 @@ class World:
             for name, split in data.splits.items()
         }
         self.held_out = [name for name in data.splits if name != "pool"]
+        self.unlabelled = {name: Responses(self.features[name], self.responses(name)) for name in data.splits}
         self.eval_pairs = self.answered("eval", data.splits["eval"].records.first_share_N)
 
     def responses(self, name: str, pairs: Array | slice = slice(None)) -> torch.Tensor:
@@ -72,8 +73,7 @@ class CellRun:
         N = len(self.world.pool.pairs)
         if self.cell.policy.acquires_all:
             return np.arange(N)
-        everything = PoolView(self.world.index, np.arange(N), np.empty(0, dtype=np.int64))
-        noise_N = everything.uniform_U(stream(self.cell.seed, "initial"))
+        noise_N = self.world.index.uniform_N(stream(self.cell.seed, "initial"))
         return np.argsort(-noise_N, kind="stable")[: self.cell.protocol.initial]
 
     def _answer(self, pairs: Array) -> Array:
@@ -113,10 +113,8 @@ class CellRun:
     def _select(
         self, model: FittedPosterior, number: int, left_U: Array, metrics: dict[str, Any], clock: _Clock
     ) -> Selection:
-        policy, rewards_KR = self.cell.policy, None
-        if policy.needs_rewards:
-            rewards_KR = model.rewards_KR(self.world.features["pool"])
-        view = PoolView(self.world.index, left_U, self.acquired_n, rewards_KR, number)
+        policy, world = self.cell.policy, self.world
+        view = PoolView(world.index, left_U, self.acquired_n, self.target_n, model, world.unlabelled, number)
         if policy.needs_rewards:
             metrics["pool"] = uncertainty_metrics(view.uncertainty_U)
             clock.lap("score")
@@ -145,14 +143,15 @@ def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> No
 def _judge(model: FittedPosterior, world: World, name: str) -> dict[str, float]:
     split: Split = world.data.splits[name]
     rewards_KR = model.rewards_KR(world.features[name])
-    return _metrics(uncertainty(pair_probabilities(rewards_KR, world.responses(name))), split.records.first_share_N)
+    found = pair_uncertainty(model, world.features[name], world.responses(name), rewards_KR)
+    return _metrics(found, split.records.first_share_N)
 
 
 def _judge_pairs(model: FittedPosterior, world: World, pairs: Array, target_n: Array) -> dict[str, float]:
     responses_n2 = world.responses("pool", pairs)
     used_R, place = torch.unique(responses_n2, return_inverse=True)
-    rewards_KR = model.rewards_KR(world.features["pool"][used_R])
-    return _metrics(uncertainty(pair_probabilities(rewards_KR, place)), target_n)
+    features = world.features["pool"][used_R]
+    return _metrics(pair_uncertainty(model, features, place, model.rewards_KR(features)), target_n)
 
 
 def _metrics(found: Uncertainty, share_N: Array) -> dict[str, float]:

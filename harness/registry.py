@@ -21,7 +21,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "posteriors": {"ensemble": "harness.posteriors.ensemble:Ensemble"},
     "policies": {
         "random": "harness.policies.random:Random",
-        "bald": "harness.policies.bald:Bald",
+        "bald": "harness.policies.uncertainty:Bald",
+        "predictive_entropy": "harness.policies.uncertainty:PredictiveEntropy",
+        "variance": "harness.policies.uncertainty:Variance",
         "power_bald": "harness.policies.stochastic:PowerBald",
         "entropy_only": "harness.policies.bal_pm:EntropyOnly",
         "bal_pm": "harness.policies.bal_pm:BalPm",

@@ -21,8 +21,9 @@ class Uncertainty:
         mean_N: mean probability over the members.
         predictive_N: H[mean_k p_k].
         aleatoric_N: mean_k H[p_k].
-        epistemic_N: predictive - aleatoric, the BALD score, in [0, ln 2].
+        epistemic_N: predictive - aleatoric, the BALD score.
         variance_N: variance of p_k over the members (ddof 0).
+        epistemic_range: what epistemic_N lies in (another where a posterior has its own measure).
     """
 
     mean_N: torch.Tensor
@@ -30,6 +31,7 @@ class Uncertainty:
     aleatoric_N: torch.Tensor
     epistemic_N: torch.Tensor
     variance_N: torch.Tensor
+    epistemic_range: tuple[float, float] = (0.0, LN2)
 
 
 def entropy(p: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,8 @@ import torch
 from pydantic import Field, model_validator
 
 from harness.neighbours import Balls, count_within
-from harness.policies.policy import Array, Policy, PoolView, Selection, check_range
+from harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
 from harness.streams import Stream
-from harness.uncertainty import LN2
 
 LOG_OFFSET = 1e-4
 AS_CODED: dict[str, Any] = {"neighbours": "remaining_pairs", "ball": "closed", "shift_features": True}
@@ -41,6 +40,7 @@ class BalPm(Policy):
             distances are taken, which loses most of the counts unless the features have mean 0.
         normalise_entropy: standardise h over the remaining pairs before each pick (an option of the authors').
         entropy: `minimise` turns the sign (the authors' entropy minimiser).
+        uncertainty: U above; `epistemic` is BALD, or the posterior's own measure where it has one.
     """
 
     family: ClassVar[str] = "bal_pm"
@@ -57,6 +57,7 @@ class BalPm(Policy):
     shift_features: bool = False
     normalise_entropy: bool = False
     entropy: Literal["maximise", "minimise"] = "maximise"
+    uncertainty: UncertaintyKind = "epistemic"
 
     @model_validator(mode="before")
     @classmethod
@@ -68,8 +69,7 @@ class BalPm(Policy):
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily (deterministic: `stream` is not used)."""
         if self.uses_uncertainty:
-            uncertainty_U = view.epistemic_U
-            check_range(uncertainty_U, (0.0, LN2))
+            uncertainty_U = view.score_U(self.uncertainty)
         else:
             uncertainty_U = np.zeros(len(view.unlabelled_U))
         return self.fill(view, uncertainty_U, batch_size)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ import torch
 from harness.component import Component
 from harness.neighbours import NeighbourIndex
 from harness.pairs import PreferencePool
+from harness.posteriors.posterior import FittedPosterior, pair_uncertainty
 from harness.streams import Stream
-from harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
+from harness.uncertainty import LN2, Uncertainty, pair_probabilities
 
 Array = np.ndarray
+UncertaintyKind = Literal["epistemic", "predictive", "variance"]
 
 
 class PoolIndex:
@@ -45,23 +47,44 @@ class PoolIndex:
         rank_N[np.argsort(self.pool.pair_id_N, kind="stable")] = np.arange(len(self.pool))
         return rank_N
 
+    def uniform_N(self, stream: Stream) -> Array:
+        """Uniform noise in (0, 1) for each pair, the same however the pool is stored."""
+        return (1.0 - stream.numpy().random(len(self.pool)))[self.rank_N]
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """The responses of a split and the pairs made of them, on the device of the study: features and no label.
+
+    Attributes:
+        features_RD: float32 features of the responses.
+        responses_N2: the two responses of each pair.
+    """
+
+    features_RD: torch.Tensor
+    responses_N2: torch.Tensor
+
 
 @dataclass(frozen=True, eq=False)
 class PoolView:
-    """All that a policy may know in a round: features, posterior samples, past acquisitions. No unbought label.
+    """All that a policy may know in a round: features, posterior, past acquisitions. No unbought label.
 
     Attributes:
         index: the pool and what was computed from its features.
         unlabelled_U: pairs that can be acquired, ascending.
         acquired_n: pairs acquired so far, in order.
-        rewards_KR: posterior reward samples of all responses (None for policies that do not need them).
+        target_n: float64 answers to the acquired pairs: P(first preferred), NaN where the oracle abstained.
+        model: the posterior, fitted to the acquired pairs.
+        splits: `pool` and the held-out splits by name, without their labels.
         round: number of the round, from 0.
     """
 
     index: PoolIndex
     unlabelled_U: Array
     acquired_n: Array
-    rewards_KR: torch.Tensor | None = None
+    target_n: Array
+    model: FittedPosterior
+    splits: Mapping[str, Responses]
     round: int = 0
 
     @property
@@ -70,21 +93,54 @@ class PoolView:
         return self.index.pool
 
     @cached_property
+    def rewards_KR(self) -> torch.Tensor:
+        """Posterior reward samples of all responses of the pool, float32."""
+        return self.model.rewards_KR(self.splits["pool"].features_RD)
+
+    @cached_property
     def uncertainty_U(self) -> Uncertainty:
         """Uncertainties of the unlabelled pairs."""
-        assert self.rewards_KR is not None, "the policy must say needs_rewards = True"
-        responses_U2 = torch.from_numpy(self.pool.responses_of_pair_N2[self.unlabelled_U]).to(self.rewards_KR.device)
-        return uncertainty(pair_probabilities(self.rewards_KR, responses_U2))
+        pool = self.splits["pool"]
+        return pair_uncertainty(self.model, pool.features_RD, self.responses(self.unlabelled_U), self.rewards_KR)
 
     @property
     def epistemic_U(self) -> Array:
-        """BALD scores of the unlabelled pairs, in [0, ln 2]."""
-        return self.uncertainty_U.epistemic_N.cpu().numpy()
+        """Epistemic uncertainty of the unlabelled pairs: BALD scores, or the posterior's own measure."""
+        return self.score_U("epistemic")
+
+    def score_U(self, kind: UncertaintyKind) -> Array:
+        """An uncertainty of the unlabelled pairs, float64; its range is checked.
+
+        Raises:
+            ValueError: a value lies outside its range.
+        """
+        found = self.uncertainty_U
+        limits = {"epistemic": found.epistemic_range, "predictive": (0.0, LN2), "variance": (0.0, 0.25)}
+        scores_U = getattr(found, f"{kind}_N").cpu().numpy()
+        check_range(scores_U, limits[kind])
+        return scores_U
+
+    def probability_Kn(self, pairs: Array) -> torch.Tensor:
+        """P(first preferred) of pairs under each posterior sample, float64 (K, n)."""
+        return pair_probabilities(self.rewards_KR, self.responses(pairs))
+
+    def responses(self, pairs: Array) -> torch.Tensor:
+        """The two responses of pairs (n, 2), on the device."""
+        return self.splits["pool"].responses_N2[torch.from_numpy(pairs)]
+
+    @cached_property
+    def embedding_RH(self) -> torch.Tensor:
+        """Inputs of the reward model's last layer for all responses of the pool, float32 (see `FittedPosterior`)."""
+        return self.model.embedding_RH(self.splits["pool"].features_RD)
+
+    def differences(self, pairs: Array) -> torch.Tensor:
+        """Embedding of the first response minus that of the second, float32 (n, H)."""
+        responses_n2 = self.responses(pairs)
+        return self.embedding_RH[responses_n2[:, 0]] - self.embedding_RH[responses_n2[:, 1]]
 
     def uniform_U(self, stream: Stream) -> Array:
         """Uniform noise in (0, 1) for each unlabelled pair, the same however the pool is stored."""
-        noise_N = 1.0 - stream.numpy().random(len(self.pool))
-        return noise_N[self.index.rank_N[self.unlabelled_U]]
+        return self.index.uniform_N(stream)[self.unlabelled_U]
 
 
 @dataclass(frozen=True)
@@ -105,8 +161,8 @@ class Selection:
 class Policy(Component):
     """An acquisition rule. Its fields are its settings in a study file.
 
-    A subclass says its `family`, `source` (paper and equation), `cost` class and whether it needs posterior
-    rewards of the whole pool, and implements `select`.
+    A subclass says its `family`, `source` (paper and equation) and `cost` class and whether it needs posterior
+    rewards of the whole pool (then these are timed apart and their uncertainties logged), and implements `select`.
     """
 
     family: ClassVar[str] = ""
@@ -129,8 +185,14 @@ class Policy(Component):
         """
 
 
-def best(view: PoolView, scores_U: Array, batch_size: int, limits: tuple[float, float]) -> Selection:
-    """Take the pairs with the highest scores; ties go to the lowest number."""
+def best(
+    view: PoolView, scores_U: Array, batch_size: int, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> Selection:
+    """Take the pairs with the highest scores; ties go to the lowest number.
+
+    Raises:
+        ValueError: a score is not a number, or lies outside its limits.
+    """
     check_range(scores_U, limits)
     order = np.argsort(-scores_U, kind="stable")[:batch_size]
     return Selection(view.unlabelled_U[order], scores_U[order])

@@ -28,4 +28,4 @@ class PowerBald(Policy):
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Take the pairs with the largest noisy scores."""
         gumbel_U = -np.log(-np.log(view.uniform_U(stream) * (1 - 1e-16))) / self.beta
-        return best(view, power_scores(view.epistemic_U, gumbel_U), batch_size, (-np.inf, np.inf))
+        return best(view, power_scores(view.epistemic_U, gumbel_U), batch_size)

@@ -79,10 +79,19 @@ class Heads:
                 rewards_KR[k, start : start + step] = self._member_rewards(k, block_bD)
         return rewards_KR
 
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Last hidden layer of member 0 for each response, shape (R, H); without hidden layers the features."""
+        widest = max(w.shape[2] for w in self.weights)
+        blocks = features_RD.split(max(256, SCORING_BYTES // (4 * widest)))
+        return torch.cat([self._last_hidden(0, block_bD) for block_bD in blocks])
+
     def _member_rewards(self, k: int, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(self.biases[-1][k], self._last_hidden(k, hidden), self.weights[-1][k])[:, 0]
+
+    def _last_hidden(self, k: int, hidden: torch.Tensor) -> torch.Tensor:
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = self._activate(torch.addmm(bias[k], hidden, weight[k]))
-        return torch.addmm(self.biases[-1][k], hidden, self.weights[-1][k])[:, 0]
+        return hidden
 
     def forward(self, inputs_Kbi: torch.Tensor) -> list[torch.Tensor]:
         """Return the inputs of every layer and, last, the rewards (K, b, 1)."""

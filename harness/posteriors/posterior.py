@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from harness.component import Component
 from harness.streams import Stream
+from harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
 
 
 class AnsweredPairs(NamedTuple):
@@ -31,6 +33,42 @@ class FittedPosterior(Protocol):
     def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
         """Return float32 reward samples (K, R) of responses, the same sample k in every call."""
         ...
+
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer of sample 0's reward model sees, float32 (R, H).
+
+        That layer is linear, so these are the gradients of its rewards by its weights, which gradient and design
+        policies work on. A linear model returns its (scaled) features.
+        """
+        ...
+
+
+@runtime_checkable
+class OwnEpistemic(Protocol):
+    """A fitted posterior whose epistemic uncertainty is not the disagreement of its samples.
+
+    Attributes:
+        epistemic_range: what its values lie in.
+    """
+
+    epistemic_range: tuple[float, float]
+
+    def epistemic_N(
+        self, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the uncertainty of each pair, float64 (N,); more is more uncertain. `rewards_KR` are its rewards."""
+        ...
+
+
+def pair_uncertainty(
+    model: FittedPosterior, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+) -> Uncertainty:
+    """Uncertainties of pairs of responses; the epistemic one is the posterior's own where it has one."""
+    found = uncertainty(pair_probabilities(rewards_KR, responses_N2))
+    if isinstance(model, OwnEpistemic):
+        own_N = model.epistemic_N(features_RD, responses_N2, rewards_KR)
+        return replace(found, epistemic_N=own_N, epistemic_range=model.epistemic_range)
+    return found
 
 
 class DivergedError(ArithmeticError):

@@ -10,6 +10,7 @@ from harness.neighbours import NeighbourIndex, count_within
 from harness.pairs import PreferencePool
 from harness.policies.bal_pm import BalPm, shift_as_coded
 from harness.policies.policy import PoolIndex, PoolView
+from support.worlds import LinearRewards, responses_of
 
 NAMES = [
     "tiny_full",
@@ -38,7 +39,8 @@ def view_of(case: dict) -> PoolView:
         responses_of_pair_N2=np.arange(2 * N).reshape(N, 2),
         pair_id_N=np.arange(N).astype(str),
     )
-    return PoolView(PoolIndex(pool), np.arange(n), np.arange(n, N))
+    answers_n, splits = np.ones(N - n), {"pool": responses_of(pool)}
+    return PoolView(PoolIndex(pool), np.arange(n), np.arange(n, N), answers_n, LinearRewards(1), splits)
 
 
 def policy_of(config: dict) -> BalPm:

@@ -150,7 +150,7 @@ def test_whatever_determines_a_result_is_in_its_key(path, value):
 
 
 def test_a_new_version_of_a_policy_is_another_cell(monkeypatch):
-    from harness.policies.bald import Bald
+    from harness.policies.uncertainty import Bald
 
     before = {cell.label: cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells}
     monkeypatch.setattr(Bald, "version", 99)

@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 
-from harness.policies.bald import Bald
 from harness.policies.policy import best, check_range
 from harness.policies.random import FullData, Random
 from harness.policies.stochastic import PowerBald, power_scores
+from harness.policies.uncertainty import Bald, PredictiveEntropy, Variance
 from harness.streams import stream
 from support.worlds import pool_of, view_of
 
 
-def test_bald_takes_the_most_uncertain_in_order():
+@pytest.mark.parametrize(("policy", "kind"), [(Bald, "epistemic"), (PredictiveEntropy, "predictive"), (Variance, "variance")])
+def test_the_most_uncertain_are_taken_in_order(policy, kind):
     view = view_of(pool_of())
-    selection = Bald().select(view, 5, stream(0))
-    ranked = sorted(zip(-view.epistemic_U, view.unlabelled_U, strict=True))[:5]
+    selection = policy().select(view, 5, stream(0))
+    ranked = sorted(zip(-view.score_U(kind), view.unlabelled_U, strict=True))[:5]
     assert selection.pairs_B.tolist() == [pair for _, pair in ranked]
     np.testing.assert_array_equal(selection.scores_B, [-score for score, _ in ranked])
 

@@ -1,10 +1,12 @@
 """Small pools of all shapes for contract tests."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from harness.pairs import PreferencePool
-from harness.policies.policy import PoolIndex, PoolView
+from harness.policies.policy import PoolIndex, PoolView, Responses
 
 
 def pool_of(
@@ -36,26 +38,46 @@ def pool_of(
     )
 
 
-def view_of(pool: PreferencePool, acquired: int = 5, members: int = 3, seed: int = 1) -> PoolView:
+class LinearRewards:
+    """A fitted posterior whose samples are linear in the features."""
+
+    def __init__(self, dimension: int, members: int = 3, seed: int = 1) -> None:
+        self.weights_KD = torch.from_numpy(np.random.default_rng(seed).normal(size=(members, dimension))).float()
+
+    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+        # One response after another: the same bits wherever it is stored.
+        return (self.weights_KD[:, None] * features_RD).sum(dim=2)
+
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        return features_RD.clone()
+
+
+def view_of(pool: PreferencePool, acquired: int = 5, members: int = 3, seed: int = 1, model=None) -> PoolView:
     """A round in which some pairs are acquired and members disagree."""
     rng = np.random.default_rng(seed)
     acquired_n = rng.permutation(len(pool))[:acquired]
-    rewards_KR = torch.from_numpy(rng.normal(size=(members, len(pool.response_features_RD)))).float()
+    target_n = rng.integers(0, 2, acquired).astype(np.float64)
     unlabelled_U = np.setdiff1d(np.arange(len(pool)), acquired_n)
-    return PoolView(PoolIndex(pool), unlabelled_U, acquired_n, rewards_KR, round=2)
+    dimension = pool.response_features_RD.shape[1]
+    model = model or LinearRewards(dimension, members, seed)
+    splits = {"pool": responses_of(pool), "eval": responses_of(pool_of(dimension=dimension, seed=7))}
+    return PoolView(PoolIndex(pool), unlabelled_U, acquired_n, target_n, model, splits, round=2)
+
+
+def responses_of(pool: PreferencePool) -> Responses:
+    """The responses and pairs of a pool as policies see them."""
+    return Responses(torch.from_numpy(pool.response_features_RD), torch.from_numpy(pool.responses_of_pair_N2))
 
 
 def shuffled(view: PoolView, order: np.ndarray) -> PoolView:
     """The same round with the pool stored in another order: new pair i is old pair order[i]."""
-    pool = view.pool
     place = np.argsort(order)
-    moved = PreferencePool(
-        pool.response_features_RD,
-        pool.prompt_features_PQ,
-        pool.prompt_of_response_R,
-        pool.responses_of_pair_N2[order],
-        pool.pair_id_N[order],
-    )
-    return PoolView(
-        PoolIndex(moved), np.sort(place[view.unlabelled_U]), place[view.acquired_n], view.rewards_KR, view.round
+    moved = replace(view.pool, responses_of_pair_N2=view.pool.responses_of_pair_N2[order],
+                    pair_id_N=view.pool.pair_id_N[order])
+    return replace(
+        view,
+        index=PoolIndex(moved),
+        unlabelled_U=np.sort(place[view.unlabelled_U]),
+        acquired_n=place[view.acquired_n],
+        splits=dict(view.splits) | {"pool": responses_of(moved)},
     )
