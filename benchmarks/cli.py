@@ -74,12 +74,19 @@ def report(
 
 
 @app.command("list")
-def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List what a study can name."""
-    from benchmarks.listing import components_table, studies_table
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    name: Annotated[str | None, typer.Argument(help="One of them, with its settings.")] = None,
+) -> None:
+    """List what a study can name, or the settings of one of them."""
+    from benchmarks.listing import component_details, components_table, studies_table
 
-    table = studies_table(STUDIES) if kind is Kind.studies else components_table(kind.value)
-    Console().print(table)
+    if name is None:
+        Console().print(studies_table(STUDIES) if kind is Kind.studies else components_table(kind.value))
+    elif kind is Kind.studies:
+        Console().print(study_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
+    else:
+        Console().print(component_details(kind.value, name))
 
 
 @app.command()

@@ -58,13 +58,14 @@ def _needs(study: Study, jobs: int, device: str) -> list[str]:
     settings = {cell.setting: cell for cell in study.cells}
     sizes = {setting: cell.dataset.sizes() for setting, cell in settings.items()}
     lines, seconds, memory = [], 0.0, 0
-    for setting, cell in settings.items():
+    for setting in settings:
         known = sizes[setting]
         mine = [other for other in study.cells if other.setting == setting]
         check_budgets(mine, known.pairs)
         lines.append(f"data{f' ({setting})' if setting else ''}: {known}")
-        probe = measure(cell.posterior, known.dimension, device)
-        seconds += sum(cell_seconds(other, known, probe) for other in mine)
+        posteriors = dict.fromkeys(other.posterior for other in mine)
+        probes = {posterior: measure(posterior, known.dimension, device) for posterior in posteriors}
+        seconds += sum(cell_seconds(other, known, probes[other.posterior]) for other in mine)
         memory = max(memory, known.bytes)
     workers = min(jobs, len(study.cells))
     # Workers map the same files, so features count once, whatever the number of workers.

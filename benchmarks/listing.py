@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from pathlib import Path
+from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,16 +16,52 @@ from harness.results import Run
 
 
 def components_table(kind: str) -> Table:
-    """List what a study file can name of a kind, with settings and, for policies, family, source and cost."""
+    """List what a study file can name of a kind and, for policies, family, source and cost."""
     more = ["family", "source", "cost"] if kind == "policies" else []
-    table = Table("name", *more, "what", "settings")
+    caption = f"settings: balbench list {kind} NAME"
+    table = Table("name", *more, "what", caption=caption, caption_justify="left")
+    table.columns[0].no_wrap = True
     for name in registry.names(kind):
         component = registry.load(kind, name)
-        what = (component.__doc__ or "").split("\n")[0]
-        settings = ", ".join(component.model_fields)
-        row = [name, *(getattr(component, column, "") for column in more), what, settings]
+        row = [name, *(getattr(component, column, "") for column in more), _documentation(component)[0]]
         table.add_row(*map(escape, row))
     return table
+
+
+def component_details(kind: str, name: str) -> Group:
+    """What one component does, its settings with their defaults, and its presets.
+
+    Raises:
+        StudyError: nothing has that name.
+    """
+    component = registry.load(kind, name)
+    table = Table("setting", "default", "values", title=f"{kind}: {name}", title_justify="left")
+    for setting, field in component.model_fields.items():
+        default = "required" if field.is_required() else json.dumps(field.get_default(), default=str)
+        table.add_row(*map(escape, (setting, default, _values(component, setting))))
+    lines = [escape("\n".join(_documentation(component)))]
+    if presets := getattr(component, "presets", None):
+        lines.append(f"presets: {', '.join(presets)}")
+    return Group(table, *lines)
+
+
+def _documentation(component: type) -> list[str]:
+    return (inspect.cleandoc(component.__doc__ or "") or "-").splitlines()
+
+
+def _values(component: Any, setting: str) -> str:
+    """The values that a setting may take, in the words of its JSON schema."""
+    schema = component.model_json_schema()["properties"][setting]
+    kinds = [_one_kind(kind) for kind in schema.get("anyOf", [schema])]
+    return " or ".join(dict.fromkeys(kinds))
+
+
+def _one_kind(schema: dict[str, Any]) -> str:
+    if "enum" in schema or "const" in schema:
+        return " | ".join(map(str, schema.get("enum", [schema.get("const")])))
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
+    return " ".join([str(schema.get("type", "any")), *limits])
 
 
 def studies_table(directory: Path) -> Table:

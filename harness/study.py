@@ -52,7 +52,10 @@ class Protocol(BaseModel):
 
 
 class StudyFile(BaseModel):
-    """The keys of a study file. Parts are a name, or a mapping with `name` and settings."""
+    """The keys of a study file. Parts are a name, or a mapping with `name` and settings.
+
+    A policy may have a `label`, its name in plots, and a `posterior` of its own in place of the study's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
@@ -253,34 +256,39 @@ def _grid_points(file: StudyFile, place: str) -> list[tuple[str, StudyFile]]:
 
 def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
     parts = {name: _component(kind, getattr(file, name), f"{place}: {name}") for name, kind in PARTS.items()}
-    policies = _policies(file, place)
+    policies, own_posterior = _policies(file, place)
     dataset_key = digest([_identity(parts["dataset"]), parts["dataset"].source_key()])
-    shared = [dataset_key, _identity(parts["oracle"]), _identity(parts["posterior"]), LOOP_VERSION]
     names = {FULL_DATA: "full_data"} | {policy.get("label", policy["name"]): policy["name"] for policy in file.policies}
     cells = []
     for (label, policy), seed in product(policies.items(), file.seeds):
-        protocol = None if policy.acquires_all else file.protocol.model_dump()
-        keys: dict[str, Any] = {"dataset_key": dataset_key, "key": digest([*shared, protocol, _identity(policy), seed])}
         what: dict[str, Any] = {**parts, "policy": policy, "protocol": file.protocol}
+        what["posterior"] = own_posterior.get(label, what["posterior"])
+        identities = [_identity(what[part]) for part in ("oracle", "posterior")]
+        protocol = None if policy.acquires_all else file.protocol.model_dump()
+        key = digest([dataset_key, *identities, LOOP_VERSION, protocol, _identity(policy), seed])
+        keys: dict[str, Any] = {"dataset_key": dataset_key, "key": key}
         cells.append(Cell(setting=setting, policy_name=names[label], label=label, seed=seed, **what, **keys))
     return cells
 
 
-def _policies(file: StudyFile, place: str) -> dict[str, Policy]:
+def _policies(file: StudyFile, place: str) -> tuple[dict[str, Policy], dict[str, Posterior]]:
+    """The policies by label, and the posteriors of those that bring their own."""
     policies: dict[str, Policy] = {}
+    own_posterior: dict[str, Posterior] = {}
     for number, settings in enumerate(file.policies):
         settings = dict(settings)
         label, here = settings.pop("label", settings.get("name", "")), f"{place}: policies.{number}"
+        own = settings.pop("posterior", None)
         if not isinstance(label, str) or ("name" in settings and not label.strip()):
             raise StudyError(f"{here}: label: must be a text, not {label!r}")
         if label in policies:
             raise StudyError(f"{here}: two policies are called {label!r}; give one a label")
         policies[label] = _component("policies", settings, here)
-        twin = next(
-            (other for other, policy in policies.items() if other != label and policy == policies[label]),
-            None,
-        )
-        if twin is not None:
+        if own is not None:
+            own_posterior[label] = _component("posteriors", _named(own, f"{here}: posterior"), f"{here}: posterior")
+        what = (policies[label], own_posterior.get(label))
+        twins = (o for o, policy in policies.items() if o != label and (policy, own_posterior.get(o)) == what)
+        if (twin := next(twins, None)) is not None:
             raise StudyError(f"{here}: {label!r} and {twin!r} have the same settings; remove one")
     if file.reference not in policies:
         near = registry.nearest(file.reference, list(policies))
@@ -291,7 +299,13 @@ def _policies(file: StudyFile, place: str) -> dict[str, Policy]:
         if FULL_DATA in policies:
             raise StudyError(f"{place}: policies: the label {FULL_DATA!r} is taken; give another or full_data: false")
         policies[FULL_DATA] = _component("policies", {"name": "full_data"}, place)
-    return policies
+    return policies, own_posterior
+
+
+def _named(part: Any, place: str) -> dict[str, Any]:
+    if not isinstance(part, str | dict):
+        raise StudyError(f"{place}: must be a name, or a mapping with `name` and settings")
+    return {"name": part} if isinstance(part, str) else part
 
 
 def _component(kind: str, settings: dict[str, Any], place: str) -> Any:

@@ -31,12 +31,12 @@ class Bald(_MostUncertain):
 class PredictiveEntropy(_MostUncertain):
     """Top B of H[mean_k p_k]: the pairs closest to a toss-up, whether or not more labels could help."""
 
-    source: ClassVar[str] = "Shannon 1948; Melo et al. 2024 (2406.10023) section 2"
+    source: ClassVar[str] = "Melo et al. 2024 (2406.10023)"
     kind: ClassVar[UncertaintyKind] = "predictive"
 
 
 class Variance(_MostUncertain):
     """Top B of the variance of p_k over the posterior samples."""
 
-    source: ClassVar[str] = "Melo et al. 2024 (2406.10023) appendix"
+    source: ClassVar[str] = "Melo et al. 2024 (2406.10023)"
     kind: ClassVar[UncertaintyKind] = "variance"

@@ -106,6 +106,17 @@ def test_list(balbench, kind):
         assert name in out
 
 
+def test_list_one_component_with_its_settings(balbench):
+    code, out, _ = balbench("list", "policies", "bal_pm")
+    assert code == 0
+    for text in ("digamma_divisor", "number > 0 or dimension", "published | as_coded", "integer >= 1", "the radius"):
+        assert text in out
+    assert "presets: melo2024" in balbench("list", "posteriors", "ensemble")[1]
+    assert "policies:" in balbench("list", "studies", "quickstart")[1]
+    code, _, error = balbench("list", "policies", "bal_mp")
+    assert (code, error.strip()) == (2, "balbench: policies: no 'bal_mp'; did you mean 'bal_pm'?")
+
+
 def test_check_prints_cells_memory_and_time_and_runs_nothing(balbench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = balbench("check", write_study(tmp_path))

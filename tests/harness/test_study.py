@@ -158,6 +158,30 @@ def test_a_new_version_of_a_policy_is_another_cell(monkeypatch):
     assert [label for label in before if before[label] != after[label]] == ["bald"]
 
 
+def test_a_policy_may_bring_its_own_posterior():
+    own = {"name": "bald", "label": "small bald", "posterior": {"name": "ensemble", "members": 2, "hidden": [4]}}
+    cells = check_study(broken("policies", ["random", "bald", own]), "t").cells
+    members = {cell.label: cell.posterior.members for cell in cells}
+    assert members == {"random": 3, "bald": 3, "small bald": 2, "full data": 3}
+    assert len({cell.key for cell in cells}) == len(cells)
+    wider = check_study(broken("policies", ["random", "bald", own]) | {"posterior": {"name": "ensemble"}}, "t").cells
+    kept = {cell.label for cell in wider} - {cell.label for cell in wider if cell.key not in {c.key for c in cells}}
+    assert kept == {"small bald"}
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ("ensembel", "policies.1: posterior: posteriors: no 'ensembel'; did you mean 'ensemble'?"),
+        (7, "policies.1: posterior: must be a name, or a mapping"),
+        ({"name": "ensemble", "members": 0}, "policies.1: posterior: members: input should be greater"),
+    ],
+)
+def test_a_policys_posterior_is_checked(own, message):
+    with pytest.raises(StudyError, match=message):
+        check_study(broken("policies.1", {"name": "bald", "posterior": own}), "t")
+
+
 def test_names_and_labels_are_not_in_the_key():
     before = [cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells]
     renamed = broken("policies.1", {"name": "bald", "label": "BALD"}) | {"name": "other", "description": "x"}

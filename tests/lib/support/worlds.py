@@ -72,8 +72,9 @@ def responses_of(pool: PreferencePool) -> Responses:
 def shuffled(view: PoolView, order: np.ndarray) -> PoolView:
     """The same round with the pool stored in another order: new pair i is old pair order[i]."""
     place = np.argsort(order)
-    moved = replace(view.pool, responses_of_pair_N2=view.pool.responses_of_pair_N2[order],
-                    pair_id_N=view.pool.pair_id_N[order])
+    moved = replace(
+        view.pool, responses_of_pair_N2=view.pool.responses_of_pair_N2[order], pair_id_N=view.pool.pair_id_N[order]
+    )
     return replace(
         view,
         index=PoolIndex(moved),
