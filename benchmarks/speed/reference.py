@@ -85,3 +85,11 @@ def binary_entropy(p: torch.Tensor) -> torch.Tensor:
 def bald(p_KN: torch.Tensor) -> torch.Tensor:
     """Epistemic uncertainty, at most ln 2."""
     return (binary_entropy(p_KN.mean(0)) - binary_entropy(p_KN).mean(0)).clamp(0, math.log(2))
+
+
+def sorted_neighbours(points_XQ: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances and numbers of the nearest points by unblocked differences, ties by number."""
+    distance_XX = torch.cdist(points_XQ, points_XQ, compute_mode="donot_use_mm_for_euclid_dist")
+    distance_XX.fill_diagonal_(-1.0)  # a point's own number first
+    nearest = torch.sort(distance_XX, dim=1, stable=True)
+    return nearest.values[:, :width].clamp_min(0), nearest.indices[:, :width]

@@ -1,49 +1,128 @@
-"""BAL-PM's acquisition at the paper's number of prompts: the index once, then one batch for each variant.
+"""BAL-PM's acquisition: against a plain reference, its growth with the pool, and the neighbour index.
 
-92,000 pairs of 14,700 prompts, D 384, 12,000 labels bought, 320 picks, one thread as in a worker.
-Run: tox -e speed -- benchmarks/speed/test_acquisition.py
+D 384, one thread as in a worker. `published` and `as_coded` are timed at the paper's number of prompts.
+Run: tox -e speed -- benchmarks/speed/test_acquisition.py (about five minutes, most of it the references)
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import reference
 from harness.datasets.simulated import Simulated
+from harness.neighbours import nearest_neighbours
+from harness.pairs import PreferencePool
 from harness.policies.bal_pm import BalPm
-from harness.policies.policy import PoolIndex, PoolView
+from harness.policies.policy import PoolIndex, PoolView, Responses
+from harness.posteriors.ensemble import Ensemble
 from harness.streams import stream
 
-LABELS, PICKS = 12_000, 320
-VARIANTS: dict[str, dict[str, Any]] = {
-    "published": {},
-    "as_coded, no shift": {"variant": "as_coded", "shift_features": False},
-    "as_coded": {"variant": "as_coded"},
+PICKS, DIMENSION, PAIRS_A_PROMPT = 320, 384, 92_000 / 14_700
+AS_CODED = BalPm(variant="as_coded", shift_features=False)  # the counts and radii that the reference computes
+VARIANTS: dict[str, BalPm] = {
+    "published": BalPm(),
+    "as_coded, no shift": AS_CODED,
+    "as_coded": BalPm(variant="as_coded"),
+    "KL": BalPm(estimator="kl"),
 }
 
 
-@pytest.fixture(scope="module")
-def view() -> Iterator[PoolView]:
-    """A late round of a study, with the index built and its seconds printed."""
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = Simulated.model_validate({"preset": "tldr_like"}).build(lambda *_: None).splits["pool"].pairs
-    index, order = PoolIndex(pool), stream(0, "speed").numpy().permutation(len(pool))
-    started = time.perf_counter()
-    points = len(index.neighbours)
-    print(f"\nneighbour index of {points:,} prompts: {time.perf_counter() - started:.1f} s, once")
-    rewards_KR = 0.1 * torch.randn(5, len(pool.response_features_RD), generator=stream(0, "rewards").torch())
-    yield PoolView(index, np.sort(order[LABELS:]), order[:LABELS], rewards_KR, 1)
+    yield
     torch.set_num_threads(threads)
 
 
+def pool_of(pairs: int, prompts: int | None = None) -> PreferencePool:
+    """A simulated pool with the paper's ratio of pairs to prompts."""
+    prompts = prompts or round(pairs / PAIRS_A_PROMPT)
+    settings = {"pool_pairs": pairs, "pool_prompts": prompts, "dimension": DIMENSION}
+    held_out = {"eval_pairs": 100, "test_pairs": 100, "ood_pairs": 100}
+    return Simulated(**settings, **held_out).build(lambda *_: None).splits["pool"].pairs
+
+
+def round_of(pool: PreferencePool, labels: int) -> PoolView:
+    """A round in which `labels` pairs are bought; index and uncertainties are at hand."""
+    order = stream(0, "speed").numpy().permutation(len(pool))
+    heads = Ensemble(hidden=(64,), weight_std=0.1).initial_heads(DIMENSION, stream(0, "speed"))
+    responses = (torch.from_numpy(part) for part in (pool.response_features_RD, pool.responses_of_pair_N2))
+    splits = {"pool": Responses(*responses)}
+    view = PoolView(PoolIndex(pool), np.sort(order[labels:]), order[:labels], np.ones(labels), heads, splits)
+    view.index.point_of_pair_N  # noqa: B018 - found once for all rounds
+    view.uncertainty_U  # noqa: B018 - scoring, not acquisition
+    return view
+
+
+def seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """The shortest of several times."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+@pytest.fixture(scope="module")
+def late_round() -> PoolView:
+    return round_of(pool_of(92_000, 14_700), 12_000)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_one_batch(benchmark: Any, view: PoolView, name: str) -> None:
-    policy = BalPm.model_validate(VARIANTS[name])
-    selection = benchmark.pedantic(policy.select, args=(view, PICKS, stream(0)), rounds=3, warmup_rounds=1)
+def test_one_batch_at_the_papers_number_of_prompts(benchmark: Any, late_round: PoolView, name: str) -> None:
+    arguments = (late_round, PICKS, stream(0))
+    selection = benchmark.pedantic(VARIANTS[name].select, args=arguments, rounds=3, warmup_rounds=1)
     assert len(selection.pairs_B) == PICKS
+
+
+def test_against_the_reference_at_20_000_pairs(benchmark: Any) -> None:
+    view = round_of(pool_of(20_000), 2_240)
+    prompts = torch.from_numpy(view.pool.prompt_features_PQ[view.pool.prompt_of_pair_N])
+    left, acquired = (prompts[torch.from_numpy(pairs)] for pairs in (view.unlabelled_U, view.acquired_n))
+    uncertainty = torch.from_numpy(view.epistemic_U)
+    plain: list[int] = []
+    slow = seconds(
+        lambda: plain.extend(reference.acquire(left, acquired, uncertainty, PICKS, AS_CODED.k, AS_CODED.beta)), 1
+    )
+    selection = benchmark.pedantic(AS_CODED.select, args=(view, PICKS, stream(0)), rounds=5, warmup_rounds=1)
+    fast = seconds(lambda: AS_CODED.select(view, PICKS, stream(0)))
+    print(f"\n320 of 20,000 pairs: reference {slow:.1f} s, balbench {fast:.4f} s, {slow / fast:.0f} times (target 500)")
+    np.testing.assert_array_equal(selection.pairs_B, view.unlabelled_U[plain])
+
+
+def test_growth_with_the_pool(benchmark: Any) -> None:
+    sizes = (10_000, 20_000, 40_000, 80_000, 160_000)
+    table: dict[str, list[float]] = {"published": [], "as_coded, no shift": []}
+    for size in sizes:
+        view = round_of(pool_of(size), 2_240)
+        for name, times in table.items():
+            times.append(seconds(lambda name=name, view=view: VARIANTS[name].select(view, PICKS, stream(0))))
+    print("\nseconds of a batch of 320, D 384")
+    for name, times in table.items():
+        exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
+        row = ", ".join(f"{size:,}: {t:.4f}" for size, t in zip(sizes, times, strict=True))
+        print(f"{name}: {row}; grows like N^{exponent:.2f} (target at most 1.2)")
+    benchmark.pedantic(BalPm().select, args=(view, PICKS, stream(0)), rounds=3)
+
+
+def test_index_of_20_000_prompts(benchmark: Any) -> None:
+    points_XQ = torch.from_numpy(pool_of(20_000, 20_000).prompt_features_PQ)
+    width = 64
+    neighbours, distances = benchmark.pedantic(nearest_neighbours, args=(points_XQ, width), rounds=1)
+    fast = seconds(lambda: nearest_neighbours(points_XQ, width), 1)
+    plain: list[tuple[torch.Tensor, torch.Tensor]] = []
+    slow = seconds(lambda: plain.append(reference.sorted_neighbours(points_XQ, width)), 1)
+    print(
+        f"\nindex of 20,000 prompts: reference {slow:.1f} s, balbench {fast:.1f} s, {slow / fast:.1f} times (target 10)"
+    )
+    np.testing.assert_array_equal(distances, plain[0][0].numpy())
+    np.testing.assert_array_equal(neighbours, plain[0][1].numpy())

@@ -22,7 +22,6 @@ from harness.policies.policy import PoolIndex, PoolView
 from harness.posteriors import training
 from harness.posteriors.ensemble import Ensemble
 from harness.streams import stream
-from harness.uncertainty import pair_probabilities
 
 LABELS, PICKS = 2_240, 320
 TARGETS = {"training": 1.8, "acquisition": 100.0, "all": 2.5}
@@ -99,7 +98,8 @@ def test_reference(benchmark: Any, world: World, table: Seconds) -> None:
 
 def test_balbench(benchmark: Any, world: World, table: Seconds, monkeypatch: pytest.MonkeyPatch) -> None:
     acquired, left = labels_of(world)
-    train = world.answered("pool", world.pool.records.first_share_N[acquired], acquired)
+    share_N = world.pool.records.first_share_N
+    train = world.answered("pool", share_N[acquired], acquired)
     index = PoolIndex(world.pool.pairs)
     building = Timer()
     building.timed("acquisition", lambda: index.neighbours)
@@ -113,9 +113,8 @@ def test_balbench(benchmark: Any, world: World, table: Seconds, monkeypatch: pyt
         )
         model = timer.timed("training", RECIPE.fit, train, world.eval_pairs, stream(0, "speed"))
         timer.seconds["training"] -= timer.seconds["evaluation"]
-        rewards_KR = timer.timed("scoring", model.rewards_KR, world.features["pool"])
-        timer.timed("scoring", pair_probabilities, rewards_KR, world.responses("pool"))
-        view = PoolView(index, left, acquired, rewards_KR, 1)
+        view = PoolView(index, left, acquired, share_N[acquired], model, world.unlabelled, 1)
+        timer.timed("scoring", lambda: view.uncertainty_U)
         timer.timed("acquisition", POLICY.select, view, PICKS, stream(0))
         table["balbench"] = timer.seconds
 
@@ -127,7 +126,8 @@ def test_both_acquire_the_same_pairs(world: World) -> None:
     acquired, left = labels_of(world)
     prompts = torch.from_numpy(world.pool.pairs.prompt_features_PQ[world.pool.pairs.prompt_of_pair_N])
     uncertainty = torch.from_numpy(stream(0, "uncertainty").numpy().random(len(left)) * 0.01)
-    view = PoolView(PoolIndex(world.pool.pairs), left, acquired)
+    heads = RECIPE.initial_heads(384, stream(0, "speed"))
+    view = PoolView(world.index, left, acquired, np.ones(LABELS), heads, world.unlabelled)
     mine = POLICY.fill(view, uncertainty.numpy(), PICKS).pairs_B
     plain = reference.acquire(prompts[left], prompts[acquired], uncertainty, PICKS, POLICY.k, POLICY.beta)
     np.testing.assert_array_equal(mine, left[plain])

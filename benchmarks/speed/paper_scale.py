@@ -1,0 +1,115 @@
+"""A late round at the paper's scale, kept on disk, and a process that lets one policy select in it.
+
+92,000 pairs of 14,700 prompts, D 4096, five members with heads 4096-2048-256-1, 23,680 labels bought, 320 picks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness import registry
+from harness.datasets.simulated import Simulated
+from harness.loop import World
+from harness.pairs import PreferenceData
+from harness.policies.policy import PoolIndex, PoolView
+from harness.posteriors.ensemble import Ensemble
+from harness.streams import stream
+
+LABELS, PICKS, DIMENSION = 23_680, 320, 4096
+THREADS = 2
+
+
+class Scored:
+    """A posterior whose rewards and embeddings were computed beforehand: the time is the selection's own."""
+
+    def __init__(self, directory: Path, features: dict[str, torch.Tensor]) -> None:
+        self._directory = directory
+        self._split_at = {tensor.data_ptr(): name for name, tensor in features.items()}
+
+    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+        return self._load("rewards", features_RD)
+
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        return self._load("embedding", features_RD)
+
+    def _load(self, what: str, features_RD: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.load(self._directory / f"{self._split_at[features_RD.data_ptr()]}-{what}.npy"))
+
+
+def prepare(directory: Path) -> None:
+    """Build the data, the neighbour index, and a posterior's rewards and embeddings, and write them down."""
+    data = Simulated.model_validate({"preset": "tldr_like", "dimension": DIMENSION}).build(lambda *_: None)
+    (directory / "data").mkdir(parents=True)
+    data.save(directory / "data")
+    # Weights of a trained head's size: the tanh layers are neither linear nor saturated.
+    heads = Ensemble(weight_std=0.03).initial_heads(DIMENSION, stream(0, "speed"))
+    for name in ("pool", "eval"):
+        features_RD = torch.from_numpy(data.splits[name].pairs.response_features_RD)
+        np.save(directory / f"{name}-rewards.npy", heads.rewards_KR(features_RD).numpy())
+        np.save(directory / f"{name}-embedding.npy", heads.embedding_RH(features_RD).numpy())
+    (directory / "index").mkdir()
+    len(PoolIndex(data.splits["pool"].pairs, directory / "index").neighbours)
+
+
+def view_of(directory: Path) -> PoolView:
+    """The late round, its features mapped from disk."""
+    data = PreferenceData.load(directory / "data", {})
+    world = World(data, torch.device("cpu"), PoolIndex(data.splits["pool"].pairs, directory / "index"))
+    order = stream(0, "speed").numpy().permutation(len(world.pool.pairs))
+    acquired_n, left_U = order[:LABELS], np.sort(order[LABELS:])
+    target_n = world.pool.records.first_share_N[acquired_n]
+    model = Scored(directory, world.features)
+    return PoolView(world.index, left_U, acquired_n, target_n, model, world.unlabelled, 74)
+
+
+class PeakMemory(threading.Thread):
+    """The largest anonymous memory of this process (mapped features are not in it), sampled each 10 ms."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.start_bytes = self.peak_bytes = self._now()
+        self._done = threading.Event()
+
+    @staticmethod
+    def _now() -> int:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+    def run(self) -> None:
+        while not self._done.wait(0.01):
+            self.peak_bytes = max(self.peak_bytes, self._now())
+
+    def stop(self) -> float:
+        """End and return the GiB above the start."""
+        self._done.set()
+        self.join()
+        return (max(self.peak_bytes, self._now()) - self.start_bytes) / 2**30
+
+
+def select(directory: Path, name: str, settings: dict[str, Any]) -> dict[str, float]:
+    """Seconds and GiB (above the features) of one selection, everything that the round needs included."""
+    torch.set_num_threads(THREADS)
+    policy = registry.load("policies", name)(**settings)
+    view = view_of(directory)
+    view.index.neighbours  # noqa: B018 - found once for all rounds, so not part of a round
+    view.index.point_of_pair_N  # noqa: B018
+    memory = PeakMemory()
+    memory.start()
+    started = time.perf_counter()
+    selection = policy.select(view, PICKS, stream(0, "policy"))
+    seconds = time.perf_counter() - started
+    assert len(np.unique(selection.pairs_B)) == PICKS
+    return {"seconds": seconds, "GiB": memory.stop()}
+
+
+if __name__ == "__main__":
+    found = select(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+    print(json.dumps(found))
