@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from harness.errors import BalbenchError, RunDirectoryError
 from reports.curves import Curves
-from reports.figures import learning_curves, timings
+from reports.figures import learning_curves, small_multiples, timings
 from reports.files import slug, write_bytes
 from reports.outcome import statement, tally
 from reports.savings import SPLITS, savings_table
@@ -25,7 +25,7 @@ from reports.wording import METRIC_NAMES, axis_name, split_name
 if TYPE_CHECKING:
     from harness.results import Run
 
-REPORT_VERSION = 3  # raise it when the same results no longer give the same report
+REPORT_VERSION = 4  # raise it when the same results no longer give the same report
 METRICS = ("log_likelihood", "accuracy", "brier")
 _MOST_CELLS_LISTED = 60
 
@@ -175,7 +175,8 @@ def _setting_view(
         for metric in metrics:
             shown = learning_curves.panel(run, curves, tables[metric], setting, split, metric)
             stem = view.folder / f"{prefix}{split}-{metric}"
-            paths = learning_curves.write(shown, policy_looks, stem)
+            many = len(shown.curves) > small_multiples.MOST_IN_ONE_PLOT
+            paths = (small_multiples if many else learning_curves).write(shown, policy_looks, stem)
             figures.append(_figure_view(view, paths, metric, f"{axis_name(split, metric)} by labels"))
         htmls = {metric: Markup(savings_html(tables[metric], setting, split)) for metric in metrics}
         leading, *others = metrics

@@ -1,0 +1,108 @@
+"""One small panel a policy, each beside the reference, for studies with more policies than one plot can hold."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from reports.curves import Curve
+from reports.figures.learning_curves import Panel, numbers
+from reports.savings import DIRECTIONS
+from reports.style import LINE_COLOUR, REFERENCE_COLOUR, Look, new_figure, save, style
+from reports.wording import axis_name, savings_text
+
+MOST_IN_ONE_PLOT = 12  # policies that a single plot shows legibly
+_COLUMNS = 5
+_CELL = (1.42, 1.12)  # inches
+_LEFT, _RIGHT, _BOTTOM, _TOP, _GAP_X, _GAP_Y = 0.62, 0.06, 0.42, 0.62, 0.1, 0.36  # inches
+
+
+def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
+    """Draw every policy but the reference in a panel of its own, all with the same axes.
+
+    Args:
+        shown: with the reference's curve and at least one other.
+        policy_looks: from `reports.style.looks`.
+    """
+    policies = [policy for policy in shown.curves if policy != shown.reference]
+    columns = min(_COLUMNS, len(policies))
+    rows = math.ceil(len(policies) / columns)
+    width = _LEFT + columns * _CELL[0] + (columns - 1) * _GAP_X + _RIGHT
+    height = _TOP + rows * _CELL[1] + (rows - 1) * _GAP_Y + _BOTTOM
+    words = {row["policy"]: savings_text(row) for row in shown.savings}
+    with style():
+        figure = new_figure(width, height)
+        for number, policy in enumerate(policies):
+            row, column = divmod(number, columns)
+            left = _LEFT + column * (_CELL[0] + _GAP_X)
+            bottom = height - _TOP - (row + 1) * _CELL[1] - row * _GAP_Y
+            axes = figure.add_axes((left / width, bottom / height, _CELL[0] / width, _CELL[1] / height))
+            _draw_policy(axes, shown, policy, policy_looks[policy], words.get(policy, ""))
+            lowest = number + columns >= len(policies)
+            _set_axes(axes, shown, first=column == 0, lowest=lowest)
+        _draw_captions(figure, shown)
+    return figure
+
+
+def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path) -> list[Path]:
+    """Draw the panels and save them with their numbers (see `reports.style.save`)."""
+    return save(draw(shown, policy_looks), path_stem, numbers(shown))
+
+
+def _draw_policy(axes: Axes, shown: Panel, policy: str, look: Look, words: str) -> None:
+    reference = shown.curves.get(shown.reference)
+    if reference is not None:
+        axes.axhline(reference.mean_T[-1], color=LINE_COLOUR, linewidth=0.5, linestyle=":", zorder=1.5)
+        _draw_curve(axes, reference, REFERENCE_COLOUR)
+    _draw_curve(axes, shown.curves[policy], look.colour)
+    title = "\n".join(textwrap.wrap(policy, 26)[:2])
+    axes.set_title(f"{title}\n{words}" if words else title, fontsize=6.2, loc="left", pad=2, linespacing=1.05)
+
+
+def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
+    axes.plot(curve.labels_T, curve.mean_T, color=colour, linewidth=1.0, zorder=3)
+    if len(curve.seeds_S) > 1:
+        low_T, high_T = curve.mean_T - curve.standard_error_T, curve.mean_T + curve.standard_error_T
+        axes.fill_between(curve.labels_T, low_T, high_T, color=colour, alpha=0.18, linewidth=0, zorder=2)
+
+
+def _set_axes(axes: Axes, shown: Panel, first: bool, lowest: bool) -> None:
+    settings: dict[str, Any] = {"labelsize": 5.5, "pad": 1.5}
+    axes.set_ylim(*_limits(shown))
+    labels = np.concatenate([curve.labels_T for curve in shown.curves.values()])
+    axes.set_xlim(labels.min(), labels.max() + (labels.min() == labels.max()))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.tick_params(labelleft=first, labelbottom=lowest, **settings)
+
+
+def _limits(shown: Panel) -> tuple[float, float]:
+    """The range of the means but for the worst 2% of them: one bad policy must not flatten the rest."""
+    means = np.concatenate([curve.mean_T for curve in shown.curves.values()])
+    lower_is_better = DIRECTIONS.get(shown.metric) == -1
+    low = means.min() if lower_is_better else np.percentile(means, 2)
+    high = np.percentile(means, 98) if lower_is_better else means.max()
+    reference = shown.curves.get(shown.reference)
+    if reference is not None:
+        low, high = min(low, reference.mean_T.min()), max(high, reference.mean_T.max())
+    pad = 0.06 * (high - low) or 0.05
+    return float(low - pad), float(high + pad)
+
+
+def _draw_captions(figure: Figure, shown: Panel) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(0.12 / width, 0.5, axis_name(shown.split, shown.metric), rotation=90, va="center", fontsize=7.5)
+    figure.text(0.5, 0.06 / height, "acquired labels", ha="center", va="bottom", fontsize=7.5)
+    words = f"grey: {shown.reference}; dotted: its final level; bands: standard error over seeds"
+    if shown.savings:
+        words += f"; under each name: label savings at {shown.reference}'s final level"
+    figure.text(_LEFT / width, 1 - 0.05 / height, words, va="top", fontsize=6.2, color="#444444")
