@@ -247,11 +247,21 @@ def _grid_points(file: StudyFile, place: str) -> list[tuple[str, StudyFile]]:
         raw = json.loads(file.model_dump_json())
         for name, value in zip(names, values, strict=True):
             set_path(raw, name, value, f"{place}: grid")
-        setting = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        shown = [f"{name}={_shown(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
+        setting, raw = ", ".join(shown), normalised(raw, place)
         points.append((setting, _validated(StudyFile, raw, place)))
     if not points:
         raise StudyError(f"{place}: grid: a list of values is empty")
     return points
+
+
+def _shown(value: Any, choices: list[Any]) -> str:
+    """A grid's value in the name of its setting: of a part its name, and its settings where others share the name."""
+    if not isinstance(value, dict) or "name" not in value:
+        return str(value)
+    namesakes = [choice for choice in choices if isinstance(choice, dict) and choice.get("name") == value["name"]]
+    settings = ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "name")
+    return f"{value['name']} ({settings})" if len(namesakes) > 1 and settings else str(value["name"])
 
 
 def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:

@@ -210,6 +210,16 @@ def test_a_grid_multiplies_cells():
     assert len({cell.dataset_key for cell in study.cells}) == 3
 
 
+def test_a_grid_over_whole_parts_names_them():
+    small, wide = ({"name": "ensemble", "members": members, "hidden": [4]} for members in (2, 3))
+    study = check_study(broken("grid", {"posterior": ["ensemble", small]}), "t")
+    settings = list(dict.fromkeys(cell.setting for cell in study.cells))
+    assert settings == ["posterior=ensemble", "posterior=ensemble (members 2, hidden [4])"]
+    assert {cell.posterior.members for cell in study.cells} == {5, 2}
+    study = check_study(broken("grid", {"posterior": [small, wide]}), "t")
+    assert study.cells[-1].setting == "posterior=ensemble (members 3, hidden [4])"
+
+
 def test_presets_give_way_to_keys():
     study = check_study(broken("posterior", {"name": "ensemble", "preset": "melo2024", "hidden": [9]}), "t")
     assert study.cells[0].posterior.hidden == (9,)
