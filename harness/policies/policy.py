@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from harness.component import Component
+from harness.duels import DuelPool
 from harness.neighbours import NeighbourIndex
 from harness.pairs import PreferencePool
 from harness.posteriors.posterior import FittedPosterior, pair_uncertainty
@@ -46,6 +47,11 @@ class PoolIndex:
         rank_N = np.empty(len(self.pool), dtype=np.int64)
         rank_N[np.argsort(self.pool.pair_id_N, kind="stable")] = np.arange(len(self.pool))
         return rank_N
+
+    @cached_property
+    def duels(self) -> DuelPool:
+        """The pool read as duels among the responses of each prompt."""
+        return DuelPool(self.pool, self.rank_N)
 
     def uniform_N(self, stream: Stream) -> Array:
         """Uniform noise in (0, 1) for each pair, the same however the pool is stored."""
