@@ -68,6 +68,15 @@ class Simulated(Dataset):
             "ood_pairs": 10_000,
             "dimension": 384,
         },
+        # All 15 pairs of 6 responses to each prompt, in every split: pairs = prompts x max_pairs_per_prompt.
+        "duels": {
+            "pool_pairs": 9_000,
+            "pool_prompts": 600,
+            "eval_pairs": 1_005,
+            "test_pairs": 2_010,
+            "ood_pairs": 2_010,
+            "max_pairs_per_prompt": 15,
+        },
     }
 
     pool_pairs: int = Field(5_000, ge=2, description="pairs of the pool")

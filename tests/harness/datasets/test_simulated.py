@@ -386,6 +386,19 @@ def test_tldr_like_has_the_size_and_the_agreement_of_tldr():
     assert np.mean(p_N**2 + (1 - p_N) ** 2) == pytest.approx(0.73, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("settings", "responses"), [({}, 6), ({"max_pairs_per_prompt": 28, "pool_pairs": 600 * 28, "test_pairs": 28}, 8)]
+)
+def test_duels_have_all_pairs_of_all_responses(settings, responses):
+    data = Simulated(preset="duels", dimension=8, **settings).build(lambda what, done, of: None)
+    for name in ("pool", "eval", "test", "ood") if not settings else ("pool", "test"):
+        pairs = data.splits[name].pairs
+        assert np.bincount(pairs.prompt_of_response_R).tolist() == [responses] * len(pairs.prompt_features_PQ)
+        distinct = np.unique(np.sort(pairs.responses_of_pair_N2, axis=1), axis=0)
+        assert len(distinct) == len(pairs) == len(pairs.prompt_features_PQ) * responses * (responses - 1) // 2
+    assert len(data.splits["pool"].pairs.prompt_features_PQ) == 600
+
+
 def test_a_setting_beats_its_preset():
     assert Simulated(preset="tldr_like", pool_pairs=60_000).pool_pairs == 60_000
 
