@@ -216,12 +216,12 @@ def _by_products(
         exact_BM = _candidate_distances(points_XQ, block, candidate_BM)
         neighbour_BM, sorted_BM = _sorted(candidate_BM, exact_BM, block)
         neighbour_XM[block], distance_XM[block] = neighbour_BM[:, :width].int(), sorted_BM[:, :width]
-        floor_B = _distance_floor(outside_B, norm_X[block], norm_X.max(), points_XQ.shape[1], dtype)
+        floor_B = distance_floor(outside_B, norm_X[block], norm_X.max(), points_XQ.shape[1], dtype)
         unproven.append(block[sorted_BM[:, width - 1].double() > floor_B])
     return torch.cat(unproven)
 
 
-def _distance_floor(
+def distance_floor(
     outside_B: torch.Tensor, norm_B: torch.Tensor, largest_norm: torch.Tensor, Q: int, dtype: torch.dtype
 ) -> torch.Tensor:
     """A lower bound on the float32 distance (by differences) to any point that is not a candidate.

@@ -18,7 +18,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "jsonl": "harness.datasets.jsonl:JsonLines",
     },
     "oracles": {"replay": "oracles.replay:Replay"},
-    "posteriors": {"ensemble": "harness.posteriors.ensemble:Ensemble"},
+    "posteriors": {
+        "ensemble": "harness.posteriors.ensemble:Ensemble",
+        "laplace": "harness.posteriors.laplace:Laplace",
+        "bayesian_linear": "harness.posteriors.bayesian_linear:BayesianLinear",
+        "latent_reward": "harness.posteriors.latent_reward:LatentReward",
+        "feature_density": "harness.posteriors.feature_density:FeatureDensity",
+    },
     "policies": {
         "random": "harness.policies.random:Random",
         "bald": "harness.policies.uncertainty:Bald",
@@ -41,6 +47,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "gradient_norm": "harness.policies.gradient:GradientNorm",
         "badge": "harness.policies.gradient:Badge",
         "sharpe": "harness.policies.gradient:Sharpe",
+        "parbals": "harness.policies.parbals:ParBaLS",
         "full_data": "harness.policies.random:FullData",
     },
 }

@@ -1,9 +1,8 @@
 """BAL-PM: epistemic uncertainty of the pair plus entropy of the acquired prompts (Melo et al. 2024, 2406.10023).
 
-score_i = U_i + beta h_i with h_i = log(2 D_i + 1e-4) - digamma(n_i + 1) / d: D_i is the distance from prompt i to its
-k-th nearest prompt, n_i the number of acquired pairs whose prompts lie within D_i. A batch is filled greedily;
-each pick raises n where it falls into a ball. A prompt's entropy is shared by its pairs, so all is kept for each
-distinct prompt (axis X) and a pick costs one arg max over them.
+score_i = U_i + beta h_i, where h_i estimates what a pair of prompt i adds to the entropy of the acquired prompts (see
+harness/policies/prompt_entropy.py). A batch is filled greedily; each pick counts as acquired for the next. A prompt's
+entropy is shared by its pairs, so all is kept for each distinct prompt (axis X) and a pick costs one arg max over them.
 """
 
 from __future__ import annotations
@@ -11,27 +10,37 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
-from harness.neighbours import Balls, count_within
+from harness.neighbours import count_within
 from harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
+from harness.policies.prompt_entropy import (
+    KlEntropy,
+    KsgEntropy,
+    PromptEntropy,
+    nearest_acquired,
+    nearest_weighted,
+    shift_as_coded,
+)
 from harness.streams import Stream
 
-LOG_OFFSET = 1e-4
+KSG_ONLY = ("neighbours", "ball", "digamma_divisor")
 AS_CODED: dict[str, Any] = {"neighbours": "remaining_pairs", "ball": "closed", "shift_features": True}
 
 
 class BalPm(Policy):
-    """Greedy argmax of uncertainty + beta * prompt entropy (KSG form, eq. 10).
+    """Greedy argmax of uncertainty + beta * prompt entropy (eq. 10).
 
     Attributes:
         variant: `published` reads the estimator as the text has it; `as_coded` does what the authors' code does.
-            The variant sets the three switches below unless they are given.
-        k: which neighbour's distance is the radius.
+            The variant sets `neighbours`, `ball` and `shift_features` unless they are given.
+        estimator: of the prompt entropy. `ksg` measures distances in the pool and counts the acquired pairs within
+            them; `kl` measures the distance to the k-th nearest acquired pair and needs none of `neighbours`, `ball`
+            and `digamma_divisor`.
+        k: which neighbour's distance is the radius; the farthest where there are fewer.
         beta: weight of the prompt entropy.
-        digamma_divisor: d above; 1 in the authors' experiments. `dimension` is the estimator's own (the number of
-            prompt features), with which the counts hardly matter.
+        digamma_divisor: d of the estimator; 1 in the authors' experiments. `dimension` is the estimator's own (the
+            number of prompt features), with which the counts hardly matter.
         neighbours: `distinct_prompts` (published): the k-th other prompt of the whole pool, so that radii never
             change; `remaining_pairs` (as coded): among the prompts of the pairs that are left, the prompt itself
             and its duplicates counted, so that a prompt with k pairs left has radius 0.
@@ -40,7 +49,7 @@ class BalPm(Policy):
             distances are taken, which loses most of the counts unless the features have mean 0.
         normalise_entropy: standardise h over the remaining pairs before each pick (an option of the authors').
         entropy: `minimise` turns the sign (the authors' entropy minimiser).
-        uncertainty: U above; `epistemic` is BALD, or the posterior's own measure where it has one.
+        uncertainty: U of the score; `epistemic` is BALD, or the posterior's own measure where it has one.
     """
 
     family: ClassVar[str] = "bal_pm"
@@ -49,6 +58,7 @@ class BalPm(Policy):
     uses_uncertainty: ClassVar[bool] = True
 
     variant: Literal["published", "as_coded"] = "published"
+    estimator: Literal["ksg", "kl"] = "ksg"
     k: int = Field(13, ge=1)
     beta: float = Field(1e-2, ge=0)
     digamma_divisor: Annotated[float, Field(gt=0)] | Literal["dimension"] = 1.0
@@ -63,15 +73,20 @@ class BalPm(Policy):
     @classmethod
     def _apply_variant(cls, settings: Any) -> Any:
         if isinstance(settings, dict) and settings.get("variant") == "as_coded":
-            return AS_CODED | settings
+            unused = KSG_ONLY if settings.get("estimator") == "kl" else ()
+            return {key: value for key, value in AS_CODED.items() if key not in unused} | settings
         return settings
+
+    @model_validator(mode="after")
+    def _every_setting_matters(self) -> BalPm:
+        changed = [key for key in KSG_ONLY if getattr(self, key) != type(self).model_fields[key].default]
+        if self.estimator == "kl" and changed:
+            raise ValueError(f"estimator kl makes no use of {changed[0]}; leave it out")
+        return self
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily (deterministic: `stream` is not used)."""
-        if self.uses_uncertainty:
-            uncertainty_U = view.score_U(self.uncertainty)
-        else:
-            uncertainty_U = np.zeros(len(view.unlabelled_U))
+        uncertainty_U = view.score_U(self.uncertainty) if self.uses_uncertainty else np.zeros(len(view.unlabelled_U))
         return self.fill(view, uncertainty_U, batch_size)
 
     def fill(self, view: PoolView, uncertainty_U: Array, batch_size: int) -> Selection:
@@ -96,11 +111,16 @@ class BalPm(Policy):
         }
         return Selection(view.unlabelled_U[picks], np.array(scores), notes)
 
-    def _prompt_entropy(self, view: PoolView, batch_size: int) -> _PromptEntropy:
+    def _prompt_entropy(self, view: PoolView, batch_size: int) -> PromptEntropy:
         index, point_N = view.index.neighbours, view.index.point_of_pair_N
         remaining_X = np.bincount(point_N[view.unlabelled_U], minlength=len(index))
         acquired_X = np.bincount(point_N[view.acquired_n], minlength=len(index))
-        closed = self.ball == "closed"
+        if self.estimator == "kl":
+            return self._kl_entropy(view, remaining_X, acquired_X)
+        return self._ksg_entropy(view, remaining_X, acquired_X, batch_size)
+
+    def _ksg_entropy(self, view: PoolView, remaining_X: Array, acquired_X: Array, batch_size: int) -> KsgEntropy:
+        index, closed = view.index.neighbours, self.ball == "closed"
         if self.neighbours == "remaining_pairs":
             balls = index.balls(remaining_X, self.k, itself=True, inclusive=closed)
         else:
@@ -112,7 +132,16 @@ class BalPm(Policy):
         else:
             count_X = balls.count(acquired_X)
         divisor = len(view.pool.prompt_features_PQ[0]) if self.digamma_divisor == "dimension" else self.digamma_divisor
-        return _PromptEntropy(balls, count_X, float(divisor), most=int(acquired_X.sum()) + batch_size)
+        return KsgEntropy(balls, count_X, float(divisor), most=int(acquired_X.sum()) + batch_size)
+
+    def _kl_entropy(self, view: PoolView, remaining_X: Array, acquired_X: Array) -> KlEntropy:
+        index = view.index.neighbours
+        if self.shift_features:  # the picks of this batch are shifted as the pool is, so distances to them are kept
+            shifted_XQ, some = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
+            nearest_Xk = nearest_weighted(shifted_XQ, index.points_XQ[some], acquired_X[some], self.k)
+        else:
+            nearest_Xk = nearest_acquired(index, acquired_X, self.k)
+        return KlEntropy(index.points_XQ, nearest_Xk)
 
 
 class EntropyOnly(BalPm):
@@ -122,34 +151,6 @@ class EntropyOnly(BalPm):
     source: ClassVar[str] = "Melo et al. 2024 (2406.10023) ablation of the scores"
     needs_rewards: ClassVar[bool] = False
     uses_uncertainty: ClassVar[bool] = False
-
-
-def shift_as_coded(points_XQ: torch.Tensor, remaining_X: Array) -> torch.Tensor:
-    """Features as the authors' code "normalises" them: f - mean/std over the remaining pairs, (X, Q) float32."""
-    points, weight = points_XQ.double(), torch.from_numpy(remaining_X).double()
-    total = weight.sum()
-    mean_Q = weight @ points / total
-    std_Q = torch.sqrt(weight @ (points - mean_Q) ** 2 / (total - 1))
-    return (points - mean_Q / std_Q).float()
-
-
-class _PromptEntropy:
-    """h for each point, kept up to date as picks are added."""
-
-    def __init__(self, balls: Balls, count_X: Array, divisor: float, most: int) -> None:
-        self._log_X = np.log(2.0 * balls.radius_X + LOG_OFFSET)
-        self._count_X = count_X.astype(np.int64)
-        self._divisor = divisor
-        self._start_X1, self._holder_E = balls.holders()
-        # The authors' counts are float32 inside the digamma, and only there.
-        self._digamma = torch.digamma(torch.arange(1, most + 2, dtype=torch.float32)).double().numpy()
-        self.entropy_X = self._log_X - self._digamma[self._count_X] / divisor
-
-    def add(self, point: int) -> None:
-        """Count one more acquired pair at a point."""
-        touched = self._holder_E[self._start_X1[point] : self._start_X1[point + 1]]
-        self._count_X[touched] += 1
-        self.entropy_X[touched] = self._log_X[touched] - self._digamma[self._count_X[touched]] / self._divisor
 
 
 class _Candidates:

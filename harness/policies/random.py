@@ -4,23 +4,48 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
+from harness.policies.noise import NoiseVariant, coded_generator, coded_order
 from harness.policies.policy import Policy, PoolView, Selection, best
 from harness.streams import Stream
 
 
 class Random(Policy):
-    """Uniform choice without replacement: the reference that label savings are measured against."""
+    """Uniform choice without replacement: the reference that label savings are measured against.
+
+    Attributes:
+        variant: `published` draws anew in each round. `as_coded` takes the same positions in all rounds and runs
+            that have as many pairs left, in a pool that the seed shuffles once, as the code of BAL-PM does.
+    """
 
     family: ClassVar[str] = "random"
     source: ClassVar[str] = "-"
     needs_rewards: ClassVar[bool] = False
 
+    variant: NoiseVariant = "published"
+
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the pairs with the largest uniform noise."""
-        return best(view, view.uniform_U(stream), batch_size, (0.0, 1.0))
+        """Take the pairs with the largest uniform noise, or (as coded) those at the first drawn positions."""
+        if self.variant == "published":
+            return _uniform_choice(view, batch_size, stream)
+        U = len(view.unlabelled_U)
+        place_B = coded_order(view, stream)[coded_generator().permutation(U)[:batch_size]]
+        return Selection(view.unlabelled_U[place_B], 1 - np.arange(batch_size) / U)
 
 
-class FullData(Random):
+class FullData(Policy):
     """The whole pool is labelled at once: the level that no choice of labels is expected to exceed."""
 
+    family: ClassVar[str] = "random"
+    source: ClassVar[str] = "-"
+    needs_rewards: ClassVar[bool] = False
     acquires_all: ClassVar[bool] = True
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Take any pairs (not called in a study: there is no pair left)."""
+        return _uniform_choice(view, batch_size, stream)
+
+
+def _uniform_choice(view: PoolView, batch_size: int, stream: Stream) -> Selection:
+    return best(view, view.uniform_U(stream), batch_size, (0.0, 1.0))

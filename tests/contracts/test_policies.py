@@ -7,7 +7,31 @@ from harness import registry
 from harness.streams import stream
 from support.worlds import pool_of, shuffled, view_of
 
-VARIANTS = {"bal_pm": [{}, {"variant": "as_coded"}, {"normalise_entropy": True}, {"digamma_divisor": "dimension"}]}
+VARIANTS = {
+    "bal_pm": [
+        {},
+        {"variant": "as_coded"},
+        {"normalise_entropy": True},
+        {"digamma_divisor": "dimension"},
+        {"estimator": "kl"},
+        {"estimator": "kl", "variant": "as_coded"},
+        {"estimator": "kl", "normalise_entropy": True},
+    ],
+    "entropy_only": [{}, {"estimator": "kl"}],
+    "random": [{}, {"variant": "as_coded"}],
+    "softmax_bald": [{}, {"variant": "as_coded"}],
+    "soft_rank_bald": [{}, {"variant": "as_coded", "uncertainty": "variance"}],
+    "power_bald": [{}, {"anneal_rounds": 15}, {"anneal_rounds": 15, "variant": "as_coded"}],
+    "sample_then_rank": [{}, {"group": 3, "uncertainty": "predictive"}],
+    "parbals": [{}, {"pseudo_labels": "drawn", "candidates": 5}, {"pseudo_labels": "predictive", "target": "pool"}],
+    "arm_fi": [{}, {"variant": "as_coded"}],
+    "adpo": [{}, {"features": "frozen"}, {"weights_of": "equal"}],
+    "sharpe": [{}, {"prior": "model"}],
+    "infomax": [{}, {"prompts": "uncertain"}],
+    "double_thompson": [{}, {"draws": "interval"}, {"prompts": "uncertain"}],
+    "drts": [{}, {"draws": "posterior"}],
+    "max_min_lcb": [{}, {"bounds": "pairs"}],
+}
 POLICIES = [
     pytest.param(name, settings, id=f"{name}-{'-'.join(map(str, settings.values())) or 'default'}")
     for name in registry.names("policies")

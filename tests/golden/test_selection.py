@@ -8,8 +8,9 @@ import torch
 
 from harness.neighbours import NeighbourIndex, count_within
 from harness.pairs import PreferencePool
-from harness.policies.bal_pm import BalPm, shift_as_coded
+from harness.policies.bal_pm import BalPm
 from harness.policies.policy import PoolIndex, PoolView
+from harness.policies.prompt_entropy import shift_as_coded
 from support.worlds import LinearRewards, responses_of
 
 NAMES = [
@@ -43,9 +44,10 @@ def view_of(case: dict) -> PoolView:
     return PoolView(PoolIndex(pool), np.arange(n), np.arange(n, N), answers_n, LinearRewards(1), splits)
 
 
-def policy_of(config: dict) -> BalPm:
+def policy_of(config: dict, **more: object) -> BalPm:
     return BalPm(
         variant="as_coded",
+        **more,
         k=config["state_ent_k"],
         beta=config["state_ent_beta"],
         digamma_divisor=config["state_ent_d"],
@@ -61,6 +63,16 @@ def test_ordered_selection(golden, name):
     config = json.loads(str(case["config"]))
     uncertainty = case["uncertainty_f32"] * (0 if config["no_uncertainty"] else 1)
     selection = policy_of(config).fill(view_of(case), uncertainty, int(case["picks"]))
+    np.testing.assert_allclose(selection.scores_B, case["out_best_score"], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(selection.pairs_B, case["out_selected_index"])
+
+
+@pytest.mark.parametrize("name", ["big", "no_unc", "normfeat", "small_full"])
+def test_ordered_selection_with_the_kl_estimator(golden, name):
+    case = dict(np.load(golden / f"kl_{name}.npz"))
+    config = json.loads(str(case["config"]))
+    uncertainty = case["uncertainty_f32"] * (0 if config["no_uncertainty"] else 1)
+    selection = policy_of(config, estimator="kl").fill(view_of(case), uncertainty, int(case["picks"]))
     np.testing.assert_allclose(selection.scores_B, case["out_best_score"], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(selection.pairs_B, case["out_selected_index"])
 

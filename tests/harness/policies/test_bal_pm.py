@@ -5,10 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.special import digamma
 
+from harness.neighbours import NeighbourIndex
 from harness.policies.bal_pm import BalPm, EntropyOnly
 from harness.policies.policy import PoolView
+from harness.policies.prompt_entropy import nearest_acquired, nearest_weighted
 from harness.streams import stream
 from support.worlds import pool_of, view_of
 
@@ -89,14 +92,15 @@ def test_uncertainties_that_round_to_one_score_tie():
 
 
 def test_more_weight_on_entropy_buys_more_prompts():
-    pool = pool_of(prompts=30, responses=5)
-    view = view_of(pool, acquired=10)
-    unique = [
-        len(np.unique(pool.prompt_of_pair_N[BalPm(k=3, beta=beta).select(view, 25, stream(0)).pairs_B]))
-        for beta in (0.0, 0.01, 10.0)
-    ]
-    assert unique[0] < unique[2]
-    assert unique == sorted(unique)
+    """With k 1 a ball holds its own prompt only: entropy falls there with each pick, and nowhere else."""
+    unique = np.zeros(3)
+    for seed in range(4):
+        pool = pool_of(prompts=30, responses=5, seed=seed)
+        view = view_of(pool, acquired=10)  # uncertainties up to about 0.5
+        for place, beta in enumerate((0.0, 0.1, 1.0)):
+            pairs = BalPm(k=1, beta=beta).select(view, 25, stream(0)).pairs_B
+            unique[place] += len(np.unique(pool.prompt_of_pair_N[pairs]))
+    assert unique[0] < unique[1] < unique[2]
 
 
 def test_variants_set_the_switches_and_given_switches_win():
@@ -104,6 +108,102 @@ def test_variants_set_the_switches_and_given_switches_win():
     assert (published.neighbours, published.ball, published.shift_features) == ("distinct_prompts", "open", False)
     assert (as_coded.neighbours, as_coded.ball, as_coded.shift_features) == ("remaining_pairs", "closed", True)
     assert BalPm(variant="as_coded", ball="open").ball == "open"
+
+
+@pytest.mark.parametrize("setting", [{"ball": "closed"}, {"neighbours": "remaining_pairs"}, {"digamma_divisor": 2.0}])
+def test_settings_that_the_kl_estimator_ignores_are_refused(setting):
+    with pytest.raises(ValidationError, match=f"estimator kl makes no use of {next(iter(setting))}"):
+        BalPm(estimator="kl", **setting)
+
+
+# The KL estimator
+
+
+def shifted(view: PoolView) -> np.ndarray:
+    """The pool's prompts as the authors' code shifts them; the acquired ones stay."""
+    prompts = view.pool.prompt_features_PQ[view.pool.prompt_of_pair_N].astype(np.float64)
+    left = prompts[view.unlabelled_U]
+    if np.ptp(left, axis=0).max() == 0:  # all the same: the authors' code divides by 0, ours leaves them as they are
+        return prompts.astype(np.float32)
+    return (prompts - left.mean(axis=0) / left.std(axis=0, ddof=1)).astype(np.float32)
+
+
+def slow_kl_scores(view: PoolView, policy: BalPm, picked: list[int]) -> dict[int, float]:
+    """Score of every remaining pair: U_i + beta log(2 D_i + 1e-4), D_i to the k-th nearest acquired pair."""
+    prompts = view.pool.prompt_features_PQ[view.pool.prompt_of_pair_N]
+    own = shifted(view) if policy.shift_features else prompts
+    scores = {}
+    for place, pair in enumerate(view.unlabelled_U.tolist()):
+        if pair in picked:
+            continue
+        near = np.sort(
+            np.concatenate([distances(prompts[view.acquired_n], own[pair]), distances(own[picked], own[pair])])
+        )
+        entropy = np.log(2 * near[min(policy.k, len(near)) - 1] + 1e-4) if len(near) else 0.0
+        scores[pair] = (view.epistemic_U[place] if policy.uses_uncertainty else 0) + policy.beta * entropy
+    return scores
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["published", "as_coded"]),
+    st.integers(1, 6),
+    st.sampled_from([0.01, 1.0]),
+    st.integers(2, 15),
+    st.integers(2, 4),
+    st.booleans(),
+    st.sampled_from([0, 1, 3, None]),
+    st.sampled_from([BalPm, EntropyOnly]),
+    st.integers(0, 999),
+)
+def test_greedy_selection_with_the_kl_estimator(
+    variant, k, beta, prompts, responses, twins, acquired, policy_class, seed
+):
+    policy = policy_class(variant=variant, estimator="kl", k=k, beta=beta)
+    pool = pool_of(prompts=prompts, responses=responses, seed=seed, twins=twins)
+    view = view_of(
+        pool, acquired=min(len(pool) // 3, 3) if acquired is None else min(acquired, len(pool) - 2), seed=seed
+    )
+    selection, picked = policy.select(view, max(1, len(view.unlabelled_U) // 2), stream(0)), []
+    for pair, score in zip(selection.pairs_B.tolist(), selection.scores_B, strict=True):
+        scores = slow_kl_scores(view, policy, picked)
+        assert score == pytest.approx(max(scores.values()), abs=1e-6)
+        assert scores[pair] == pytest.approx(score, abs=1e-6)
+        picked.append(pair)
+
+
+def slow_nearest(centres: np.ndarray, others: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+    repeated = np.repeat(others, counts, axis=0)
+    found = np.full((len(centres), k), np.inf)
+    for row, centre in enumerate(centres):
+        near = np.sort(np.linalg.norm(repeated.astype(np.float64) - centre, axis=1))[:k]
+        found[row, : len(near)] = near
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 150), st.integers(1, 15), st.integers(1, 5), st.sampled_from([0.0, 300.0]), st.integers(0, 999))
+def test_nearest_acquired_pairs(acquired, k, most, offset, seed):
+    """Candidates, proofs and the index's lists give what all distances give, far from the origin too."""
+    rng = np.random.default_rng(seed)
+    points = (rng.normal(size=(150, 6)) + offset).astype(np.float32)
+    counts = np.zeros(150, dtype=np.int64)
+    counts[rng.permutation(150)[:acquired]] = rng.integers(1, most + 1, acquired)
+    some = np.flatnonzero(counts)
+    wanted = slow_nearest(points, points[some], counts[some], k)
+    found = nearest_weighted(torch.from_numpy(points), torch.from_numpy(points[some]), counts[some], k)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for width in (8, 64):
+        np.testing.assert_array_equal(nearest_acquired(NeighbourIndex(points, width), counts, k), found)
+
+
+def test_a_row_that_products_cannot_prove_is_done_again():
+    """Points so close together, so far from their mean, that float32 products order them at random."""
+    rng = np.random.default_rng(0)
+    tight = rng.normal(size=(60, 4)) * 1e-3 + np.repeat([[-1e3], [1e3]], 30, axis=0)
+    points, counts = tight.astype(np.float32), np.ones(60, dtype=np.int64)
+    found = nearest_weighted(torch.from_numpy(points), torch.from_numpy(points), counts, 5)
+    np.testing.assert_allclose(found, slow_nearest(points, points, counts, 5), rtol=1e-5, atol=1e-12)
 
 
 def test_notes_split_the_winning_scores():

@@ -1,17 +1,21 @@
-"""Random, BALD and PowerBALD against their definitions."""
+"""Random choice and rankings by uncertainty against their definitions."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from harness.policies.policy import best, check_range
+from harness.policies.noise import coded_order
+from harness.policies.policy import PoolView, Selection, best, check_range
 from harness.policies.random import FullData, Random
-from harness.policies.stochastic import PowerBald, power_scores
 from harness.policies.uncertainty import Bald, PredictiveEntropy, Variance
 from harness.streams import stream
 from support.worlds import pool_of, view_of
 
 
-@pytest.mark.parametrize(("policy", "kind"), [(Bald, "epistemic"), (PredictiveEntropy, "predictive"), (Variance, "variance")])
+@pytest.mark.parametrize(
+    ("policy", "kind"), [(Bald, "epistemic"), (PredictiveEntropy, "predictive"), (Variance, "variance")]
+)
 def test_the_most_uncertain_are_taken_in_order(policy, kind):
     view = view_of(pool_of())
     selection = policy().select(view, 5, stream(0))
@@ -38,21 +42,34 @@ def test_random_is_uniform_over_pairs():
     np.testing.assert_allclose(share, 1 / 36, atol=0.01)
 
 
-def test_power_bald_samples_in_proportion_to_the_power_of_the_score():
-    """The Gumbel-max trick: P(first pick = i) = (U_i + 1e-5)^beta / sum_j (U_j + 1e-5)^beta."""
-    view = view_of(pool_of(prompts=2), acquired=0)
-    weight = (view.epistemic_U + 1e-5) ** 2.0
-    firsts = [PowerBald(beta=2.0).select(view, 1, stream(seed, "policy")).pairs_B[0] for seed in range(4000)]
-    share = np.bincount(firsts, minlength=6) / len(firsts)
-    np.testing.assert_allclose(share, weight / weight.sum(), atol=0.03)
+def positions(view: PoolView, selection: Selection, seed: int) -> list[int]:
+    """Where a batch stands among what is left of the pool, as the run's seed shuffles it."""
+    order = view.unlabelled_U[coded_order(view, stream(seed))]
+    place = {pair: position for position, pair in enumerate(order.tolist())}
+    return [place[pair] for pair in selection.pairs_B.tolist()]
 
 
-@pytest.mark.parametrize("name", ["50_b8_s42", "500_b8_s42", "2000_b1_s7"])
-def test_power_scores_are_the_authors(golden, name):
-    case = dict(np.load(golden / f"power_bald_{name}.npz"))
-    found = power_scores(case["uncertainty_f32"], case["gumbel_noise"])
-    np.testing.assert_allclose(found, case["out_scores"], rtol=0, atol=1e-6)
+def test_random_as_coded_takes_the_same_positions_in_every_round_and_run():
+    first, later = view_of(pool_of()), replace(view_of(pool_of(), seed=5), round=9)
+    policy, pairs = Random(variant="as_coded"), set()
+    wanted = np.random.RandomState(42).choice(len(first.unlabelled_U), 6, replace=False).tolist()
+    for view in (first, later):
+        for seed in (0, 3):
+            selection = policy.select(view, 6, stream(seed, "policy", view.round))
+            assert positions(view, selection, seed) == wanted
+            pairs.add(tuple(selection.pairs_B.tolist()))
+    assert len(pairs) == 4  # the seed shuffles the pool, and other pairs are left
 
 
-def test_full_data_buys_everything_at_once():
+@pytest.mark.parametrize("size", [100, 2000])
+def test_random_as_coded_is_the_authors(golden, size):
+    case = dict(np.load(golden / f"random_{size}.npz"))
+    pool = pool_of(prompts=size, responses=2)
+    view = view_of(pool, acquired=0)
+    selection = Random(variant="as_coded").select(view, int(case["picks"]), stream(0))
+    np.testing.assert_array_equal(case["ids"][positions(view, selection, 0)], case["out_selected_ids"])
+
+
+def test_full_data_buys_everything_at_once_and_has_no_setting():
     assert FullData().acquires_all
+    assert not FullData.model_fields

@@ -1,0 +1,185 @@
+"""Entropy of the acquired prompts around each prompt, kept up to date while a batch is filled.
+
+Two estimators (Melo et al. 2024, 2406.10023), with D a distance from prompt x:
+
+- KSG: h_x = log(2 D_x + 1e-4) - digamma(n_x + 1) / d; D_x reaches to the k-th nearest prompt of the pool and n_x
+  counts the acquired pairs whose prompts lie within D_x. A pick raises n wherever it falls into a ball.
+- KL: h_x = log(2 D_x + 1e-4); D_x reaches to the prompt of the k-th nearest acquired pair. A pick is acquired.
+
+Axes: X distinct prompts, A distinct acquired prompts, Q features, k nearest acquired pairs, B rows of a block,
+M candidates, E (point, member) entries of balls.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from harness.neighbours import BLOCK_BYTES, Balls, NeighbourIndex, distance_floor, distances
+
+Array = np.ndarray
+LOG_OFFSET = 1e-4
+SLACK = 16  # candidates beyond the k nearest, so that an error bound can prove that none was missed
+
+
+class PromptEntropy(Protocol):
+    """h for each distinct prompt.
+
+    Attributes:
+        entropy_X: float64 entropies, finite.
+    """
+
+    entropy_X: Array
+
+    def add(self, point: int) -> None:
+        """Count one more acquired pair at a distinct prompt."""
+        ...
+
+
+class KsgEntropy:
+    """The KSG form, for balls whose radii do not change within a batch."""
+
+    def __init__(self, balls: Balls, count_X: Array, divisor: float, most: int) -> None:
+        """Start from `count_X` acquired pairs within each ball; counts will not exceed `most`."""
+        self._log_X = np.log(2.0 * balls.radius_X + LOG_OFFSET)
+        self._count_X = count_X.astype(np.int64)
+        self._divisor = divisor
+        self._start_X1, self._holder_E = balls.holders()
+        # The authors' counts are float32 inside the digamma, and only there.
+        self._digamma = torch.digamma(torch.arange(1, most + 2, dtype=torch.float32)).double().numpy()
+        self.entropy_X = self._log_X - self._digamma[self._count_X] / divisor
+
+    def add(self, point: int) -> None:
+        """Count one more acquired pair at a point."""
+        touched = self._holder_E[self._start_X1[point] : self._start_X1[point + 1]]
+        self._count_X[touched] += 1
+        self.entropy_X[touched] = self._log_X[touched] - self._digamma[self._count_X[touched]] / self._divisor
+
+
+class KlEntropy:
+    """The KL form. With fewer than k acquired pairs D reaches to the farthest; with none, h is 0 everywhere."""
+
+    def __init__(self, points_XQ: torch.Tensor, nearest_Xk: Array) -> None:
+        """Start from the sorted distances of the k nearest acquired pairs (see `nearest_acquired`)."""
+        self._points_XQ = points_XQ
+        self._nearest_Xk = nearest_Xk
+        self._acquired = int(np.isfinite(nearest_Xk[0]).sum())  # the same in all rows; k at most
+        self.entropy_X = np.zeros(len(points_XQ))
+        if self._acquired:
+            self._update(np.arange(len(points_XQ)))
+
+    def add(self, point: int) -> None:
+        """Count one more acquired pair at a point."""
+        k = self._nearest_Xk.shape[1]
+        distance_X = distances(self._points_XQ[point][None], self._points_XQ[None])[0].numpy()
+        self._acquired = min(k, self._acquired + 1)
+        nearer = np.flatnonzero(distance_X < self._nearest_Xk[:, -1])
+        row_Bk = self._nearest_Xk[nearer]
+        row_Bk[:, -1] = distance_X[nearer]
+        row_Bk.sort(axis=1)
+        self._nearest_Xk[nearer] = row_Bk
+        self._update(nearer)
+
+    def _update(self, rows: Array) -> None:
+        radius_B = self._nearest_Xk[rows, self._acquired - 1].astype(np.float64)
+        self.entropy_X[rows] = np.log(2.0 * radius_B + LOG_OFFSET)
+
+
+def nearest_acquired(index: NeighbourIndex, acquired_X: Array, k: int) -> Array:
+    """Return the distances from each point to its k nearest acquired pairs, sorted, float32 (X, k), exactly.
+
+    The sorted lists of the index answer where enough of the listed neighbours are acquired; the other rows are
+    searched. Where fewer than k pairs are acquired, the last columns are infinite.
+    """
+    count_XM = acquired_X[index.neighbour_XM]
+    nearest_Xk = _repeated(np.asarray(index.distance_XM), count_XM, k)
+    short = np.flatnonzero(count_XM.sum(axis=1) < k)
+    others = np.flatnonzero(acquired_X)
+    if len(short) and len(others):
+        others_AQ = index.points_XQ[torch.from_numpy(others)]
+        nearest_Xk[short] = nearest_weighted(index.points_XQ[torch.from_numpy(short)], others_AQ, acquired_X[others], k)
+    return nearest_Xk
+
+
+def nearest_weighted(centres_XQ: torch.Tensor, others_AQ: torch.Tensor, count_A: Array, k: int) -> Array:
+    """Return the distances from each centre to the k nearest others, each counted `count_A` times, exactly.
+
+    Candidates come from matrix products, their distances from differences in float32; rows for which an error
+    bound cannot prove that no candidate was missed are done again in double precision, at last by differences.
+
+    Returns:
+        Sorted float32 (X, k); infinite where there are fewer than k.
+    """
+    nearest_Xk = np.empty((len(centres_XQ), k), dtype=np.float32)
+    rows = torch.arange(len(centres_XQ))
+    for dtype in (torch.float32, torch.float64):
+        if k + SLACK < len(others_AQ) and len(rows):
+            rows = _by_products(centres_XQ, others_AQ, count_A, rows, dtype, nearest_Xk)
+    for block in _blocks(rows, 8 * max(1, len(others_AQ)) * (k + 2)):
+        distance_BA = torch.cdist(centres_XQ[block], others_AQ, compute_mode="donot_use_mm_for_euclid_dist")
+        sorted_BA, order_BA = torch.sort(distance_BA, dim=1)
+        nearest_Xk[block] = _repeated(sorted_BA.numpy(), count_A[order_BA.numpy()], k)
+    return nearest_Xk
+
+
+def _by_products(
+    centres_XQ: torch.Tensor,
+    others_AQ: torch.Tensor,
+    count_A: Array,
+    rows: torch.Tensor,
+    dtype: torch.dtype,
+    nearest_Xk: Array,
+) -> torch.Tensor:
+    """Fill `rows` and return those that are not proven."""
+    k, Q = nearest_Xk.shape[1], others_AQ.shape[1]
+    mean_Q = others_AQ.double().mean(dim=0)
+    centred_AQ = (others_AQ.double() - mean_Q).to(dtype)
+    norm_A = centred_AQ.double().norm(dim=1)
+    unproven = []
+    for block in _blocks(rows, (len(others_AQ) + 3 * Q) * dtype.itemsize):
+        centred_BQ = (centres_XQ[block].double() - mean_Q).to(dtype)
+        norm_B = centred_BQ.double().norm(dim=1)
+        approximate_BA = torch.addmm((norm_A**2).to(dtype)[None], centred_BQ, centred_AQ.T, alpha=-2)
+        found = torch.topk(approximate_BA, k + SLACK + 1, largest=False)
+        candidate_BM = found.indices[:, :-1]
+        sorted_BM, order_BM = torch.sort(_candidate_distances(centres_XQ[block], others_AQ, candidate_BM), dim=1)
+        counts_BM = count_A[candidate_BM.gather(1, order_BM).numpy()]
+        nearest_Xk[block] = nearest_Bk = _repeated(sorted_BM.numpy(), counts_BM, k)
+        floor_B = distance_floor(found.values[:, -1].double() + norm_B**2, norm_B, norm_A.max(), Q, dtype)
+        unproven.append(block[torch.from_numpy(nearest_Bk[:, -1]).double() > floor_B])
+    return torch.cat(unproven)
+
+
+def _candidate_distances(centres_BQ: torch.Tensor, others_AQ: torch.Tensor, candidate_BM: torch.Tensor) -> torch.Tensor:
+    step = max(1, BLOCK_BYTES // (4 * candidate_BM.shape[1] * centres_BQ.shape[1]))
+    pieces = zip(centres_BQ.split(step), candidate_BM.split(step), strict=True)
+    return torch.cat([distances(some_BQ, others_AQ[some_BM]) for some_BQ, some_BM in pieces])
+
+
+def _repeated(sorted_BM: Array, count_BM: Array, k: int) -> Array:
+    """Repeat each distance as often as it counts; keep the first k of each row (infinite where there are fewer)."""
+    reached_BM = np.minimum(np.cumsum(count_BM, axis=1), k)
+    nearest_Bk = np.full((len(sorted_BM), k), np.inf, dtype=np.float32)
+    for column in range(k):
+        at_B = (reached_BM <= column).sum(axis=1)
+        there = np.flatnonzero(at_B < reached_BM.shape[1])
+        nearest_Bk[there, column] = sorted_BM[there, at_B[there]]
+    return nearest_Bk
+
+
+def _blocks(rows: torch.Tensor, bytes_each: int) -> list[torch.Tensor]:
+    return list(rows.split(max(1, BLOCK_BYTES // bytes_each))) if len(rows) else []
+
+
+def shift_as_coded(points_XQ: torch.Tensor, remaining_X: Array) -> torch.Tensor:
+    """Features as the authors' code "normalises" them: f - mean/std over the remaining pairs, (X, Q) float32.
+
+    A feature that does not vary over these pairs stays as it is (the authors' code divides by 0 there).
+    """
+    points, weight = points_XQ.double(), torch.from_numpy(remaining_X).double()
+    total = weight.sum()
+    mean_Q = weight @ points / total
+    std_Q = torch.sqrt(weight @ (points - mean_Q) ** 2 / (total - 1).clamp_min(1))
+    return (points - torch.where(std_Q > 0, mean_Q / std_Q, 0)).float()
