@@ -1,0 +1,221 @@
+"""Optimal design on a linear layer: choose the pairs that add most to the Fisher information of its weights.
+
+A reward linear in features has, after labels on pairs with feature differences D and P(first preferred) = p, the
+information M = ridge I + sum p (1 - p) D D'. A further pair raises log det M by log(1 + p (1 - p) D' M^-1 D). The
+features are the inputs of the reward model's last layer, or the frozen ones. No array of N x H is ever held: pairs are
+differenced in blocks from the table of responses.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from harness.policies.policy import Array, Policy, PoolView, Selection, best
+from harness.streams import Stream
+
+BLOCK_BYTES = 64 * 2**20
+FIRST_BLOCK = 256  # pairs looked at first for each pick of a greedy batch
+TIE = 1e-10  # gains that differ by less, relatively, are rounding: the lowest number wins
+AS_CODED: dict[str, Any] = {"design": "pool", "ridge": 1e-6}
+
+
+class _Information(Policy):
+    """What the policies of this file share: p, its weights and the pairs that count as past.
+
+    Attributes:
+        ridge: multiple of the identity in M, in squared units of the features.
+    """
+
+    family: ClassVar[str] = "design"
+
+    ridge: float = Field(1e-3, ge=1e-9)
+
+    def past(self, view: PoolView) -> Array:
+        """Acquired pairs with an answer, in order of acquisition (an abstention informs of nothing)."""
+        return view.acquired_n[~np.isnan(view.target_n)]
+
+    def weights(self, view: PoolView, pairs: Array) -> Array:
+        """p (1 - p) of pairs, p the mean probability over the posterior samples, float64 (n,)."""
+        mean_n = view.probability_Kn(pairs).mean(dim=0)
+        return (mean_n * (1 - mean_n)).cpu().numpy()
+
+
+class ArmFi(_Information):
+    """Top B of p(1-p) D' M^-1 D, the first-order gain in log det of the last layer's Fisher information.
+
+    Attributes (and those of every design policy: `ridge`, the multiple of the identity in M):
+        variant: `published` or `as_coded`; it sets the two settings below unless they are given.
+        design: what M holds besides the ridge: the answered pairs (`past`, published), or these and every unlabelled
+            pair with weight 1 (`pool`, as coded: the gradient of log det where all candidates are in the design).
+        ridge: 1e-3 (published), 1e-6 (as coded).
+    """
+
+    source: ClassVar[str] = "Shen, Sun, Ton 2025 (2502.04354), past-aware D-optimality"
+    cost: ClassVar[str] = "N H^2"
+
+    variant: Literal["published", "as_coded"] = "published"
+    design: Literal["past", "pool"] = "past"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_variant(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("variant") == "as_coded":
+            return AS_CODED | settings
+        return settings
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Take the pairs with the largest gains, each judged alone (deterministic: `stream` is not used)."""
+        pairs_U, past_n = view.unlabelled_U, self.past(view)
+        weight_U = self.weights(view, pairs_U)
+        design = Design(view.embedding_RH, self.ridge)
+        design.add(view.responses(past_n), self.weights(view, past_n))
+        if self.design == "pool":
+            design.add(view.responses(pairs_U), weight_U)
+        return best(view, weight_U * design.leverage_n(view.responses(pairs_U)), batch_size, (0, np.inf))
+
+
+class Adpo(_Information):
+    """Greedy maximum of log det M over the batch: each pick counts as labelled before the next is chosen.
+
+    Attributes:
+        ridge: gamma of the paper, the multiple of the identity that M starts from.
+        features: D from the `last_layer` of the reward model, or from the `frozen` features under it.
+        weights_of: `fisher` weighs D D' by p (1 - p); `equal` by 1, which is the design for linear rewards that the
+            paper compares with (APO, Das et al. 2024, 2402.10500).
+    """
+
+    source: ClassVar[str] = "Kveton et al. 2025 (2503.01076) algorithm 1, eq. 10"
+    cost: ClassVar[str] = "N H (H + B)"
+
+    features: Literal["last_layer", "frozen"] = "last_layer"
+    weights_of: Literal["fisher", "equal"] = "fisher"
+
+    def weights(self, view: PoolView, pairs: Array) -> Array:
+        """p (1 - p) of pairs, or ones."""
+        return np.ones(len(pairs)) if self.weights_of == "equal" else super().weights(view, pairs)
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Fill a batch greedily (deterministic: `stream` is not used)."""
+        table_RH = view.embedding_RH if self.features == "last_layer" else view.splits["pool"].features_RD
+        past_n, pairs_U = self.past(view), view.unlabelled_U
+        design = Design(table_RH, self.ridge)
+        design.add(view.responses(past_n), self.weights(view, past_n))
+        greedy = GreedyDesign(design, view.responses(pairs_U), self.weights(view, pairs_U), batch_size)
+        picks, gains = zip(*(greedy.take() for _ in range(batch_size)), strict=True)
+        return Selection(pairs_U[list(picks)], np.log1p(gains))
+
+
+class Design:
+    """The information matrix M = ridge I + sum of w D D' over pairs, float64: add the pairs, then ask."""
+
+    def __init__(self, table_RH: torch.Tensor, ridge: float) -> None:
+        """Start from the ridge alone; `table_RH` holds the features of the responses."""
+        self.table_RH = table_RH
+        H = table_RH.shape[1]
+        self.matrix_HH = ridge * torch.eye(H, dtype=torch.float64, device=table_RH.device)
+        self.rows = max(FIRST_BLOCK, BLOCK_BYTES // (8 * H))
+
+    def differences(self, responses_n2: torch.Tensor) -> torch.Tensor:
+        """Features of the first response minus those of the second, float64 (n, H)."""
+        return (self.table_RH[responses_n2[:, 0]] - self.table_RH[responses_n2[:, 1]]).double()
+
+    def add(self, responses_n2: torch.Tensor, weight_n: Array) -> None:
+        """Add pairs with weights."""
+        root_n = torch.from_numpy(np.sqrt(weight_n)).to(self.matrix_HH.device)
+        for rows_b2, root_b in zip(responses_n2.split(self.rows), root_n.split(self.rows), strict=True):
+            scaled_bH = self.differences(rows_b2).mul_(root_b[:, None])
+            self.matrix_HH.addmm_(scaled_bH.T, scaled_bH)
+
+    @cached_property
+    def factor_HH(self) -> torch.Tensor:
+        """Lower Cholesky factor of M; where rounding has made M indefinite, of M with a little more ridge."""
+        diagonal_H = self.matrix_HH.diagonal()
+        more = len(diagonal_H) * torch.finfo(torch.float64).eps * float(diagonal_H.max())
+        factor_HH, failed = torch.linalg.cholesky_ex(self.matrix_HH)
+        while failed:
+            diagonal_H += more
+            more *= 10
+            factor_HH, failed = torch.linalg.cholesky_ex(self.matrix_HH)
+        return factor_HH
+
+    def leverage_n(self, responses_n2: torch.Tensor) -> Array:
+        """D' M^-1 D of pairs, float64 (n,), not negative."""
+        found = [
+            torch.linalg.solve_triangular(self.factor_HH, self.differences(rows_b2).T, upper=False).square_().sum(dim=0)
+            for rows_b2 in responses_n2.split(self.rows)
+        ]
+        return torch.cat(found).cpu().numpy()
+
+    @cached_property
+    def inverse_HH(self) -> torch.Tensor:
+        """M^-1."""
+        return torch.cholesky_inverse(self.factor_HH)
+
+
+class GreedyDesign:
+    """Greedy picks for log det M by the matrix determinant lemma and rank-one updates of M^-1 (Sherman-Morrison).
+
+    A pick with direction u = M^-1 D* and shrinkage c = w* / (1 + w* D*' u) lowers the leverage of every other pair by
+    c (D' u)^2. Leverages only fall, so an old one is an upper bound, and pairs whose bound is below the best known gain
+    are left as they are (Minoux 1978): the picks are those of the full update.
+    """
+
+    def __init__(self, design: Design, responses_U2: torch.Tensor, weight_U: Array, most: int) -> None:
+        """Offer pairs with weights for at most `most` picks."""
+        self._design, self._responses_U2, self._weight_U = design, responses_U2, weight_U
+        self._leverage_U = design.leverage_n(responses_U2)
+        self._gain_U = weight_U * self._leverage_U
+        self._known_U = np.zeros(len(weight_U), dtype=np.int64)  # how many picks the leverage knows of
+        self._direction_BH = design.matrix_HH.new_zeros((most, len(design.matrix_HH)))
+        self._shrink_B = np.zeros(most)
+        self._picks = 0
+
+    def take(self) -> tuple[int, float]:
+        """Take the pair with the largest gain; return its place and w D' M^-1 D."""
+        block, top = FIRST_BLOCK, -np.inf
+        while len(stale := self._stale(top)):
+            if len(stale) > block:
+                stale = stale[np.argpartition(-self._gain_U[stale], block)[:block]]
+            self._refresh(stale)
+            top = max(top, float(self._gain_U[stale].max()))
+            block *= 2
+        gain = float(self._gain_U.max())
+        pick = int(np.flatnonzero(self._gain_U >= gain * (1 - TIE))[0])
+        gain = float(self._gain_U[pick])
+        self._count(pick)
+        return pick, gain
+
+    def _stale(self, top: float) -> Array:
+        """Pairs whose gain is out of date and could be the best."""
+        least = top * (1 - TIE) if top > 0 else 0.0
+        return np.flatnonzero((self._known_U < self._picks) & (self._gain_U >= least) & (self._gain_U > 0))
+
+    def _refresh(self, places: Array) -> None:
+        """Bring leverages up to date."""
+        for start in range(0, len(places), self._design.rows):
+            block_b = places[start : start + self._design.rows]
+            first = int(self._known_U[block_b].min())
+            differences_bH = self._design.differences(self._responses_U2[torch.from_numpy(block_b)])
+            along_bB = (differences_bH @ self._direction_BH[first : self._picks].T).cpu().numpy()
+            unknown_bB = np.arange(first, self._picks) >= self._known_U[block_b][:, None]
+            fall_b = (along_bB**2 * unknown_bB) @ self._shrink_B[first : self._picks]
+            self._leverage_U[block_b] = np.maximum(self._leverage_U[block_b] - fall_b, 0.0)
+            self._gain_U[block_b] = self._weight_U[block_b] * self._leverage_U[block_b]
+        self._known_U[places] = self._picks
+
+    def _count(self, pick: int) -> None:
+        """Add a pick to M."""
+        n, weight = self._picks, self._weight_U[pick]
+        difference_H = self._design.differences(self._responses_U2[pick : pick + 1])[0]
+        past_nH = self._direction_BH[:n]
+        shrink_n = torch.from_numpy(self._shrink_B[:n]).to(past_nH.device)
+        direction_H = self._design.inverse_HH @ difference_H - (shrink_n * (past_nH @ difference_H)) @ past_nH
+        self._direction_BH[n] = direction_H
+        self._shrink_B[n] = weight / (1 + weight * self._leverage_U[pick])
+        self._gain_U[pick] = -np.inf
+        self._picks += 1
