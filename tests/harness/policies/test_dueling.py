@@ -256,6 +256,13 @@ def test_every_prompt_has_its_duel_before_any_has_two(policy):
 
 
 @each_policy
+def test_with_two_responses_a_prompt_all_rules_choose_the_same(policy):
+    view = VIEWS["two responses"]
+    batch = policy.select(view, 10, stream(2)).pairs_B
+    np.testing.assert_array_equal(batch, DeltaUcb().select(view, 10, stream(2)).pairs_B)
+
+
+@each_policy
 def test_prompts_come_at_random(policy):
     view = VIEWS["all pairs"]
     firsts = [int(view.pool.prompt_of_pair_N[policy.select(view, 1, stream(seed)).pairs_B[0]]) for seed in range(600)]
