@@ -65,6 +65,8 @@ class KlEntropy:
         """Start from the sorted distances of the k nearest acquired pairs (see `nearest_acquired`)."""
         self._points_XQ = points_XQ
         self._nearest_Xk = nearest_Xk
+        self._centred_XQ = (points_XQ.double() - points_XQ.double().mean(dim=0)).float()
+        self._norm_X = self._centred_XQ.double().norm(dim=1)
         self._acquired = int(np.isfinite(nearest_Xk[0]).sum())  # the same in all rows; k at most
         self.entropy_X = np.zeros(len(points_XQ))
         if self._acquired:
@@ -72,15 +74,25 @@ class KlEntropy:
 
     def add(self, point: int) -> None:
         """Count one more acquired pair at a point."""
-        k = self._nearest_Xk.shape[1]
-        distance_X = distances(self._points_XQ[point][None], self._points_XQ[None])[0].numpy()
-        self._acquired = min(k, self._acquired + 1)
-        nearer = np.flatnonzero(distance_X < self._nearest_Xk[:, -1])
+        self._acquired = min(self._nearest_Xk.shape[1], self._acquired + 1)
+        perhaps = self._perhaps_nearer(point)
+        others_BQ = self._points_XQ[torch.from_numpy(perhaps)]
+        distance_B = distances(self._points_XQ[point][None], others_BQ[None])[0].numpy()
+        nearer_B = distance_B < self._nearest_Xk[perhaps, -1]
+        nearer = perhaps[nearer_B]
         row_Bk = self._nearest_Xk[nearer]
-        row_Bk[:, -1] = distance_X[nearer]
+        row_Bk[:, -1] = distance_B[nearer_B]
         row_Bk.sort(axis=1)
         self._nearest_Xk[nearer] = row_Bk
         self._update(nearer)
+
+    def _perhaps_nearer(self, point: int) -> Array:
+        """Return all points (and few others) that lie nearer to a point than to their k-th nearest acquired pair."""
+        product_X = torch.mv(self._centred_XQ, self._centred_XQ[point]).double()
+        squared_X = self._norm_X**2 - 2 * product_X + self._norm_X[point] ** 2
+        Q = self._points_XQ.shape[1]
+        floor_X = distance_floor(squared_X, self._norm_X, self._norm_X[point], Q, torch.float32)
+        return np.flatnonzero(floor_X.numpy() < self._nearest_Xk[:, -1])
 
     def _update(self, rows: Array) -> None:
         radius_B = self._nearest_Xk[rows, self._acquired - 1].astype(np.float64)
