@@ -259,9 +259,9 @@ def _shown(value: Any, choices: list[Any]) -> str:
     """A grid's value in the name of its setting: of a part its name, and its settings where others share the name."""
     if not isinstance(value, dict) or "name" not in value:
         return str(value)
-    namesakes = [choice for choice in choices if isinstance(choice, dict) and choice.get("name") == value["name"]]
+    called = [choice.get("name") if isinstance(choice, dict) else choice for choice in choices]
     settings = ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "name")
-    return f"{value['name']} ({settings})" if len(namesakes) > 1 and settings else str(value["name"])
+    return f"{value['name']} ({settings})" if called.count(value["name"]) > 1 and settings else str(value["name"])
 
 
 def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:

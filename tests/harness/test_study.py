@@ -38,7 +38,7 @@ def broken(path: str, value: object) -> dict:
         ("protocol.rounds", 1.5, ["protocol.rounds", "integer", "1.5"]),
         ("protocol.batches", 3, ["protocol.batches", "unknown key"]),
         ("protocol.bach", 3, ["protocol.bach", "did you mean 'batch'"]),
-        ("policies.0", {"name": "random", "beta": 3}, ["policies.0", "beta", "there are no settings"]),
+        ("policies.0", {"name": "full_data", "beta": 3}, ["policies.0", "beta", "there are no settings"]),
         ("policies.1", {"name": "bald", "label": ""}, ["policies.1: label", "must be a text"]),
         ("policies.1", {"name": "bald", "label": [1]}, ["policies.1: label", "must be a text"]),
         ("policies.1", {"name": "bald", "label": "full data"}, ["the label 'full data' is taken"]),
