@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.policies import fisher
-from harness.policies.fisher import Adpo, ArmFi, Design
+from harness.policies.fisher import Adpo, ArmFi, Design, GreedyDesign
 from harness.streams import stream
 from support.worlds import LinearRewards, pool_of, responses_of, view_of
 
@@ -181,6 +181,13 @@ def test_ties_go_to_the_lowest_number():
     found = Adpo().select(view, 16, stream(0)).pairs_B.tolist()
     for direction in range(4):
         assert [pair for pair in found if pair % 4 == direction] == [direction + 4 * i for i in range(4)]
+
+
+def test_gains_that_differ_by_rounding_are_ties():
+    table_RH = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    twins_U2 = torch.tensor([[0, 1], [0, 1], [0, 1]])
+    for weight_U, pick in ((np.array([1.0, 1 + 1e-13, 1.0]), 0), (np.array([1.0, 1 + 1e-6, 1.0]), 1)):
+        assert GreedyDesign(Design(table_RH, 0.1), twins_U2, weight_U, 1).take()[0] == pick
 
 
 def test_an_indefinite_matrix_gets_more_ridge():
