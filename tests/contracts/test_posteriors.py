@@ -8,7 +8,13 @@ from harness import registry
 from harness.posteriors.posterior import AnsweredPairs, DivergedError
 from harness.streams import stream
 
-SMALL = {"ensemble": {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3, "members": 3}}
+SMALL_HEAD = {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3}
+SMALL = {
+    "ensemble": SMALL_HEAD | {"members": 3},
+    "laplace": SMALL_HEAD,
+    "latent_reward": SMALL_HEAD,
+    "feature_density": SMALL_HEAD,
+}
 POSTERIORS = registry.names("posteriors")
 
 
@@ -48,7 +54,7 @@ class TestPosteriorContract:
         torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
 
     def test_it_learns_what_can_be_learned(self, name):
-        posterior = self.posterior(name, epochs=60) if name == "ensemble" else self.posterior(name)
+        posterior = self.posterior(name, **({"epochs": 60} if "epochs" in self.posterior(name).model_dump() else {}))
         train, test = answered(300, responses=200), answered(300, responses=200, seed=2)
         rewards = posterior.fit(train, test, stream(0)).rewards_KR(test.features_RD).mean(dim=0)
         right = (rewards[test.responses_n2[:, 0]] > rewards[test.responses_n2[:, 1]]).float() == test.target_n

@@ -1,0 +1,207 @@
+"""ParBaLS: a batch filled one pair at a time, earlier picks answered by sampled pseudo-labels (2510.09877).
+
+Each of U "universes" gives its own pseudo-labels to the picks so far and has the posterior that they lead to. The next
+pick has the highest expected predictive information gain (EPIG, 2304.08151 eq. 5) about the answers to target pairs,
+averaged over the universes.
+
+The posterior is a Gaussian over the logits of the M candidates and T targets, from a Bayesian linear reward on the last
+layer of the study's posterior. One more pseudo-answer changes it in closed form (`gaussian.answer_step`), and its
+samples with it: f -> f' = m' + (f - m) - kappa c (f_i - m_i), where c is the column of the covariance that belongs to
+the pick i and kappa = g / (1 + sqrt(1 - g c_i)), so that samples of N(m, C) become samples of N(m', C - g c c^T), the
+square-root form of the update (Potter 1963).
+
+Axes: U universes, S samples, M candidates, T targets, G = M + T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from harness.policies.policy import Array, Policy, PoolView, Responses, Selection
+from harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser, answer_step
+from harness.streams import Stream
+from harness.uncertainty import entropy
+
+
+class ParBaLS(Policy):
+    """Expected predictive information gain about target pairs, a batch's earlier picks pseudo-labelled (ParBaLS-EPIG).
+
+    Attributes:
+        target: the split whose pairs the labels should tell about; `eval`, another held-out split, or `pool`.
+        targets: how many of its pairs, drawn anew each round.
+        candidates: how many unlabelled pairs are considered, drawn anew each round. A larger batch takes all of them,
+            then goes on with as many others.
+        universes: number of pseudo-labellings.
+        samples: posterior samples with which information is estimated.
+        pseudo_labels: `likeliest`, as coded by the authors: a universe is a posterior sample and gives each pair the
+            answer that it holds likelier; `drawn`: the universe draws the answer by its probability; `predictive`: one
+            universe, in which each pick gets its likeliest answer at that time (ParBaLS-MAP).
+        prior_precision: of the weights of the reward, features standardised (see `bayesian_linear`).
+    """
+
+    family: ClassVar[str] = "parbals"
+    source: ClassVar[str] = "Hu and Mussmann 2025 (2510.09877), multi-pseudo EPIG"
+    cost: ClassVar[str] = "n H^2 + B U S M T"
+    needs_rewards: ClassVar[bool] = False
+
+    target: str = "eval"
+    targets: int = Field(100, ge=1)
+    candidates: int = Field(1000, ge=1)
+    universes: int = Field(10, ge=1)
+    samples: int = Field(100, ge=1)
+    pseudo_labels: Literal["likeliest", "drawn", "predictive"] = "likeliest"
+    prior_precision: float = Field(1.0, gt=0)
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Fill a batch greedily.
+
+        Raises:
+            ValueError: the data has no split of the name `target`.
+        """
+        if self.target not in view.splits:
+            raise ValueError(f"parbals: no split {self.target!r} to target; the data has {', '.join(view.splits)}")
+        standardise = Standardiser(view.embedding_RH)
+        posterior = self._posterior(view, standardise)
+        target_TH = self._target_differences(view, standardise, stream.child("targets"))
+        picks: list[int] = []
+        scores: list[float] = []
+        for number, pairs_M in enumerate(self._candidate_blocks(view, stream)):
+            if len(picks) == batch_size:
+                break
+            candidate_MH = standardise.differences(view.embedding_RH, view.responses(pairs_M))
+            picks_here = min(batch_size - len(picks), len(pairs_M))
+            rows_GH = torch.cat([candidate_MH, target_TH])
+            universes = self._universes(posterior, rows_GH, view, pairs_M, picks_here, stream.child("block", number))
+            for _ in range(picks_here):
+                pick, score = universes.take()
+                picks.append(int(pairs_M[pick]))
+                scores.append(score)
+        return Selection(np.array(picks, dtype=np.int64), np.array(scores))
+
+    def _candidate_blocks(self, view: PoolView, stream: Stream) -> Iterator[Array]:
+        """Unlabelled pairs in random order, `candidates` at a time; within a block in the order of identifiers."""
+        order = view.unlabelled_U[np.argsort(view.uniform_U(stream.child("candidates")), kind="stable")]
+        for start in range(0, len(order), self.candidates):
+            block = order[start : start + self.candidates]
+            yield block[np.argsort(view.index.rank_N[block])]
+
+    def _posterior(self, view: PoolView, standardise: Standardiser) -> Gaussian:
+        known = ~np.isnan(view.target_n)
+        responses_n2 = view.responses(view.acquired_n[known])
+        target_n = torch.from_numpy(view.target_n[known]).to(view.embedding_RH.device)
+        return BradleyTerry(standardise.differences(view.embedding_RH, responses_n2), target_n).posterior(
+            self.prior_precision
+        )
+
+    def _target_differences(self, view: PoolView, standardise: Standardiser, stream: Stream) -> torch.Tensor:
+        split: Responses = view.splits[self.target]
+        chosen = np.sort(stream.numpy().permutation(len(split.responses_N2))[: self.targets])
+        responses_T2 = split.responses_N2[torch.from_numpy(chosen).to(split.responses_N2.device)]
+        embedding_RH = view.model.embedding_RH(split.features_RD[responses_T2.flatten()])
+        return standardise.differences(embedding_RH, torch.arange(len(embedding_RH)).view(-1, 2))
+
+    def _universes(
+        self,
+        posterior: Gaussian,
+        rows_GH: torch.Tensor,
+        view: PoolView,
+        pairs_M: Array,
+        picks: int,
+        stream: Stream,
+    ) -> Universes:
+        universes = 1 if self.pseudo_labels == "predictive" else self.universes
+        weights_KH = posterior.samples_KH(self.samples + universes, stream.child("samples").torch())
+        logit_KG = weights_KH @ rows_GH.mT
+        labeller_UM = torch.sigmoid(logit_KG[self.samples :, : len(pairs_M)])
+        if self.pseudo_labels == "drawn":
+            noise = [view.index.uniform_N(stream.child("label", u))[pairs_M] for u in range(universes)]
+            label_UM = torch.from_numpy(np.stack(noise)).to(labeller_UM.device) < labeller_UM
+        else:
+            label_UM = labeller_UM > 0.5
+        return Universes(
+            spread_HG=posterior.spread_HC(rows_GH),
+            mean_G=rows_GH @ posterior.mean_H,
+            logit_SG=logit_KG[: self.samples],
+            label_UM=None if self.pseudo_labels == "predictive" else label_UM.double(),
+            shape=(universes, len(pairs_M)),
+            picks=picks,
+        )
+
+
+class Universes:
+    """The posteriors over the logits of candidates and targets under each pseudo-labelling."""
+
+    def __init__(
+        self,
+        spread_HG: torch.Tensor,
+        mean_G: torch.Tensor,
+        logit_SG: torch.Tensor,
+        label_UM: torch.Tensor | None,
+        shape: tuple[int, int],
+        picks: int,
+    ) -> None:
+        """Start all universes from one posterior.
+
+        Args:
+            spread_HG: columns whose products are the covariances of the logits, the candidates first.
+            mean_G: means of the logits.
+            logit_SG: samples of the logits.
+            label_UM: each universe's pseudo-label of each candidate; None for its likeliest answer when it is picked.
+            shape: (U, M).
+            picks: how many picks will be taken, at most M.
+        """
+        self._spread_HG, self._label_UM, (U, self._M) = spread_HG, label_UM, shape
+        self._mean_UG, self._logit_USG = mean_G.expand(U, -1).clone(), logit_SG.expand(U, -1, -1).clone()
+        self._changes_BUG = mean_G.new_zeros(picks, U, len(mean_G))  # covariance: the first one less their squares
+        self._taken: list[int] = []
+
+    def take(self) -> tuple[int, float]:
+        """Pick the candidate with the highest score (ties: the first) and pseudo-label it; return it and its score."""
+        # Before the first pseudo-label all universes are the same.
+        universes = self._logit_USG if self._taken else self._logit_USG[:1]
+        score_M = torch.stack([information(*self._probabilities(logit_SG)) for logit_SG in universes]).mean(dim=0)
+        score_M[self._taken] = -torch.inf
+        pick = int(score_M.argmax())
+        self._answer(pick)
+        return pick, float(score_M[pick])
+
+    def _probabilities(self, logit_SG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        p_SG = torch.sigmoid(logit_SG)
+        return p_SG[:, : self._M], p_SG[:, self._M :]
+
+    def _answer(self, pick: int) -> None:
+        if self._label_UM is None:
+            label_U = (torch.sigmoid(self._logit_USG[:, :, pick]).mean(dim=1) > 0.5).double()
+        else:
+            label_U = self._label_UM[:, pick]
+        past_BUG = self._changes_BUG[: len(self._taken)]
+        column_G = self._spread_HG.mT @ self._spread_HG[:, pick]
+        column_UG = column_G - torch.einsum("bug,bu->ug", past_BUG, past_BUG[:, :, pick])
+        variance_U, mean_U = column_UG[:, pick].clamp_min(0), self._mean_UG[:, pick]
+        shift_U, shrink_U = answer_step(mean_U, variance_U, label_U)
+        kappa_U = shrink_U / (1 + (1 - shrink_U * variance_U).sqrt())
+        # f' = m' + (f - m) - kappa c (f_i - m_i), where m' = m + shift c
+        factor_US = shift_U[:, None] - kappa_U[:, None] * (self._logit_USG[:, :, pick] - mean_U[:, None])
+        self._logit_USG += factor_US[:, :, None] * column_UG[:, None]
+        self._mean_UG += shift_U[:, None] * column_UG
+        self._changes_BUG[len(self._taken)] = shrink_U.sqrt()[:, None] * column_UG
+        self._taken.append(pick)
+
+
+def information(p_SM: torch.Tensor, q_ST: torch.Tensor) -> torch.Tensor:
+    """Mutual information of the answers to each candidate and a target, mean over targets, in nats (M,).
+
+    The joint probabilities are means over posterior samples of products p_s q_s (2304.08151, eq. 5 and appendix).
+    """
+    both_MT = p_SM.mT @ q_ST / len(p_SM)
+    p_M, q_T = p_SM.mean(dim=0), q_ST.mean(dim=0)
+    first_MT, second_MT = p_M[:, None] - both_MT, q_T - both_MT
+    joint_M = torch.zeros_like(p_M)
+    for cell_MT in (both_MT, first_MT, second_MT, 1 - q_T - first_MT):
+        joint_M += torch.special.entr(cell_MT.clamp_min(0)).mean(dim=1)
+    return (entropy(p_M) + entropy(q_T).mean() - joint_M).clamp_min(0)  # rounding can leave -1e-17

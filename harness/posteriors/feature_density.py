@@ -1,0 +1,111 @@
+"""Feature density: Gaussian discriminant analysis on the last hidden layer (DDU, Mukhoti et al. 2021), for pairs.
+
+Epistemic uncertainty of a response is -log q(z), q(z) = sum_c q(z | c) q(c), with one Gaussian for each of the classes
+preferred and not preferred (2102.11582, algorithm 1). That of a pair is the sum over its two responses.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+
+from harness.posteriors.heads import Heads
+from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.single_head import SingleHead, only_used, preferred_weights
+from harness.streams import Stream
+
+ROWS = 16384
+LEAST_VARIANCE = 1e-12  # of a direction: keeps densities finite where all features are equal
+
+
+class ClassGaussian:
+    """A Gaussian fitted to weighted points; its covariance is shrunk, so fewer points than dimensions will do."""
+
+    def __init__(self, points_nH: torch.Tensor, weight_n: torch.Tensor) -> None:
+        points_nH, count = points_nH.double(), weight_n.sum()
+        H = points_nH.shape[1]
+        self.mean_H = (weight_n[:, None] * points_nH).sum(dim=0) / count
+        centred_nH = (points_nH - self.mean_H) * weight_n.sqrt()[:, None]
+        covariance_HH = centred_nH.mT @ centred_nH / count
+        share, variance = oas_shrinkage(covariance_HH, float(count)), float(covariance_HH.diagonal().mean())
+        self.covariance_HH = (1 - share) * covariance_HH
+        self.covariance_HH.diagonal().add_(share * variance + 1e-6 * variance + LEAST_VARIANCE)
+        self._cholesky_HH = torch.linalg.cholesky(self.covariance_HH)
+        self._constant = -self._cholesky_HH.diagonal().log().sum() - H / 2 * math.log(2 * math.pi)
+
+    def log_density(self, points_nH: torch.Tensor) -> torch.Tensor:
+        """log q(z | c), float64 (n,)."""
+        centred_Hn = (points_nH.double() - self.mean_H).mT
+        white_Hn = torch.linalg.solve_triangular(self._cholesky_HH, centred_Hn, upper=False)
+        return self._constant - (white_Hn**2).sum(dim=0) / 2
+
+
+def oas_shrinkage(covariance_HH: torch.Tensor, count: float) -> float:
+    """Share of the scaled identity in a covariance of `count` points (oracle approximating shrinkage).
+
+    Chen et al. 2010 (0907.4698) eq. 23 without its terms in 2 / H, as scikit-learn's `oas` has it.
+    """
+    H = len(covariance_HH)
+    square, trace_square = float((covariance_HH**2).sum()), float(covariance_HH.trace()) ** 2
+    spread = (count + 1) * (square - trace_square / H)
+    return 1.0 if spread <= 0 else min(1.0, (square + trace_square) / spread)
+
+
+class FeatureDensityModel:
+    """A head with the densities of its training responses' last hidden layer (see `OwnEpistemic`)."""
+
+    epistemic_range = (-math.inf, math.inf)
+
+    def __init__(self, heads: Heads, preferred: ClassGaussian, other: ClassGaussian) -> None:
+        self._heads, self._classes = heads, (preferred, other)
+        self.centre, self.spread = 0.0, 1.0
+
+    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """The head's rewards, float32 (1, R)."""
+        return self._heads.rewards_KR(features_RD)
+
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """The last hidden layer, float32 (R, H)."""
+        return self._heads.embedding_RH(features_RD)
+
+    def log_density_R(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """log q(z) of responses, float64 (R,), in blocks; both classes have half of the training responses."""
+        blocks = []
+        for block_bD in features_RD.split(ROWS):
+            embedding_bH = self._heads.embedding_RH(block_bD)
+            both_2b = torch.stack([density.log_density(embedding_bH) for density in self._classes])
+            blocks.append(torch.logsumexp(both_2b, dim=0) - math.log(2))
+        return torch.cat(blocks)
+
+    def epistemic_N(
+        self, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+    ) -> torch.Tensor:
+        """Minus the log densities of a pair's responses, summed, float64 (N,)."""
+        score_N = -self.log_density_R(features_RD)[responses_N2].sum(dim=1)
+        return (score_N - self.centre) / self.spread
+
+
+class FeatureDensity(SingleHead):
+    """One head; a pair is uncertain where its last hidden features have low density among the training responses.
+
+    Attributes (and those of `SingleHead` and `Recipe`):
+        scale: `raw` scores are in nats and grow with the width of the last hidden layer; `standardised` ones have
+            mean 0 and variance 1 over the training pairs, so that a weight beside another score (beta of BAL-PM) keeps
+            its meaning over rounds and widths.
+    """
+
+    scale: Literal["raw", "standardised"] = "raw"
+
+    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FeatureDensityModel:
+        """Train the head, then fit the two Gaussians (see `Posterior.fit`)."""
+        heads = self.train_head(train, validation, stream)
+        used = only_used(train)
+        responses, preferred, other = preferred_weights(used)
+        points_nH = heads.embedding_RH(used.features_RD)[responses]
+        model = FeatureDensityModel(heads, ClassGaussian(points_nH, preferred), ClassGaussian(points_nH, other))
+        if self.scale == "standardised":
+            score_n = model.epistemic_N(used.features_RD, used.responses_n2, heads.rewards_KR(used.features_RD))
+            model.centre, model.spread = float(score_n.mean()), float(score_n.std(correction=0)) or 1.0
+        return model

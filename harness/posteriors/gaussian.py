@@ -1,0 +1,296 @@
+"""Gaussian posteriors over the weights of a linear reward, under the Bradley-Terry likelihood.
+
+r(x) = w . phi(x), P(first preferred) = sigmoid(w . d) with d = phi(first) - phi(second), prior w ~ N(0, I / lambda).
+Laplace's approximation is N(w, M^-1) with M = lambda I + sum_n p_n (1 - p_n) d_n d_n^T at the weights w (MacKay 1992;
+Bishop 2006, section 4.5). All is float64. Axes: n answered pairs, C candidate pairs, H weights, K samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from harness.posteriors.posterior import DivergedError
+
+ROWS = 4096  # rows of a block: bounds what is held beside the differences
+DECREMENT = 1e-14  # of the objective, in nats: the mode is then found to 1e-7 posterior standard deviations
+MOST_STEPS = 100  # of Newton's method, of some 10 needed
+MOST_ITERATIONS = 500  # of conjugate gradients in a step, of some 20 needed
+PRIOR_GRID = (1e2, 1e1, 1e0, 1e-1, 1e-2)
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """N(mean, M^-1) over H weights.
+
+    Attributes:
+        mean_H: the mean.
+        cholesky_HH: lower Cholesky factor of the precision M.
+    """
+
+    mean_H: torch.Tensor
+    cholesky_HH: torch.Tensor
+
+    def samples_KH(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw weight vectors (K, H); the generator is a CPU one."""
+        noise_HK = torch.randn(len(self.mean_H), count, generator=generator, dtype=torch.float64).to(self.mean_H.device)
+        return self.mean_H + torch.linalg.solve_triangular(self.cholesky_HH.mT, noise_HK, upper=True).mT
+
+    def spread_HC(self, difference_CH: torch.Tensor) -> torch.Tensor:
+        """Columns v with v_a . v_b = cov(w . d_a, w . d_b), so L^-1 d for each d."""
+        return torch.linalg.solve_triangular(self.cholesky_HH, difference_CH.mT, upper=False)
+
+    def covariance_HH(self) -> torch.Tensor:
+        """M^-1."""
+        return torch.cholesky_inverse(self.cholesky_HH)
+
+    def after_answers(self, difference_CH: torch.Tensor, target_C: torch.Tensor) -> Answered:
+        """The posteriors after one more answered pair, for each of C candidates at once (see `Answered`)."""
+        spread_HC = self.spread_HC(difference_CH)
+        shift_C, shrink_C = answer_step(difference_CH @ self.mean_H, (spread_HC**2).sum(dim=0), target_C)
+        direction_CH = torch.linalg.solve_triangular(self.cholesky_HH.mT, spread_HC, upper=True).mT
+        return Answered(self.mean_H + shift_C[:, None] * direction_CH, direction_CH, shrink_C)
+
+
+class Answered(NamedTuple):
+    """Posteriors after one more answered pair: N(mean_c, cov - shrink_c direction_c direction_c^T) for candidate c.
+
+    Attributes:
+        mean_CH: new means.
+        direction_CH: cov d.
+        shrink_C: weight of the rank-one change of the covariance.
+    """
+
+    mean_CH: torch.Tensor
+    direction_CH: torch.Tensor
+    shrink_C: torch.Tensor
+
+
+def answer_step(
+    mean: torch.Tensor, variance: torch.Tensor, target: torch.Tensor, steps: int = 100
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How a Gaussian changes by one more answer to a pair whose logit is N(mean, variance); elementwise.
+
+    The new mode lies at mean + cov d (y - sigmoid(t)), where t is its logit and solves t = m + v (y - sigmoid(t)); by
+    Sherman and Morrison the covariance becomes cov - cov d d^T cov s / (1 + s v) with s = sigmoid'(t). That is
+    Laplace's approximation, one observation at a time (Spiegelhalter and Lauritzen 1990), with its mode found exactly.
+    It holds for weights and, with cov d the covariances with that logit, for any logits that are jointly Gaussian.
+
+    Args:
+        mean: m.
+        variance: v.
+        target: y, P(first preferred).
+        steps: Newton steps, or halvings of the bracket where those would not do.
+
+    Returns:
+        y - sigmoid(t), to multiply cov d by, and s / (1 + s v).
+    """
+    low, high = mean - variance * (1 - target), mean + variance * target
+    logit, before = mean.clone(), torch.full_like(mean, torch.inf)
+    for _ in range(steps):
+        p = torch.sigmoid(logit)
+        excess = logit - mean - variance * (target - p)
+        low, high = torch.where(excess < 0, logit, low), torch.where(excess > 0, logit, high)
+        step = -excess / (1 + variance * p * (1 - p))
+        inside = (logit + step >= low) & (logit + step <= high)
+        # Steps that do not shrink by half could cycle; steps of the size of rounding have arrived.
+        newton = inside & (step.abs() <= before / 2) | (step.abs() <= 1e-13 * (1 + logit.abs()))
+        before = torch.where(newton, step.abs(), high - low)
+        logit = torch.where(newton, logit + step, (low + high) / 2)
+    p = torch.sigmoid(logit)
+    slope = p * (1 - p)
+    return target - p, slope / (1 + slope * variance)
+
+
+class BradleyTerry:
+    """The likelihood of answered pairs as a function of the weights.
+
+    At D = 4096 and 24,000 pairs a posterior costs two Gram matrices (8e11 flops each) and about a hundred products
+    with the differences, which are held once (0.8 GB).
+    """
+
+    def __init__(self, difference_nH: torch.Tensor, target_n: torch.Tensor) -> None:
+        """Take float64 differences and answers.
+
+        Raises:
+            DivergedError: a difference is not a number.
+        """
+        if not bool(torch.isfinite(difference_nH).all()):
+            raise DivergedError("a difference of features is not a number: look at the features")
+        self._difference_nH, self._target_n = difference_nH, target_n.double()
+
+    def posterior(self, prior_precision: float, start_H: torch.Tensor | None = None) -> Gaussian:
+        """Laplace's approximation at the mode."""
+        return self.laplace(self.mode_H(prior_precision, start_H), prior_precision)
+
+    def laplace(self, weights_H: torch.Tensor, prior_precision: float) -> Gaussian:
+        """Laplace's approximation at given weights."""
+        p_n = torch.sigmoid(self._difference_nH @ weights_H)
+        return Gaussian(weights_H, _cholesky(_gram_HH(self._difference_nH, p_n * (1 - p_n)), prior_precision))
+
+    def mode_H(self, prior_precision: float, start_H: torch.Tensor | None = None) -> torch.Tensor:
+        """The weights of highest posterior density (the objective is convex), by Newton steps with a line search.
+
+        Raises:
+            DivergedError: no convergence, which needs a prior too weak for float64.
+        """
+        bound_HH = _cholesky(self._quarter_HH, prior_precision)
+        H, device = self._difference_nH.shape[1], self._difference_nH.device
+        w = torch.zeros(H, dtype=torch.float64, device=device) if start_H is None else start_H
+        for _ in range(MOST_STEPS):
+            step, decrement = self._newton_step(w, prior_precision, bound_HH)
+            if decrement <= DECREMENT:
+                return w - step
+            w = self._descend(w, step, decrement, prior_precision)
+        raise DivergedError("the posterior's mode was not found: raise the prior precision")
+
+    def _newton_step(
+        self, w: torch.Tensor, prior_precision: float, bound_HH: torch.Tensor
+    ) -> tuple[torch.Tensor, float]:
+        """M^-1 gradient and its product with the gradient.
+
+        By conjugate gradients, preconditioned with M where p (1 - p) stands at its bound of 1/4 (Boehning and Lindsay
+        1988), so that no Hessian is formed on the way to the mode.
+        """
+        X = self._difference_nH
+        p_n = torch.sigmoid(X @ w)
+        slope_n = p_n * (1 - p_n)
+
+        def product(v: torch.Tensor) -> torch.Tensor:
+            return X.mT @ (slope_n * (X @ v)) + prior_precision * v
+
+        gradient_H = X.mT @ (p_n - self._target_n) + prior_precision * w
+        step = _conjugate_gradients(product, gradient_H, bound_HH)
+        return step, float(gradient_H @ step)
+
+    def _descend(self, w: torch.Tensor, step: torch.Tensor, decrement: float, prior_precision: float) -> torch.Tensor:
+        value, rate = self._objective(w, prior_precision), 1.0
+        limit = value + 1e-12 * (1 + abs(value))  # the objective's own rounding
+        while self._objective(w - rate * step, prior_precision) > limit - 1e-4 * rate * decrement:
+            rate /= 2
+        return w - rate * step
+
+    @cached_property
+    def _quarter_HH(self) -> torch.Tensor:
+        return _gram_HH(self._difference_nH, torch.full_like(self._target_n, 0.25))
+
+    def _objective(self, w: torch.Tensor, prior_precision: float) -> float:
+        logit_n = self._difference_nH @ w
+        loss = F.binary_cross_entropy_with_logits(logit_n, self._target_n, reduction="sum")
+        return float(loss + prior_precision / 2 * (w @ w))
+
+
+def _gram_HH(rows_nH: torch.Tensor, weight_n: torch.Tensor) -> torch.Tensor:
+    H = rows_nH.shape[1]
+    gram_HH = torch.zeros(H, H, dtype=torch.float64, device=rows_nH.device)
+    for block_bH, weight_b in zip(rows_nH.split(ROWS), weight_n.split(ROWS), strict=True):
+        scaled_bH = block_bH * weight_b.sqrt()[:, None]
+        gram_HH.addmm_(scaled_bH.mT, scaled_bH)
+    return gram_HH
+
+
+def _cholesky(gram_HH: torch.Tensor, prior_precision: float) -> torch.Tensor:
+    precision_HH = gram_HH.clone()
+    precision_HH.diagonal().add_(prior_precision)
+    return torch.linalg.cholesky(precision_HH)
+
+
+def _conjugate_gradients(
+    product: Callable[[torch.Tensor], torch.Tensor], right_H: torch.Tensor, preconditioner_HH: torch.Tensor
+) -> torch.Tensor:
+    """Solve product(x) = right; the preconditioner is given as its Cholesky factor."""
+    x, residual = torch.zeros_like(right_H), right_H.clone()
+    z = torch.cholesky_solve(residual[:, None], preconditioner_HH)[:, 0]
+    direction, energy = z, float(residual @ z)
+    enough = 1e-16 * energy  # the preconditioner can be 1e9 times too strong where answers are nearly certain
+    for _ in range(min(2 * len(right_H) + 10, MOST_ITERATIONS)):
+        if energy <= enough:
+            break
+        image = product(direction)
+        rate = energy / float(direction @ image)
+        x, residual = x + rate * direction, residual - rate * image
+        z = torch.cholesky_solve(residual[:, None], preconditioner_HH)[:, 0]
+        energy, before = float(residual @ z), energy
+        direction = z + energy / before * direction
+    return x
+
+
+class Standardiser:
+    """Features with mean 0 and, over all of them together, mean square norm 1; constant features become 0.
+
+    So the prior variance of a typical reward is 1 / lambda, however many features there are.
+    """
+
+    def __init__(self, features_RD: torch.Tensor) -> None:
+        R, D = features_RD.shape
+        self.mean_D = sum(block.double().sum(dim=0) for block in features_RD.split(ROWS)) / R
+        square_D = sum(((block.double() - self.mean_D) ** 2).sum(dim=0) for block in features_RD.split(ROWS)) / R
+        # Rounding of a constant feature must not be blown up to unit variance.
+        varies_D = square_D.sqrt() > 1e-6 * self.mean_D.abs()
+        self.scale_D = torch.where(varies_D, (square_D * D).rsqrt(), 0.0)
+
+    def __call__(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Standardise, float32 (R, D)."""
+        scaled_RD = torch.empty_like(features_RD, dtype=torch.float32)
+        for start in range(0, len(features_RD), ROWS):
+            block_bD = features_RD[start : start + ROWS]
+            scaled_RD[start : start + ROWS] = (block_bD - self.mean_D) * self.scale_D
+        return scaled_RD
+
+    def differences(self, features_RD: torch.Tensor, responses_n2: torch.Tensor) -> torch.Tensor:
+        """First response minus second of each pair, standardised, float64 (n, D)."""
+        return differences(features_RD, responses_n2) * self.scale_D
+
+
+def differences(features_RH: torch.Tensor, responses_n2: torch.Tensor) -> torch.Tensor:
+    """First response minus second of each pair, float64 (n, H)."""
+    return features_RH[responses_n2[:, 0]].double().sub_(features_RH[responses_n2[:, 1]])
+
+
+class Linear:
+    """A fitted posterior (see `FittedPosterior`): K linear rewards on one embedding of the responses."""
+
+    def __init__(self, embed: Callable[[torch.Tensor], torch.Tensor], weights_KH: torch.Tensor) -> None:
+        self._embed, self._weights_HK = embed, weights_KH.float().mT.contiguous()
+
+    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Reward of each response under each sample, float32 (K, R), in blocks of responses."""
+        blocks = [self._embed(block_bD) @ self._weights_HK for block_bD in features_RD.split(4 * ROWS)]
+        return torch.cat(blocks).mT.contiguous()
+
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """What the linear rewards see, float32 (R, H)."""
+        return self._embed(features_RD)
+
+
+def best_samples(
+    posterior_at: Callable[[float], Gaussian],
+    priors: tuple[float, ...],
+    count: int,
+    generator: Callable[[], torch.Generator],
+    difference_nH: torch.Tensor,
+    target_n: torch.Tensor,
+) -> torch.Tensor:
+    """Samples (K, H) of the posterior, under the prior precision with which they predict held-out answers best.
+
+    Args:
+        posterior_at: prior precision -> posterior.
+        priors: prior precisions to try; the first of equals is taken.
+        count: K.
+        generator: makes the same generator anew, so that priors are compared on the same noise.
+        difference_nH: held-out pairs.
+        target_n: their answers.
+    """
+    if len(priors) == 1:
+        return posterior_at(priors[0]).samples_KH(count, generator())
+    found = []
+    for prior_precision in priors:
+        samples_KH = posterior_at(prior_precision).samples_KH(count, generator())
+        p_n = torch.sigmoid(difference_nH @ samples_KH.mT).mean(dim=1)
+        found.append((-float(F.binary_cross_entropy(p_n, target_n.double())), samples_KH))
+    return max(found, key=lambda one: one[0])[1]

@@ -1,0 +1,46 @@
+"""Last-layer Laplace approximation of a trained reward head (Kristiadi et al. 2020; Daxberger et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.posteriors.gaussian import BradleyTerry, Linear, best_samples, differences
+from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.single_head import SingleHead, only_used
+from harness.streams import Stream
+
+PRIOR_GRID = tuple(10.0**power for power in range(4, -5, -1))
+
+
+class Laplace(SingleHead):
+    """One trained head; Gaussian over its last layer's weights (2106.14806, section 3).
+
+    The Gaussian has the trained weights as its mean and lambda I + sum p (1 - p) d d^T as its precision, d the
+    difference of the last hidden layer between the two responses. The last bias cancels in every pair.
+
+    Attributes (and those of `SingleHead` and `Recipe`):
+        samples: K, draws from the Gaussian.
+        prior_precision: lambda; `eval` takes the one of 1e4, 1e3, ..., 1e-4 under which the samples' mean
+            probabilities have the highest log-likelihood on the eval split.
+    """
+
+    samples: int = Field(50, ge=1, le=4096)
+    prior_precision: Annotated[float, Field(gt=0)] | Literal["eval"] = "eval"
+
+    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Linear:
+        """Train the head, then approximate (see `Posterior.fit`)."""
+        heads = self.train_head(train, validation, stream)
+        weights_H = heads.weights[-1][0, :, 0].double()
+        used = only_used(train)
+        likelihood = BradleyTerry(differences(heads.embedding_RH(used.features_RD), used.responses_n2), used.target_n)
+        samples_KH = best_samples(
+            lambda prior: likelihood.laplace(weights_H, prior),
+            PRIOR_GRID if self.prior_precision == "eval" else (self.prior_precision,),
+            self.samples,
+            stream.child("samples").torch,
+            differences(heads.embedding_RH(validation.features_RD), validation.responses_n2),
+            validation.target_n,
+        )
+        return Linear(heads.embedding_RH, samples_KH)

@@ -1,0 +1,84 @@
+"""Latent reward uncertainty: how far in the tails of the training rewards a pair lies (Melo et al. 2024, LRU)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from harness.posteriors.heads import Heads
+from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.single_head import SingleHead, only_used, preferred_weights
+from harness.streams import Stream
+
+SMALLEST_STD = 1e-12  # keeps equal rewards at tail probability 1/2 and all others at 0
+
+
+class RewardGaussian(NamedTuple):
+    """A 1-D Gaussian over rewards."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @classmethod
+    def fitted(cls, reward_n: torch.Tensor, weight_n: torch.Tensor | None = None) -> RewardGaussian:
+        """Mean and unbiased standard deviation of rewards (of weighted ones whose weights are shares of answers)."""
+        reward_n = reward_n.double()
+        weight_n = torch.ones_like(reward_n) if weight_n is None else weight_n
+        count = weight_n.sum()
+        mean = (weight_n * reward_n).sum() / count
+        square = (weight_n * (reward_n - mean) ** 2).sum() / (count - 1).clamp_min(SMALLEST_STD)
+        return cls(mean, square.sqrt().clamp_min(SMALLEST_STD))
+
+    def tail_probability(self, reward: torch.Tensor) -> torch.Tensor:
+        """min(P(X < r), P(X > r)), elementwise, in [0, 1/2]."""
+        return torch.special.ndtr(-((reward.double() - self.mean) / self.std).abs())
+
+
+def tail_score(
+    preferred: RewardGaussian, other: RewardGaussian, preferred_N: torch.Tensor, other_N: torch.Tensor
+) -> torch.Tensor:
+    """Minus the sum of the two tail probabilities of each pair, in [-1, 0]; far from the training rewards is 0."""
+    return -(preferred.tail_probability(preferred_N) + other.tail_probability(other_N))
+
+
+class LatentRewardModel:
+    """A head with Gaussians over the rewards of its preferred and other training responses (see `OwnEpistemic`)."""
+
+    epistemic_range = (-1.0, 0.0)
+
+    def __init__(self, heads: Heads, preferred: RewardGaussian, other: RewardGaussian) -> None:
+        self._heads, self._preferred, self._other = heads, preferred, other
+
+    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """The head's rewards, float32 (1, R)."""
+        return self._heads.rewards_KR(features_RD)
+
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """The last hidden layer, float32 (R, H)."""
+        return self._heads.embedding_RH(features_RD)
+
+    def epistemic_N(
+        self, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+    ) -> torch.Tensor:
+        """`tail_score` of each pair, the response with the higher reward taken as the preferred one."""
+        reward_N2 = rewards_KR[0][responses_N2].double()
+        return tail_score(self._preferred, self._other, reward_N2.amax(dim=1), reward_N2.amin(dim=1))
+
+
+class LatentReward(SingleHead):
+    """One head; a pair is uncertain where its two rewards lie in the tails of the training rewards.
+
+    Gaussians are fitted to the rewards of the preferred and of the other training responses. A pair that is not
+    labelled yet has no preferred response, so the head's own prediction stands in for it.
+    """
+
+    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> LatentRewardModel:
+        """Train the head, then fit the two Gaussians (see `Posterior.fit`)."""
+        heads = self.train_head(train, validation, stream)
+        used = only_used(train)
+        responses, preferred, other = preferred_weights(used)
+        reward_n = heads.rewards_KR(used.features_RD)[0][responses]
+        return LatentRewardModel(
+            heads, RewardGaussian.fitted(reward_n, preferred), RewardGaussian.fitted(reward_n, other)
+        )

@@ -1,0 +1,55 @@
+"""One reward head, trained as a member of the ensemble is: the base of posteriors built on a deterministic network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from harness.posteriors.ensemble import MELO2024, Ensemble
+from harness.posteriors.heads import Heads
+from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.training import Recipe
+from harness.streams import Stream
+
+
+class SingleHead(Recipe):
+    """One MLP head D -> hidden -> 1, trained by the recipe. With the same settings it is member 0 of the ensemble.
+
+    Attributes (and those of `Recipe`):
+        hidden: widths of the hidden layers.
+        activation: of the hidden layers.
+        weight_std: weights start from N(0, weight_std^2), biases from U(+-1/sqrt(fan_in)).
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "melo2024": {name: value for name, value in MELO2024.items() if name != "members"}
+    }
+
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 256)
+    activation: Literal["tanh", "relu"] = "tanh"
+    weight_std: float = Field(0.01, gt=0)
+
+    def train_head(self, train_pairs: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
+        """Train the head from new weights (see `Posterior.fit`)."""
+        settings = {name: getattr(self, name) for name in SingleHead.model_fields}
+        return Ensemble(members=1, **settings).fit(train_pairs, validation, stream)
+
+
+def only_used(pairs: AnsweredPairs) -> AnsweredPairs:
+    """The same pairs on a table of only the responses that stand in them."""
+    used_R, place = torch.unique(pairs.responses_n2, return_inverse=True)
+    return AnsweredPairs(pairs.features_RD[used_R], place, pairs.target_n)
+
+
+def preferred_weights(train: AnsweredPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The responses of answered pairs as two classes, preferred and not: a share counts in its proportion.
+
+    Returns:
+        responses (2n,) and their float64 weights in the class of preferred and of other responses; either sum to n.
+    """
+    target_n = train.target_n.double()
+    responses = train.responses_n2.T.flatten()
+    preferred = torch.cat([target_n, 1 - target_n])
+    return responses, preferred, 1 - preferred
