@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from harness.policies.policy import Array, Policy, PoolView, Responses, Selection
+from harness.policies.policy import Array, Policy, PoolView, Selection
 from harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser, answer_step
 from harness.streams import Stream
 from harness.uncertainty import entropy
@@ -32,7 +32,7 @@ class ParBaLS(Policy):
     """Expected predictive information gain about target pairs, a batch's earlier picks pseudo-labelled (ParBaLS-EPIG).
 
     Attributes:
-        target: the split whose pairs the labels should tell about; `eval`, another held-out split, or `pool`.
+        target: the split whose pairs the labels should tell about (their features are used, never their answers).
         targets: how many of its pairs, drawn anew each round.
         candidates: how many unlabelled pairs are considered, drawn anew each round. A larger batch takes all of them,
             then goes on with as many others.
@@ -49,11 +49,11 @@ class ParBaLS(Policy):
     cost: ClassVar[str] = "n H^2 + B U S M T"
     needs_rewards: ClassVar[bool] = False
 
-    target: str = "eval"
+    target: Literal["eval", "test", "ood", "pool"] = "eval"
     targets: int = Field(100, ge=1)
     candidates: int = Field(1000, ge=1)
     universes: int = Field(10, ge=1)
-    samples: int = Field(100, ge=1)
+    samples: int = Field(400, ge=1)
     pseudo_labels: Literal["likeliest", "drawn", "predictive"] = "likeliest"
     prior_precision: float = Field(1.0, gt=0)
 
@@ -99,9 +99,12 @@ class ParBaLS(Policy):
         )
 
     def _target_differences(self, view: PoolView, standardise: Standardiser, stream: Stream) -> torch.Tensor:
-        split: Responses = view.splits[self.target]
-        chosen = np.sort(stream.numpy().permutation(len(split.responses_N2))[: self.targets])
-        responses_T2 = split.responses_N2[torch.from_numpy(chosen).to(split.responses_N2.device)]
+        split = view.splits[self.target]
+        if self.target == "pool":  # whatever the storage order
+            chosen = np.argsort(view.index.uniform_N(stream), kind="stable")[: self.targets]
+        else:
+            chosen = stream.numpy().permutation(len(split.responses_N2))[: self.targets]
+        responses_T2 = split.responses_N2[torch.from_numpy(chosen)]
         embedding_RH = view.model.embedding_RH(split.features_RD[responses_T2.flatten()])
         return standardise.differences(embedding_RH, torch.arange(len(embedding_RH)).view(-1, 2))
 
@@ -114,23 +117,25 @@ class ParBaLS(Policy):
         picks: int,
         stream: Stream,
     ) -> Universes:
-        universes = 1 if self.pseudo_labels == "predictive" else self.universes
-        weights_KH = posterior.samples_KH(self.samples + universes, stream.child("samples").torch())
+        U = 1 if self.pseudo_labels == "predictive" else self.universes
+        weights_KH = posterior.samples_KH(self.samples + U, stream.child("samples").torch())
         logit_KG = weights_KH @ rows_GH.mT
-        labeller_UM = torch.sigmoid(logit_KG[self.samples :, : len(pairs_M)])
-        if self.pseudo_labels == "drawn":
-            noise = [view.index.uniform_N(stream.child("label", u))[pairs_M] for u in range(universes)]
-            label_UM = torch.from_numpy(np.stack(noise)).to(labeller_UM.device) < labeller_UM
-        else:
-            label_UM = labeller_UM > 0.5
         return Universes(
             spread_HG=posterior.spread_HC(rows_GH),
             mean_G=rows_GH @ posterior.mean_H,
             logit_SG=logit_KG[: self.samples],
-            label_UM=None if self.pseudo_labels == "predictive" else label_UM.double(),
-            shape=(universes, len(pairs_M)),
+            label_UM=self._labels(logit_KG[self.samples :, : len(pairs_M)], view, pairs_M, stream.child("labels")),
+            shape=(U, len(pairs_M)),
             picks=picks,
         )
+
+    def _labels(self, logit_UM: torch.Tensor, view: PoolView, pairs_M: Array, stream: Stream) -> torch.Tensor | None:
+        if self.pseudo_labels == "predictive":
+            return None
+        if self.pseudo_labels == "likeliest":
+            return (logit_UM > 0).double()
+        noise_UM = np.stack([view.index.uniform_N(stream.child(u))[pairs_M] for u in range(len(logit_UM))])
+        return (torch.from_numpy(noise_UM).to(logit_UM.device) < torch.sigmoid(logit_UM)).double()
 
 
 class Universes:

@@ -22,6 +22,7 @@ VARIANTS = {
     "softmax_bald": [{}, {"variant": "as_coded"}],
     "soft_rank_bald": [{}, {"variant": "as_coded", "uncertainty": "variance"}],
     "power_bald": [{}, {"anneal_rounds": 15}, {"anneal_rounds": 15, "variant": "as_coded"}],
+    "llm_perplexity_high": [{}, {"score": "token_entropy"}],
     "sample_then_rank": [{}, {"group": 3, "uncertainty": "predictive"}],
     "parbals": [{}, {"pseudo_labels": "drawn", "candidates": 5}, {"pseudo_labels": "predictive", "target": "pool"}],
     "arm_fi": [{}, {"variant": "as_coded"}],
