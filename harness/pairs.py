@@ -31,6 +31,10 @@ class PreferencePool:
         prompt_of_response_R: the prompt that each response answers.
         responses_of_pair_N2: the two responses of each pair, in the order shown (first, second).
         pair_id_N: identifiers, unique and stable across machines.
+        response_log_perplexity_R: float32 mean negative log-likelihood (nats) of a response's tokens given its prompt,
+            under some language model; None where there is none.
+        response_token_entropy_R: float32 entropy (nats) of that model's next-token distribution, summed over all tokens
+            of prompt and response; None where there is none.
     """
 
     response_features_RD: Array
@@ -38,6 +42,8 @@ class PreferencePool:
     prompt_of_response_R: Array
     responses_of_pair_N2: Array
     pair_id_N: Array
+    response_log_perplexity_R: Array | None = None
+    response_token_entropy_R: Array | None = None
 
     def __len__(self) -> int:
         return len(self.pair_id_N)
@@ -57,6 +63,9 @@ class PreferencePool:
             raise DataError(f"{name}: no pairs; give a file, or a share of the prompts, that leaves it some")
         for label in ("response_features_RD", "prompt_features_PQ"):
             _check_finite(getattr(self, label), f"{name}: {label}")
+        for label in ("response_log_perplexity_R", "response_token_entropy_R"):
+            if (table_R := getattr(self, label)) is not None:
+                self._check_table(table_R, f"{name}: {label}")
         prompts_N2 = self.prompt_of_response_R[self.responses_of_pair_N2]
         if np.any(prompts_N2[:, 0] != prompts_N2[:, 1]):
             row = int(np.argmax(prompts_N2[:, 0] != prompts_N2[:, 1]))
@@ -66,6 +75,11 @@ class PreferencePool:
             raise DataError(
                 f"{name}: pair id {str(ids[np.argmax(count)])!r} stands {count.max()} times; make ids unique"
             )
+
+    def _check_table(self, table_R: Array, name: str) -> None:
+        if table_R.shape != (len(self.response_features_RD),):
+            raise DataError(f"{name}: has the shape {table_R.shape}, not one number for each response")
+        _check_finite(table_R[:, None], name)
 
 
 def _check_finite(features: Array, name: str) -> None:

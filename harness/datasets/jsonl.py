@@ -20,6 +20,7 @@ from harness.errors import DataError
 from harness.pairs import PreferenceData
 from harness.streams import stream
 
+Array = np.ndarray
 LENGTH_ONLY = "length only"
 
 
@@ -27,7 +28,9 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
     """A .jsonl or .jsonl.gz file of preferences between texts (layouts: see harness/datasets/reading.py)."""
 
     version: ClassVar[int] = 1
-    outside_key: ClassVar[frozenset[str]] = frozenset({"path", "file", "encoder", "device"})  # see source_key
+    outside_key: ClassVar[frozenset[str]] = frozenset(
+        {"path", "file", "encoder", "device", "perplexity"}
+    )  # see source_key
 
     path: str | None = Field(None, description="the file")
     file: str | None = Field(None, description="or its name in the directory that the variable BALBENCH_DATA names")
@@ -50,11 +53,19 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         ]
         features = self.encode([*texts, *((prompt, None) for prompt in pairs.prompt_P)], progress)
         responses_RD, prompts_PD = features[: len(texts)], features[len(texts) :]
-        splits = {name: build_split(pairs, responses_RD, prompts_PD, rows) for name, rows in prompts.items()}
+        tables = self._perplexities(texts, progress)
+        splits = {name: build_split(pairs, responses_RD, prompts_PD, rows, tables) for name, rows in prompts.items()}
         held_out = {name: split for name, split in splits.items() if name != "pool"}
         data = PreferenceData(splits, {LENGTH_ONLY: length_only(splits["pool"], held_out)})
         data.check()
         return data
+
+    def _perplexities(self, texts: list[Text], progress: Progress) -> dict[str, Array]:
+        """What the language model makes of all responses, by its name in `PreferencePool` (nothing without a model)."""
+        if self.perplexity is None:
+            return {}
+        log_perplexity_R, token_entropy_R = self.judge(texts, progress).T.copy()
+        return {"response_log_perplexity_R": log_perplexity_R, "response_token_entropy_R": token_entropy_R}
 
     def sizes(self) -> Sizes:
         """Count what the file holds (see `Dataset.sizes`)."""
@@ -70,8 +81,9 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         )
 
     def source_key(self) -> str:
-        """Return a hash of the data file and the encoder's files (errors as in `find` and `encode`)."""
-        return hashlib.sha256(f"{file_digest(self.find())}:{self.encoder_key()}".encode()).hexdigest()
+        """Return a hash of the data file and the models' files (errors as in `find` and `encode`)."""
+        found = [file_digest(self.find()), self.encoder_key(), *filter(None, [self.perplexity_key()])]
+        return hashlib.sha256(":".join(found).encode()).hexdigest()
 
     def find(self) -> Path:
         """Return the file's path.

@@ -57,7 +57,7 @@ class Simulated(Dataset):
     All is drawn from named streams of `data_seed`; each pair has one recorded vote and its true probability.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {},  # the defaults
         "tldr_like": {
@@ -203,6 +203,9 @@ class Simulated(Dataset):
             prompt_of_response_R=latent.prompt_of_response_R,
             responses_of_pair_N2=latent.responses_of_pair_N2,
             pair_id_N=pair_id_N,
+            response_log_perplexity_R=world.draw_log_perplexities(
+                latent.offset_RL, self._stream(name).child("perplexity")
+            ),
         )
         return Split(pairs, self._records(name, pair_id_N, probability_N))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -90,7 +91,13 @@ class SplitSettings(Component):
         return {name: np.sort(rows) for name, rows in found.items()}
 
 
-def build_split(pairs: TextPairs, response_features_RD: Array, prompt_features_PQ: Array, prompts: Array) -> Split:
+def build_split(
+    pairs: TextPairs,
+    response_features_RD: Array,
+    prompt_features_PQ: Array,
+    prompts: Array,
+    response_tables: Mapping[str, Array] | None = None,
+) -> Split:
     """Return the pairs of some prompts, with response and prompt tables of their own.
 
     Args:
@@ -98,6 +105,7 @@ def build_split(pairs: TextPairs, response_features_RD: Array, prompt_features_P
         response_features_RD: features of all responses.
         prompt_features_PQ: features of all prompts.
         prompts: the rows of the prompts to take, ascending.
+        response_tables: what else is known of all responses, by its name in `PreferencePool`.
     """
     wanted_P = np.isin(np.arange(len(pairs.prompt_P)), prompts)
     responses = np.flatnonzero(wanted_P[pairs.prompt_of_response_R])
@@ -111,6 +119,7 @@ def build_split(pairs: TextPairs, response_features_RD: Array, prompt_features_P
         prompt_of_response_R=new_prompt_P[pairs.prompt_of_response_R[responses]],
         responses_of_pair_N2=new_response_R[pairs.responses_of_pair_N2[rows]],
         pair_id_N=pairs.pair_id_N[rows],
+        **{name: table_R[responses] for name, table_R in (response_tables or {}).items()},
     )
     return Split(pool, all_records(pairs).take(rows))
 

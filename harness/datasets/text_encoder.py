@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -24,7 +24,6 @@ SPECIAL = len(PARTS)  # tokens that the tokenizer adds; never cut
 WIDTH_STEP = 16
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 16384
 TOKENIZER_TEXTS = 512
-OTHER_ENCODER = "give another model with --set dataset.encoder=/path/to/model"
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,17 @@ class TextEncoder:
         batch_tokens: tokens of a batch, padding included.
     """
 
+    setting: ClassVar[str] = "dataset.encoder"
+    what: ClassVar[str] = "encoder"
+    auto_class: ClassVar[str] = "AutoModel"
+    share: ClassVar[float] = 1.0  # of the usual number of tokens of a batch
+
     def __init__(self, model: Any, tokenizer: Any, limit: int, batch_tokens: int | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.limit = limit
-        default = CPU_BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
-        self.batch_tokens = batch_tokens or default
+        usual = CPU_BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
+        self.batch_tokens = batch_tokens or int(self.share * usual)
 
     @classmethod
     def load(
@@ -128,34 +132,35 @@ class TextEncoder:
         dtype: str = "float32",
         device: str = "auto",
         batch_tokens: int | None = None,
-    ) -> TextEncoder:
+    ) -> Self:
         """Load a local directory, or a model of the hub at a commit.
 
         Raises:
             DataError: the model cannot be loaded, lacks weights or a fast tokenizer, or takes fewer tokens.
         """
         import torch
-        from transformers import AutoModel, AutoTokenizer
+        import transformers
 
+        other = f"give another model with --set {cls.setting}=/path/to/model"
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             with quiet():
-                tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
                 # Safetensors only: the older weight files are pickles.
-                model, report = AutoModel.from_pretrained(
+                model, report = getattr(transformers, cls.auto_class).from_pretrained(
                     name, revision=revision, use_safetensors=True, output_loading_info=True
                 )
                 if model.config.is_encoder_decoder:
                     model = model.get_encoder()
                 model = model.to(device=device, dtype=getattr(torch, dtype)).eval()
         except Exception as error:  # transformers lets through whatever its parts raise
-            raise loading_error(name, error) from error
+            raise loading_error(name, error, cls.setting) from error
         missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
         if missing:
-            raise DataError(f"dataset.encoder: {name} lacks weights ({missing[0]}, ...); {OTHER_ENCODER}")
+            raise DataError(f"{cls.setting}: {name} lacks weights ({missing[0]}, ...); {other}")
         if not tokenizer.is_fast:
-            raise DataError(f"dataset.encoder: {name} has no fast tokenizer; {OTHER_ENCODER}")
+            raise DataError(f"{cls.setting}: {name} has no fast tokenizer; {other}")
         most = min(getattr(model.config, "max_position_embeddings", None) or limit, tokenizer.model_max_length)
         if limit > most:
             raise DataError(f"dataset.max_length: {name} takes {most} tokens; --set dataset.max_length={most}")
@@ -167,7 +172,14 @@ class TextEncoder:
         Raises:
             DataError: a text has no token.
         """
-        found = []
+        return [ids_T for ids_T, _ in self._tokens(texts, cut)]
+
+    def tokens_and_parts(self, texts: Sequence[Sequence[Piece]], cut: Cut = "end") -> tuple[list[Array], list[Array]]:
+        """Return the same, and for each token its index in PARTS, or SPECIAL (errors as in `tokens`)."""
+        found = list(self._tokens(texts, cut))
+        return [ids_T for ids_T, _ in found], [part_T for _, part_T in found]
+
+    def _tokens(self, texts: Sequence[Sequence[Piece]], cut: Cut) -> Iterator[tuple[Array, Array]]:
         for start in range(0, len(texts), TOKENIZER_TEXTS):
             some = texts[start : start + TOKENIZER_TEXTS]
             encoded = self.tokenizer(
@@ -178,23 +190,25 @@ class TextEncoder:
                 return_special_tokens_mask=True,
                 verbose=False,
             )
-            found += [self._cut(text, encoded, row, cut) for row, text in enumerate(some)]
-        return found
+            for row, text in enumerate(some):
+                yield self._cut(text, encoded, row, cut)
 
-    def _cut(self, text: Sequence[Piece], encoded: Any, row: int, cut: Cut) -> Array:
+    def _cut(self, text: Sequence[Piece], encoded: Any, row: int, cut: Cut) -> tuple[Array, Array]:
         ids_T = np.array(encoded["input_ids"][row], dtype=np.int64)
         if not len(ids_T):
             start = "".join(piece.text for piece in text)[:40]
-            raise DataError(f"the text {start!r} has no token for the encoder; leave its rows out")
-        if len(ids_T) <= self.limit:
-            return ids_T
+            raise DataError(f"the text {start!r} has no token for the {self.what}; leave its rows out")
         start_T, end_T = np.array(encoded["offset_mapping"][row]).T
         part_of_piece = np.array([PARTS.index(piece.part) for piece in text])
         # A token that reaches over a boundary belongs where it ends; one without characters to the frame.
         piece_T = np.searchsorted(np.cumsum([len(piece.text) for piece in text]), end_T - 1, side="right")
+        piece_T = np.minimum(piece_T, len(text) - 1)
         part_T = np.where(end_T > start_T, part_of_piece[piece_T], PARTS.index("frame"))
         part_T[np.array(encoded["special_tokens_mask"][row], dtype=bool)] = SPECIAL
-        return ids_T[cut_tokens(part_T, self.limit, cut)]
+        if len(ids_T) <= self.limit:
+            return ids_T, part_T.astype(np.int8)
+        kept = cut_tokens(part_T, self.limit, cut)
+        return ids_T[kept], part_T[kept].astype(np.int8)
 
     def features(self, tokens: Sequence[Array], batch: Batch, pooling: Pooling) -> Array:
         """Return the features of a batch's members, (B, D) float32.
@@ -207,8 +221,27 @@ class TextEncoder:
         Raises:
             DataError: the accelerator's memory does not suffice.
         """
+        with self.output(tokens, batch) as (output, mask_BT):
+            return pool(output.last_hidden_state, mask_BT, pooling)[: len(batch.members)].cpu().numpy()
+
+    @contextmanager
+    def output(self, tokens: Sequence[Array], batch: Batch) -> Iterator[tuple[Any, torch.Tensor]]:
+        """Give the model's output for a batch and its mask (B, T), padded on the right (errors as in `features`)."""
         import torch
 
+        device = self.model.device
+        ids_BT, mask_BT = (torch.from_numpy(array_BT).to(device) for array_BT in self._padded(tokens, batch))
+        try:
+            with torch.inference_mode():
+                yield self.model(input_ids=ids_BT, attention_mask=mask_BT), mask_BT
+        except torch.OutOfMemoryError as error:
+            fewer = max(batch.width, self.batch_tokens // 4)
+            raise DataError(
+                f"the {self.what} ran out of memory; lower the batch: --set dataset.batch_tokens={fewer}"
+            ) from error
+
+    def _padded(self, tokens: Sequence[Array], batch: Batch) -> tuple[Array, Array]:
+        """Token ids and mask in the shape of a batch; rows left over repeat its first text."""
         # Padded on the right whatever the tokenizer says: so positions count from 0 in every kind of model.
         ids_BT = np.full((batch.rows, batch.width), self.tokenizer.pad_token_id or 0)
         mask_BT = np.zeros((batch.rows, batch.width), dtype=np.int64)
@@ -216,26 +249,14 @@ class TextEncoder:
             ids_T = tokens[batch.members[row if row < len(batch.members) else 0]]
             ids_BT[row, : len(ids_T)] = ids_T
             mask_BT[row, : len(ids_T)] = 1
-        device = self.model.device
-        mask = torch.from_numpy(mask_BT).to(device)
-        try:
-            with torch.inference_mode():
-                output = self.model(input_ids=torch.from_numpy(ids_BT).to(device), attention_mask=mask)
-                pooled_BD = pool(output.last_hidden_state, mask, pooling)
-        except torch.OutOfMemoryError as error:
-            fewer = max(batch.width, self.batch_tokens // 4)
-            raise DataError(
-                f"the encoder ran out of memory; lower the batch: --set dataset.batch_tokens={fewer}"
-            ) from error
-        return pooled_BD[: len(batch.members)].cpu().numpy()
+        return ids_BT, mask_BT
 
 
-def loading_error(name: str, error: Exception) -> DataError:
-    """Return what to say where a model cannot be loaded."""
+def loading_error(name: str, error: Exception, setting: str) -> DataError:
+    """Return what to say where the model that a setting names cannot be loaded."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DataError(
-        f"dataset.encoder: {name} cannot be loaded ({reason}); give a model's directory:"
-        " --set dataset.encoder=/path/to/model"
+        f"{setting}: {name} cannot be loaded ({reason}); give a model's directory: --set {setting}=/path/to/model"
     )
 
 

@@ -100,6 +100,16 @@ def draw_offsets(prompt_of_response_R: Array, latent_dimension: int, near_ties: 
     return length_R[:, None] * direction_RL
 
 
+def draw_log_perplexities(offset_RL: Array, stream: Stream) -> Array:
+    """Return made-up log-perplexities (R,) in nats: 2 + |u| / (2 sqrt(L)) + noise / 4, at least 0.
+
+    They grow with how unlike others a response is and say nothing of its reward.
+    """
+    length_R = np.linalg.norm(offset_RL, axis=1) / np.sqrt(offset_RL.shape[1])
+    noise_R = stream.numpy().standard_normal(len(offset_RL))
+    return np.maximum(2 + length_R / 2 + noise_R / 4, 0).astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Taste:
     """What annotators like: at each place of prompt space, a direction along which responses get better.

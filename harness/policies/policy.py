@@ -177,6 +177,13 @@ class Policy(Component):
     needs_rewards: ClassVar[bool] = True
     acquires_all: ClassVar[bool] = False  # the whole pool is labelled before the first round
 
+    def check_pool(self, pool: PreferencePool) -> None:
+        """Check, before any round, that a pool holds what the policy needs.
+
+        Raises:
+            DataError: it does not; with what is missing and the remedy.
+        """
+
     @abstractmethod
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Return an ordered batch of unlabelled pairs without repetition, the same for the same stream.

@@ -236,6 +236,13 @@ def test_a_pool_that_is_too_small_is_known_before_anything_is_encoded(balbench, 
     assert not (tmp_path / "cache").exists()
 
 
+def test_texts_without_a_language_model_are_refused_where_a_policy_asks_one(balbench, votes, tmp_path):
+    code, _, err = balbench("run", votes, "--out", tmp_path / "run", "--set", "policies=[random, llm_perplexity_high]")
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith("balbench: policy llm_perplexity_high: the data set has no log")
+    assert "--set dataset.perplexity=MODEL" in err
+
+
 def test_a_moved_data_file_is_the_same_data(balbench, votes, tmp_path, monkeypatch):
     balbench("run", votes, "--out", tmp_path / "run")
     keys = {cell["key"] for cell in RunDirectory(tmp_path / "run").header["cells"]}

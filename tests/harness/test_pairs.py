@@ -33,6 +33,14 @@ def with_value(value: float, row: int) -> np.ndarray:
     [
         ({"response_features_RD": with_value(np.nan, 7)}, "pool: response_features_RD: row 7 holds NaN or infinity"),
         ({"response_features_RD": with_value(np.inf, 35)}, "pool: response_features_RD: row 35 holds NaN or infinity"),
+        (
+            {"response_log_perplexity_R": np.full(36, np.nan, np.float32)},
+            "pool: response_log_perplexity_R: row 0 holds NaN",
+        ),
+        (
+            {"response_token_entropy_R": np.ones(35, np.float32)},
+            r"pool: response_token_entropy_R: has the shape \(35,\)",
+        ),
         ({"pair_id_N": np.array(["a", "b", *["c"] * 34])}, "pool: pair id 'c' stands 34 times; make ids unique"),
         ({"pair_id_N": np.array([]), "responses_of_pair_N2": np.empty((0, 2), int)}, "pool: no pairs"),
         ({"prompt_of_response_R": np.arange(36) // 2}, "answer different prompts"),
@@ -56,7 +64,7 @@ def test_required_splits(missing):
 
 
 def test_saved_data_come_back(tmp_path, monkeypatch):
-    data = data_of()
+    data = data_of(response_token_entropy_R=None)
     data.splits["test"] = split_of(pool_of(seed=3), probability_N=np.full(36, 0.25))
     data.save(tmp_path)
     for limit in (0, 2**30):

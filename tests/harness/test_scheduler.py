@@ -13,6 +13,7 @@ from harness.progress import CellState, Display, duration
 from harness.results import RunDirectory, read_run
 from harness.scheduler import Scheduler, check_budgets, usable_device, usable_jobs
 from harness.study import check_study
+from support.faults import one_line
 from support.policies import Broken, Mortal
 from support.studies import TINY, bytes_of
 
@@ -108,6 +109,14 @@ def test_a_damaged_data_set_is_built_again_when_its_manifest_is_gone(tmp_path):
 def test_data_that_cannot_be_built_stop_the_run(tmp_path):
     with pytest.raises((DataError, StudyError), match="dataset"):
         schedule(tmp_path / "run", dataset={"name": "jsonl", "path": "nowhere.jsonl"})
+
+
+def test_data_that_lack_what_a_policy_needs_stop_the_run_before_the_first_round(tmp_path):
+    policies = ["random", {"name": "llm_perplexity_low", "score": "token_entropy", "label": "LLM"}]
+    one_line(lambda: schedule(tmp_path / "run", policies=policies), "policy LLM: the data set has no token entropy")
+    assert not list((tmp_path / "run").rglob("rounds.jsonl"))
+    outcome, _ = schedule(tmp_path / "other", policies=["random", "llm_perplexity_low"])
+    assert not outcome.failed
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])

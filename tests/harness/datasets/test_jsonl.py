@@ -1,5 +1,6 @@
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from harness.registry import load
 from harness.streams import stream
 from oracles.annotations import Choice
 from support.faults import one_line
-from support.tiny_models import POSITIONS, save_bert
+from support.tiny_models import POSITIONS, save_bert, save_gpt
 
 ROWS = [
     {
@@ -35,6 +36,11 @@ def silent(what, done, of):
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     return str(save_bert(tmp_path_factory.mktemp("bert")))
+
+
+@pytest.fixture(scope="module")
+def gpt(tmp_path_factory):
+    return str(save_gpt(tmp_path_factory.mktemp("gpt"), head=True))
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +119,37 @@ def test_a_changed_file_or_encoder_gives_another_key(data, bert, tmp_path):
     assert key != dataset(data, str(other)).source_key()
     data.write_bytes(gzip.compress(json.dumps(ROWS[0]).encode()))
     assert key != dataset(data, bert).source_key()
+
+
+def test_perplexities_stand_beside_their_responses(data, bert, gpt):
+    settings = dataset(data, bert, perplexity=gpt)
+    found, pairs = settings.build(silent), settings.read()
+    assert found.splits["pool"].pairs.response_log_perplexity_R.dtype == np.float32
+    for name, prompts in settings.split_prompts(pairs, stream(0, "split"), "data").items():
+        texts = [
+            (pairs.prompt_P[prompt], text)
+            for prompt, text in zip(pairs.prompt_of_response_R, pairs.response_R, strict=True)
+            if prompt in prompts
+        ]
+        wanted = settings.judge(texts, silent)
+        split = found.splits[name].pairs
+        np.testing.assert_array_equal(split.response_log_perplexity_R, wanted[:, 0])
+        np.testing.assert_array_equal(split.response_token_entropy_R, wanted[:, 1])
+
+
+def test_without_a_language_model_there_are_no_perplexities(data, bert):
+    pool = dataset(data, bert).build(silent).splits["pool"].pairs
+    assert pool.response_log_perplexity_R is None
+    assert pool.response_token_entropy_R is None
+
+
+def test_another_language_model_gives_another_key(data, bert, gpt, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(gpt, copy)
+    plain, first, same_files = (dataset(data, bert, perplexity=name) for name in (None, gpt, str(copy)))
+    assert plain.source_key() != first.source_key() == same_files.source_key()
+    (copy / "generation_config.json").write_text("{}")
+    assert same_files.source_key() != first.source_key()
 
 
 def test_chosen_and_rejected_are_read_with_the_order_of_the_data_seed(tmp_path, bert):

@@ -26,7 +26,8 @@ def build(**settings):
 
 def arrays(data: PreferenceData, split: str) -> dict[str, np.ndarray]:
     pairs, records = data.splits[split].pairs, data.splits[split].records
-    return {**vars(pairs), "probability_N": records.probability_N, "vote_choice_V": records.vote_choice_V}
+    found = {**vars(pairs), "probability_N": records.probability_N, "vote_choice_V": records.vote_choice_V}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @pytest.fixture(scope="module")
@@ -429,6 +430,18 @@ def test_a_held_out_split_may_be_of_one_pair():
 def test_every_setting_is_described():
     for name, field in Simulated.model_fields.items():
         assert name == "data_seed" or field.description, name
+
+
+def test_perplexity_grows_with_the_length_of_the_offset_and_says_nothing_of_the_reward():
+    settings = Simulated(preset="small")
+    latent = settings.latent_split("pool")
+    found_R = settings.build(lambda what, done, of: None).splits["pool"].pairs.response_log_perplexity_R
+    length_R = np.linalg.norm(latent.offset_RL, axis=1) / np.sqrt(settings.latent_dimension)
+    rest_R = found_R - (2 + length_R / 2)
+    assert found_R.min() >= 0
+    assert rest_R.mean() == pytest.approx(0, abs=4 * 0.25 / np.sqrt(len(rest_R)))
+    assert rest_R.std() == pytest.approx(0.25, rel=0.06)
+    assert abs(np.corrcoef(found_R, latent.reward_R)[0, 1]) < 0.08
 
 
 def test_progress_is_told():

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, GPT2Model, PreTrainedTokenizerFast
 
 POSITIONS = 64
 
 
-def save_bert(directory: Path, positions: int = POSITIONS) -> Path:
+def save_bert(directory: Path, positions: int = POSITIONS, model_class: type = BertModel) -> Path:
     """An encoder whose tokens are single letters: [CLS] ... [SEP]."""
     letters = string.ascii_lowercase + string.digits + string.punctuation
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
@@ -38,11 +38,14 @@ def save_bert(directory: Path, positions: int = POSITIONS) -> Path:
         max_position_embeddings=positions,
         initializer_range=0.5,
     )
-    return _save(BertModel, config, directory)
+    return _save(model_class, config, directory)
 
 
-def save_gpt(directory: Path, padding_side: str = "right") -> Path:
-    """A decoder whose tokens are single bytes, without special tokens and without a token for padding."""
+def save_gpt(directory: Path, padding_side: str = "right", head: bool = False) -> Path:
+    """A decoder whose tokens are single bytes, without special tokens and without a token for padding.
+
+    With `head` it is a language model.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({name: row for row, name in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -51,7 +54,7 @@ def save_gpt(directory: Path, padding_side: str = "right") -> Path:
     config = GPT2Config(
         vocab_size=len(alphabet), n_positions=POSITIONS, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5
     )
-    return _save(GPT2Model, config, directory)
+    return _save(GPT2LMHeadModel if head else GPT2Model, config, directory)
 
 
 def _save(model_class: type, config: object, directory: Path) -> Path:

@@ -35,6 +35,8 @@ def pool_of(
         prompt_of_response_R=np.repeat(np.arange(prompts), responses),
         responses_of_pair_N2=pairs,
         pair_id_N=np.array([f"pair-{number:04d}" for number in rng.permutation(len(pairs))]),
+        response_log_perplexity_R=rng.uniform(1, 4, R).astype(np.float32),
+        response_token_entropy_R=rng.uniform(20, 200, R).astype(np.float32),
     )
 
 

@@ -1,0 +1,63 @@
+"""What a language model says of the responses, before any label: neither rewards nor labels are looked at."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from harness.errors import DataError
+from harness.pairs import PreferencePool
+from harness.policies.policy import Array, Policy, PoolView, Selection, best
+from harness.streams import Stream
+
+Score = Literal["log_perplexity", "token_entropy"]
+
+
+class _Perplexity(Policy):
+    """Top B by what a language model makes of the two responses."""
+
+    family: ClassVar[str] = "perplexity"
+    source: ClassVar[str] = "Melo et al. 2024 (2406.10023) further baselines"
+    needs_rewards: ClassVar[bool] = False
+    sign: ClassVar[int] = 1
+
+    score: Score = "log_perplexity"
+
+    def check_pool(self, pool: PreferencePool) -> None:
+        """Check that the data set has the score (errors as in `Policy.check_pool`)."""
+        if getattr(pool, f"response_{self.score}_R") is None:
+            raise DataError(
+                f"the data set has no {self.score.replace('_', ' ')} of its responses;"
+                " where it has texts, name a language model: --set dataset.perplexity=MODEL"
+            )
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Take the pairs with the largest (or smallest) scores (deterministic: `stream` is not used)."""
+        self.check_pool(view.pool)
+        return best(view, self.sign * pair_scores(view.pool, view.unlabelled_U, self.score), batch_size)
+
+
+class LlmPerplexityHigh(_Perplexity):
+    """Top B by the perplexity of the two responses: what surprises a language model most.
+
+    Attributes:
+        score: of a pair. `log_perplexity` is the mean of the log-perplexities (nats a token) of its two responses,
+            given the prompt. `token_entropy` is what the authors' code ranks by: the entropy of the model's next-token
+            distribution, summed over all tokens of the prompt and either response (so long texts come first).
+    """
+
+
+class LlmPerplexityLow(_Perplexity):
+    """Top B by minus the perplexity of the two responses: what surprises a language model least.
+
+    Attributes:
+        score: as in `LlmPerplexityHigh`.
+    """
+
+    sign: ClassVar[int] = -1
+
+
+def pair_scores(pool: PreferencePool, pairs: Array, score: Score) -> Array:
+    """Return the scores of pairs, float64 (U,): the mean (or for `token_entropy` the sum) of their responses'."""
+    table_R = getattr(pool, f"response_{score}_R")
+    found_U2 = table_R[pool.responses_of_pair_N2[pairs]].astype("float64")
+    return found_U2.mean(axis=1) if score == "log_perplexity" else found_U2.sum(axis=1)

@@ -1,0 +1,38 @@
+"""Policies that ask a language model, against their definitions; a pool without its answers is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import DataError
+from harness.policies.perplexity import LlmPerplexityHigh, LlmPerplexityLow
+from harness.policies.policy import PoolIndex
+from harness.policies.random import Random
+from harness.streams import stream
+from support.faults import one_line
+from support.worlds import pool_of, view_of
+
+
+@pytest.mark.parametrize(("policy", "sign"), [(LlmPerplexityHigh, 1), (LlmPerplexityLow, -1)])
+@pytest.mark.parametrize("score", ["log_perplexity", "token_entropy"])
+def test_pairs_are_ranked_by_both_responses(policy, sign, score):
+    view = view_of(pool_of())
+    table = getattr(view.pool, f"response_{score}_R").tolist()
+    share = 2 if score == "log_perplexity" else 1
+    scores = {}
+    for pair in view.unlabelled_U.tolist():
+        first, second = view.pool.responses_of_pair_N2[pair]
+        scores[pair] = sign * (table[first] + table[second]) / share
+    selection = policy(score=score).select(view, 6, stream(0))
+    assert selection.pairs_B.tolist() == sorted(scores, key=lambda pair: (-scores[pair], pair))[:6]
+    assert selection.scores_B.tolist() == [scores[pair] for pair in selection.pairs_B.tolist()]
+
+
+def test_a_pool_without_them_is_refused():
+    pool = replace(pool_of(), response_token_entropy_R=None)
+    LlmPerplexityHigh().check_pool(pool)
+    Random().check_pool(pool)
+    policy = LlmPerplexityHigh(score="token_entropy")
+    one_line(lambda: policy.check_pool(pool), "no token entropy of its responses", "--set dataset.perplexity=MODEL")
+    with pytest.raises(DataError):
+        policy.select(replace(view_of(pool), index=PoolIndex(pool)), 3, stream(0))
