@@ -65,8 +65,8 @@ class KlEntropy:
         """Start from the sorted distances of the k nearest acquired pairs (see `nearest_acquired`)."""
         self._points_XQ = points_XQ
         self._nearest_Xk = nearest_Xk
-        self._centred_XQ = (points_XQ.double() - points_XQ.double().mean(dim=0)).float()
-        self._norm_X = self._centred_XQ.double().norm(dim=1)
+        self._centred_XQ = points_XQ - points_XQ.mean(dim=0)  # any centre will do; this one keeps norms small
+        self._norm_X = torch.linalg.vector_norm(self._centred_XQ, dim=1, dtype=torch.float64)
         self._acquired = int(np.isfinite(nearest_Xk[0]).sum())  # the same in all rows; k at most
         self.entropy_X = np.zeros(len(points_XQ))
         if self._acquired:
