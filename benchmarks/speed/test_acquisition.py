@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_growth_with_the_pool(benchmark: Any) -> None:
     for size in sizes:
         view = round_of(pool_of(size), 2_240)
         for name, times in table.items():
-            times.append(seconds(lambda name=name, view=view: VARIANTS[name].select(view, PICKS, stream(0))))
+            times.append(seconds(partial(VARIANTS[name].select, view, PICKS, stream(0))))
     print("\nseconds of a batch of 320, D 384")
     for name, times in table.items():
         exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])

@@ -20,8 +20,10 @@ import paper_scale
 from harness import registry
 
 SECONDS, GIB = 60.0, 3.0
-NEEDS_PERPLEXITY = {"llm_perplexity_high", "llm_perplexity_low"}
-VARIANTS: dict[str, list[dict[str, Any]]] = {}
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "bal_pm": [{"variant": "as_coded"}, {"estimator": "kl"}],
+    "adpo": [{"features": "frozen"}],
+}
 POLICIES = [
     pytest.param(name, settings, id=" ".join([name, *map(str, settings.values())]))
     for name in registry.names("policies")
