@@ -11,7 +11,7 @@ from scipy.special import digamma
 from harness.neighbours import NeighbourIndex
 from harness.policies.bal_pm import BalPm, EntropyOnly
 from harness.policies.policy import PoolView
-from harness.policies.prompt_entropy import nearest_acquired, nearest_weighted
+from harness.policies.prompt_entropy import nearest_acquired, nearest_weighted, shift_as_coded
 from harness.streams import stream
 from support.worlds import pool_of, view_of
 
@@ -126,6 +126,14 @@ def shifted(view: PoolView) -> np.ndarray:
     if np.ptp(left, axis=0).max() == 0:  # all the same: the authors' code divides by 0, ours leaves them as they are
         return prompts.astype(np.float32)
     return (prompts - left.mean(axis=0) / left.std(axis=0, ddof=1)).astype(np.float32)
+
+
+def test_a_feature_that_does_not_vary_is_not_shifted():
+    points = torch.tensor([[1.0, 5.0], [3.0, 5.0], [100.0, 7.0]])
+    found = shift_as_coded(points, np.array([1, 1, 0]))
+    np.testing.assert_allclose(found[:, 0], points[:, 0] - 2 / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 1], points[:, 1])
+    np.testing.assert_array_equal(shift_as_coded(points, np.array([0, 1, 0])), points)
 
 
 def slow_kl_scores(view: PoolView, policy: BalPm, picked: list[int]) -> dict[int, float]:
