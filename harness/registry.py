@@ -50,6 +50,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "parbals": "harness.policies.parbals:ParBaLS",
         "llm_perplexity_high": "harness.policies.perplexity:LlmPerplexityHigh",
         "llm_perplexity_low": "harness.policies.perplexity:LlmPerplexityLow",
+        "k_center": "harness.policies.coverage:KCenter",
+        "k_means": "harness.policies.coverage:KMeans",
+        "typiclust": "harness.policies.coverage:TypiClust",
+        "max_herding": "harness.policies.herding:MaxHerding",
+        "u_herding": "harness.policies.herding:UHerding",
         "full_data": "harness.policies.random:FullData",
     },
 }

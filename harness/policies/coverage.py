@@ -1,0 +1,197 @@
+"""Coverage of a space by distances and clusters: farthest first, k-means, the most typical of each cluster.
+
+None of them looks at rewards or answers. Axes: X distinct points, Q coordinates, K clusters, M members of a cluster.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.cluster import KMeans as Clusterer
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from harness.policies.points import BLOCK_BYTES, Offers, Space, points_of, squared_distances, tied_at_top
+from harness.policies.policy import Array, Policy, PoolView, Selection
+from harness.streams import Stream
+
+SOFTENING = 1e-5  # keeps the typicality of coinciding points finite
+
+
+class KCenter(Policy):
+    """Farthest first: greedily the pair farthest from its nearest acquired pair (core-set, k-center).
+
+    Where nothing is acquired, the first pair is drawn at random (score 0). Pairs at the same distance, e.g. the
+    second pairs of prompts that all have one: those of the point with the fewest acquired pairs first, then in the
+    order of identifiers.
+
+    Attributes:
+        space: `pair` measures between differences of the responses' last-layer inputs under the current reward model
+            (the paper's space: last-layer inputs), `prompt` between prompt features.
+    """
+
+    family: ClassVar[str] = "coverage"
+    source: ClassVar[str] = "Sener and Savarese 2018 (1708.00489) algorithm 1"
+    cost: ClassVar[str] = "X (n + B)"
+    needs_rewards: ClassVar[bool] = False
+
+    space: Space = "pair"
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Fill a batch greedily; scores are the distances at which pairs were taken."""
+        points = points_of(view, self.space)
+        offers, distance_X = Offers(points), points.distance_to_acquired()
+        picks, scores = [], []
+        for _ in range(batch_size):
+            if np.isinf(distance_X).all():
+                first = np.argmax(view.uniform_U(stream.child("first")))
+                top, tied = 0.0, points.point_U[first : first + 1]
+            else:
+                top, tied = tied_at_top(distance_X, offers.left_X > 0)
+            pick, point = offers.take(tied)
+            picks.append(pick)
+            scores.append(top)
+            if distance_X[point] > 0:
+                distance_X = np.minimum(distance_X, points.distance_to(point))
+                distance_X[point] = 0.0
+        return Selection(view.unlabelled_U[picks], np.array(scores))
+
+
+class KMeans(Policy):
+    """The unlabelled pair nearest to each of B k-means centres of the unlabelled pairs.
+
+    Centres are served in order of the pairs in their cluster (most first). Where there are fewer distinct points
+    than B, centres are served again, each with the next nearest pair.
+
+    Attributes:
+        space: `prompt` clusters prompt features (each prompt counts once for each pair it has left), `pair` the
+            differences of the responses' last-layer inputs under the current reward model.
+        iterations: of Lloyd's algorithm, at most.
+    """
+
+    family: ClassVar[str] = "coverage"
+    source: ClassVar[str] = "Lloyd 1982; k-means++ start of Arthur and Vassilvitskii 2007"
+    cost: ClassVar[str] = "X B"
+    needs_rewards: ClassVar[bool] = False
+
+    space: Space = "prompt"
+    iterations: int = Field(20, ge=1)
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Cluster and take; scores are the negative distances from the centres."""
+        points = points_of(view, self.space)
+        offers, weight_X = Offers(points), points.weight_X()
+        some = np.flatnonzero(weight_X)
+        points_XQ = points.oriented()[some]
+        centre_KQ, cluster_X = _clusters(points_XQ, weight_X[some], batch_size, self.iterations, stream)
+        size_K = np.bincount(cluster_X, weights=weight_X[some], minlength=len(centre_KQ))
+        distance_KX = _distances(centre_KQ, points_XQ)
+        picks, scores = [], []
+        for turn in range(batch_size):
+            if turn % len(centre_KQ) == 0:
+                order_K = np.argsort(-size_K, kind="stable")
+            near_X = -distance_KX[order_K[turn % len(centre_KQ)]].astype(np.float64)
+            top, tied = tied_at_top(near_X, offers.left_X[some] > 0)
+            picks.append(offers.take(some[tied])[0])
+            scores.append(top)
+        return Selection(view.unlabelled_U[picks], np.array(scores))
+
+
+class TypiClust(Policy):
+    """The most typical pair of each of the largest clusters that hold the fewest acquired pairs.
+
+    All points of the pool are clustered by k-means into as many clusters as there will be acquired pairs, at most
+    `clusters`. Each pick goes to the cluster with the fewest acquired pairs (picks included), the largest among
+    these, and takes there the point with the smallest mean distance to its nearest neighbours among the points of
+    the cluster that are not yet acquired.
+
+    Attributes:
+        space: `prompt` clusters the distinct prompts by their features (the paper's space: frozen features), `pair`
+            the differences of the responses' last-layer inputs under the current reward model.
+        clusters: most clusters.
+        smallest: clusters of fewer points are passed over as long as a larger one has pairs left.
+        neighbours: how many nearest neighbours typicality counts; half of the candidates where there are fewer.
+        iterations: of Lloyd's algorithm, at most.
+    """
+
+    family: ClassVar[str] = "coverage"
+    source: ClassVar[str] = "Hacohen et al. 2022 (2202.02794) algorithm 1 and eq. 4"
+    cost: ClassVar[str] = "X (n + B)"
+    needs_rewards: ClassVar[bool] = False
+
+    space: Space = "prompt"
+    clusters: int = Field(500, ge=1)
+    smallest: int = Field(6, ge=1)
+    neighbours: int = Field(20, ge=1)
+    iterations: int = Field(20, ge=1)
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Fill a batch; scores are typicalities, 1 / (mean distance + 1e-5)."""
+        points = points_of(view, self.space)
+        offers, points_XQ = Offers(points), points.oriented()
+        most = min(len(points.point_n) + batch_size, self.clusters)
+        centre_KQ, cluster_X = _clusters(points_XQ, np.ones(len(points)), most, self.iterations, stream)
+        size_K = np.bincount(cluster_X, minlength=len(centre_KQ))
+        picks, scores = [], []
+        for _ in range(batch_size):
+            members = self._members(offers, cluster_X, size_K)
+            typical_M = typicality(points_XQ[members], self.neighbours)
+            top, tied = tied_at_top(typical_M, np.ones(len(members), dtype=bool))
+            picks.append(offers.take(members[tied])[0])
+            scores.append(top)
+        return Selection(view.unlabelled_U[picks], np.array(scores))
+
+    def _members(self, offers: Offers, cluster_X: Array, size_K: Array) -> Array:
+        """The candidates of the cluster whose turn it is: its points with the fewest acquired pairs."""
+        left_K = np.bincount(cluster_X, weights=offers.left_X, minlength=len(size_K)) > 0
+        large_K = left_K & (size_K >= self.smallest)
+        open_K = np.flatnonzero(large_K if large_K.any() else left_K)
+        acquired_K = np.bincount(cluster_X, weights=offers.acquired_X, minlength=len(size_K))
+        cluster = open_K[np.lexsort((-size_K[open_K], acquired_K[open_K]))[0]]
+        members = np.flatnonzero((cluster_X == cluster) & (offers.left_X > 0))
+        return members[offers.acquired_X[members] == offers.acquired_X[members].min()]
+
+
+def typicality(points_MQ: Array, neighbours: int) -> Array:
+    """1 / (mean distance to the nearest neighbours + 1e-5) of each point among the others, float64 (M,)."""
+    M = len(points_MQ)
+    count = min(neighbours, M // 2)
+    if count == 0:
+        return np.full(M, 1 / SOFTENING)
+    a_MQ, mean_M = torch.from_numpy(points_MQ).double(), np.empty(M)
+    step = max(1, BLOCK_BYTES // (8 * M))
+    for start in range(0, M, step):
+        rows = torch.arange(start, min(start + step, M))
+        squared_BM = squared_distances(a_MQ[rows], a_MQ, signed=True)
+        squared_BM[torch.arange(len(rows)), rows] = torch.inf
+        nearest_Bk = squared_BM.topk(count, dim=1, largest=False).values.sqrt()
+        mean_M[start : start + step] = nearest_Bk.mean(dim=1).numpy()
+    return 1 / (mean_M + SOFTENING)
+
+
+def _clusters(points_XQ: Array, weight_X: Array, most: int, iterations: int, stream: Stream) -> tuple[Array, Array]:
+    """k-means with at most `most` clusters: (centre_KQ, cluster_X), the same for the same points and stream.
+
+    On one thread: with more, sums of centres come in any order and their last bits differ from run to run.
+    """
+    seed = int(stream.child("k_means").numpy().integers(2**32))
+    method = Clusterer(min(most, len(points_XQ)), n_init=1, max_iter=iterations, random_state=seed)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than asked for, of points that coincide
+        method.fit(points_XQ, sample_weight=weight_X)
+    used, cluster_X = np.unique(method.labels_, return_inverse=True)
+    return method.cluster_centers_[used], cluster_X
+
+
+def _distances(centre_KQ: Array, points_XQ: Array) -> Array:
+    """Distances of points to centres, float32 (K, X), by products in double precision."""
+    centres_KQ, found_KX = torch.from_numpy(centre_KQ).double(), np.empty((len(centre_KQ), len(points_XQ)), np.float32)
+    step = max(1, BLOCK_BYTES // (8 * max(centre_KQ.shape)))
+    for start in range(0, len(points_XQ), step):
+        block_BQ = torch.from_numpy(points_XQ[start : start + step]).double()
+        found_KX[:, start : start + step] = squared_distances(centres_KQ, block_BQ, signed=True).sqrt().numpy()
+    return found_KX

@@ -1,0 +1,221 @@
+"""Generalised coverage under a Gaussian kernel, plain (MaxHerding) and weighted by uncertainty (UHerding).
+
+A batch greedily maximises C(L) = 1/N sum_n u_n max over x in L of k(x_n, x), k(a, b) = exp(-|a - b|^2 / l^2), over
+all N pairs, with points scaled to length 1. C is submodular, so what a point would add only falls as L grows: old
+gains are upper bounds and most points need not be looked at again (Minoux 1978). The kernel is never held as a whole.
+
+Axes: N pairs, U unlabelled pairs, O open points (none of their pairs acquired), B rows of a block.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from harness.policies.points import TIE, Offers, Points, Space, points_of, squared_distances
+from harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
+from harness.streams import Stream
+
+BLOCK = 1024  # points in a block of the kernel
+CACHE_BYTES = 512 * 2**20  # kernel rows kept
+SLACK = 1e-5  # gains summed in float32 err by less, relative to themselves
+NOTHING = 1e-7  # a gain below this share of the whole weight is rounding
+SHORT = 0.03  # below this lengthscale the kernel is computed in double precision
+
+
+class _Herding(Policy):
+    """Greedy maximisation of weighted coverage."""
+
+    family: ClassVar[str] = "coverage"
+    cost: ClassVar[str] = "X^2"
+
+    space: Space = "prompt"
+
+    def fill(self, view: PoolView, points: Points, weight_U: Array, lengthscale: float, batch_size: int) -> Selection:
+        """Fill a batch greedily, given the weight u of each unlabelled pair; scores are the gains in C.
+
+        Where nothing is left to gain: the points with the fewest acquired pairs first, then the pair with the
+        largest weight, then the first in the order of identifiers.
+        """
+        offers, open_O = Offers(points, weight_U), np.flatnonzero(points.acquired_X == 0)
+        gains = LazyGains(Coverage(points, points.weight_X(weight_U), lengthscale))
+        place_X = np.full(len(points), -1)
+        place_X[open_O] = np.arange(len(open_O))
+        picks, scores = [], []
+        for _ in range(batch_size):
+            top, tied = gains.best()
+            pick, point = offers.take(open_O[tied] if len(tied) else np.arange(len(points)))
+            picks.append(pick)
+            scores.append(top / len(view.pool))
+            if place_X[point] >= 0:
+                gains.cover(int(place_X[point]))
+        notes = {"coverage_lengthscale": lengthscale}
+        return Selection(view.unlabelled_U[picks], np.array(scores), notes)
+
+
+class MaxHerding(_Herding):
+    """Greedily the pair that adds most to the Gaussian-kernel coverage of the pool by the acquired pairs.
+
+    Attributes:
+        space: `prompt` covers prompt features (the paper's space: frozen features), `pair` the differences of the
+            responses' last-layer inputs under the current reward model; both scaled to length 1.
+        lengthscale: l of the kernel exp(-|a - b|^2 / l^2).
+    """
+
+    source: ClassVar[str] = "Bae, Noh and Sutherland 2024 (2407.12212)"
+    needs_rewards: ClassVar[bool] = False
+
+    lengthscale: float = Field(1.0, ge=1e-6)
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Fill a batch greedily (deterministic: `stream` is not used)."""
+        points = points_of(view, self.space).normalised()
+        return self.fill(view, points, np.ones(len(view.unlabelled_U)), self.lengthscale, batch_size)
+
+
+class UHerding(_Herding):
+    """Greedily the pair that adds most to the uncertainty-weighted coverage of the pool by the acquired pairs.
+
+    Attributes:
+        space: `prompt` covers prompt features (the paper's space: frozen features), `pair` the differences of the
+            responses' last-layer inputs under the current reward model; both scaled to length 1.
+        lengthscale: l of the kernel exp(-|a - b|^2 / l^2); `acquired` is the smallest distance between two acquired
+            points (1 before there are two), which shrinks as labels come in and turns coverage into uncertainty.
+        uncertainty: u of a pair. `margin` is 1 - |2 p - 1| with p the mean over the posterior samples of
+            sigmoid(reward difference / temperature).
+        temperature: of `margin`.
+    """
+
+    source: ClassVar[str] = "Bae, Oliveira and Sutherland 2025 (2412.20644)"
+
+    lengthscale: Annotated[float, Field(ge=1e-6)] | Literal["acquired"] = "acquired"
+    uncertainty: UncertaintyKind | Literal["margin"] = "margin"
+    temperature: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _temperature_is_of_the_margin(self) -> UHerding:
+        if self.uncertainty != "margin" and self.temperature != 1:
+            raise ValueError(f"uncertainty {self.uncertainty} makes no use of temperature; leave it out")
+        return self
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        """Fill a batch greedily (deterministic: `stream` is not used)."""
+        points = points_of(view, self.space).normalised()
+        length = smallest_distance(points) if self.lengthscale == "acquired" else float(self.lengthscale)
+        return self.fill(view, points, self._weight_U(view), length, batch_size)
+
+    def _weight_U(self, view: PoolView) -> Array:
+        if self.uncertainty == "margin":
+            responses_U2 = view.responses(view.unlabelled_U)
+            rewards_KR = view.rewards_KR.double() / self.temperature
+            mean_U = torch.sigmoid(rewards_KR[:, responses_U2[:, 0]] - rewards_KR[:, responses_U2[:, 1]]).mean(dim=0)
+            return (1 - (2 * mean_U - 1).abs()).clamp_min(0).cpu().numpy()
+        found_U = view.score_U(self.uncertainty)
+        # A posterior's own measure may be negative, a weight may not.
+        return found_U - min(0.0, float(found_U.min()))
+
+
+def smallest_distance(points: Points) -> float:
+    """Smallest distance above 0 between points with acquired pairs; 1 where there are no two."""
+    acquired_A, smallest = np.flatnonzero(points.acquired_X), np.inf
+    for start in range(0, len(acquired_A), BLOCK):
+        rows = acquired_A[start : start + BLOCK]
+        for _, squared_BA in points.squared(rows, acquired_A[start:], torch.float64):
+            found = squared_BA[squared_BA > 0]
+            smallest = min(smallest, float(found.min()) if len(found) else np.inf)
+    return float(np.sqrt(smallest)) if np.isfinite(smallest) else 1.0
+
+
+class Coverage:
+    """How well the open points are covered, and what each of them would add."""
+
+    def __init__(self, points: Points, weight_X: Array, lengthscale: float) -> None:
+        """Start from the acquired points of `points`; only open points can still be covered better."""
+        open_O, device = np.flatnonzero(points.acquired_X == 0), points.points_XQ.device
+        self._dtype = torch.float64 if lengthscale < SHORT else torch.float32
+        self._points_OQ = points.points_XQ[torch.from_numpy(open_O).to(device)].to(self._dtype)
+        self._signed, self._lengthscale = points.signed, lengthscale
+        self.weight_O = torch.from_numpy(weight_X[open_O]).to(device)
+        nearest_O = torch.from_numpy(points.distance_to_acquired()[open_O]).to(device)
+        self._covered_O = torch.exp(-((nearest_O / lengthscale) ** 2)).float()
+        self._rows: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self.rows_computed = 0
+
+    def _kernel(self, a_BQ: torch.Tensor, b_CQ: torch.Tensor) -> torch.Tensor:
+        squared_BC = squared_distances(a_BQ, b_CQ, self._signed)
+        return squared_BC.div_(-(self._lengthscale**2)).float().exp_()
+
+    def all_gains(self) -> Array:
+        """What each open point would add, float64 (O,), to within `SLACK`: each block of the kernel serves twice."""
+        gain_O = torch.zeros_like(self.weight_O)
+        weight_O, blocks = self.weight_O.float(), torch.arange(len(gain_O), device=gain_O.device).split(BLOCK)
+        for i, rows in enumerate(blocks):
+            for columns in blocks[i:]:
+                kernel_BC = self._kernel(self._points_OQ[rows], self._points_OQ[columns])
+                if columns is not rows:
+                    above_BC = (kernel_BC - self._covered_O[rows, None]).clamp_min_(0)
+                    gain_O[columns] += (weight_O[rows] @ above_BC).double()
+                gain_O[rows] += (kernel_BC.sub_(self._covered_O[columns]).clamp_min_(0) @ weight_O[columns]).double()
+        return gain_O.cpu().numpy()
+
+    def gains(self, rows: Array) -> Array:
+        """What some open points would add, float64."""
+        kernel_BO = self._kernel_rows(rows)
+        return ((kernel_BO - self._covered_O).clamp_min_(0).double() @ self.weight_O).cpu().numpy()
+
+    def cover(self, place: int) -> None:
+        """Count an open point as acquired."""
+        self._covered_O = torch.maximum(self._covered_O, self._kernel_rows(np.array([place]))[0])
+
+    def _kernel_rows(self, rows: Array) -> torch.Tensor:
+        """Rows of the kernel (B, O), float32; as many as fit are kept for the next time."""
+        missing = [row for row in rows.tolist() if row not in self._rows]
+        if missing:
+            found_BO = self._kernel(self._points_OQ[missing], self._points_OQ)
+            found_BO[torch.arange(len(missing)), missing] = 1.0  # rounding must not leave a picked point uncovered
+            self._rows.update(zip(missing, found_BO.unbind(), strict=True))
+            self.rows_computed += len(missing)
+        kernel_BO = torch.stack([self._rows[row] for row in rows.tolist()])
+        while len(self._rows) * 4 * kernel_BO.shape[1] > CACHE_BYTES:
+            self._rows.popitem(last=False)
+        return kernel_BO
+
+
+class LazyGains:
+    """Finds the open point that adds most; gains from before the last picks serve as upper bounds."""
+
+    def __init__(self, coverage: Coverage) -> None:
+        self._coverage = coverage
+        self._open_O = np.ones(len(coverage.weight_O), dtype=bool)
+        self._floor = NOTHING * float(coverage.weight_O.sum())
+        self._bound_O = coverage.all_gains() * (1 + SLACK)
+
+    def best(self) -> tuple[float, Array]:
+        """Return (gain, the open points that tie for it); (0, none) where there is nothing left to gain."""
+        fresh_O, chunk = np.zeros_like(self._open_O), 8
+        limit = self._coverage.rows_computed + max(64, len(fresh_O) // 8)
+        while True:
+            top = float(self._bound_O[fresh_O].max()) if fresh_O.any() else 0.0
+            could_be_O = (self._bound_O > self._floor) & (self._bound_O >= top * (1 - TIE))
+            rows = np.flatnonzero(self._open_O & ~fresh_O & could_be_O)
+            if len(rows) == 0:
+                break
+            if self._coverage.rows_computed > limit:  # most gains have changed: do all at once, at half the price
+                self._bound_O, limit = self._coverage.all_gains() * (1 + SLACK), limit + len(fresh_O)
+                fresh_O[:] = False
+                continue
+            rows = rows[np.argsort(-self._bound_O[rows], kind="stable")[:chunk]]
+            self._bound_O[rows] = self._coverage.gains(rows)
+            fresh_O[rows], chunk = True, min(2 * chunk, 64)
+        if top <= self._floor:
+            return 0.0, np.empty(0, dtype=np.int64)
+        return top, np.flatnonzero(fresh_O & (self._bound_O >= top * (1 - TIE)))
+
+    def cover(self, place: int) -> None:
+        """Count an open point as acquired."""
+        self._coverage.cover(place)
+        self._open_O[place] = False

@@ -1,0 +1,197 @@
+"""Where pairs lie, for policies that spread a batch: at their prompt, or at the difference of their responses.
+
+Distances are Euclidean. A pair shown as (second, first) has the difference -D, which says the same about a linear
+reward; so in the space of differences a and -a are one place: distance(a, b) = min(|a - b|, |a + b|).
+
+Axes: X distinct points, Q coordinates, U unlabelled pairs, n acquired pairs, A points with an acquired pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+
+from harness.neighbours import distinct_rows
+from harness.policies.policy import Array, PoolView
+
+Space = Literal["prompt", "pair"]
+BLOCK_BYTES = 64 * 2**20
+TIE = 1e-6  # scores that differ by less, relative to the highest, tie: beyond that float32 features say nothing
+SAME = 1e-12  # squared distances below this share of the squared lengths count as 0
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The distinct places of a pool's pairs, in the order of the pairs' identifiers.
+
+    Attributes:
+        points_XQ: float32 coordinates, on the device of the study.
+        point_U, point_n: the point of each unlabelled and of each acquired pair.
+        rank_U: the place of each unlabelled pair in the order of identifiers, by which ties are broken: points that
+            are each other's nearest tie often, and their order of storage must not matter.
+        signed: whether a and -a are different places.
+    """
+
+    points_XQ: torch.Tensor
+    point_U: Array
+    point_n: Array
+    rank_U: Array
+    signed: bool = True
+
+    def __len__(self) -> int:
+        return len(self.points_XQ)
+
+    @cached_property
+    def acquired_X(self) -> Array:
+        """How many acquired pairs lie at each point."""
+        return np.bincount(self.point_n, minlength=len(self))
+
+    def weight_X(self, weight_U: Array | None = None) -> Array:
+        """Summed weight (None: the number) of the unlabelled pairs at each point, float64."""
+        return np.bincount(self.point_U, weights=weight_U, minlength=len(self)).astype(np.float64)
+
+    def normalised(self) -> Points:
+        """The same points scaled to length 1 (a point at 0 stays there)."""
+        unit_XQ = torch.nn.functional.normalize(self.points_XQ, dim=1, eps=1e-30)
+        return replace(self, points_XQ=unit_XQ)
+
+    def distance_to(self, point: int) -> Array:
+        """Distance of each point to one of them, by differences; float64 (X,)."""
+        one_1Q = self.points_XQ[point : point + 1]
+        found_X = _by_differences(self.points_XQ, one_1Q)
+        if not self.signed:
+            found_X = torch.minimum(found_X, _by_differences(self.points_XQ, -one_1Q))
+        return found_X.double().cpu().numpy()
+
+    def distance_to_acquired(self) -> Array:
+        """Distance of each point to the nearest acquired one; float64 (X,), inf where nothing is acquired.
+
+        By matrix products in double precision, in blocks: (X - A) A Q multiplications.
+        """
+        found_X = np.where(self.acquired_X > 0, 0.0, np.inf)
+        acquired_A, rows = np.flatnonzero(self.acquired_X), np.flatnonzero(self.acquired_X == 0)
+        if len(acquired_A):
+            for block, squared_BA in self.squared(rows, acquired_A, torch.float64):
+                found_X[rows[block]] = squared_BA.amin(dim=1).sqrt().cpu().numpy()
+        return found_X
+
+    def squared(self, rows: Array, columns: Array, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the squared distances of rows to columns in blocks of rows, by matrix products in `dtype`."""
+        device = self.points_XQ.device
+        b_CQ = self.points_XQ[torch.from_numpy(columns).to(device)].to(dtype)
+        step = max(1, BLOCK_BYTES // (8 * max(len(columns), b_CQ.shape[1])))
+        for start in range(0, len(rows), step):
+            block = slice(start, start + step)
+            a_BQ = self.points_XQ[torch.from_numpy(rows[block]).to(device)].to(dtype)
+            yield block, squared_distances(a_BQ, b_CQ, self.signed)
+
+    def oriented(self) -> Array:
+        """Coordinates for methods that know nothing of signs, float32 (X, Q) on the CPU.
+
+        Where a and -a are one place, the one on the positive side of the first principal axis (about 0) stands for
+        both; the axis does not depend on the signs.
+        """
+        if self.signed:
+            return self.points_XQ.cpu().numpy()
+        points_XQ = self.points_XQ.double()
+        axis_Q = torch.linalg.eigh(points_XQ.T @ points_XQ).eigenvectors[:, -1]
+        side_X = torch.where(points_XQ @ axis_Q < 0, -1.0, 1.0).to(torch.float32)
+        return (self.points_XQ * side_X[:, None]).cpu().numpy()
+
+
+def points_of(view: PoolView, space: Space) -> Points:
+    """Return the places of the pairs of a round.
+
+    `prompt`: features of the prompt; pairs of prompts with the same features are at one point. `pair`: difference of
+    the embeddings of the two responses under the current posterior; pairs with the same difference are at one point.
+    """
+    return _prompt_points(view) if space == "prompt" else _pair_points(view)
+
+
+def _prompt_points(view: PoolView) -> Points:
+    index = view.index
+    by_id_N = np.empty(len(view.pool), dtype=np.int64)
+    by_id_N[index.rank_N] = np.arange(len(view.pool))
+    used, first, place_N = np.unique(index.point_of_pair_N[by_id_N], return_index=True, return_inverse=True)
+    order_X = np.argsort(first)
+    number_X = np.empty_like(order_X)
+    number_X[order_X] = np.arange(len(order_X))
+    point_N = np.empty_like(place_N)
+    point_N[by_id_N] = number_X[place_N]
+    points_XQ = index.neighbours.points_XQ[torch.from_numpy(used[order_X])]
+    points_XQ = points_XQ.to(view.splits["pool"].features_RD.device)
+    return Points(points_XQ, point_N[view.unlabelled_U], point_N[view.acquired_n], index.rank_N[view.unlabelled_U])
+
+
+def _pair_points(view: PoolView) -> Points:
+    pairs = np.concatenate([view.unlabelled_U, view.acquired_n])
+    by_id = np.argsort(view.index.rank_N[pairs])
+    difference_NH = view.differences(pairs[by_id])
+    rows_NH = _canonical(difference_NH.cpu().numpy())
+    first_X, place = distinct_rows(rows_NH)
+    point = np.empty_like(place)
+    point[by_id] = place
+    points_XH = torch.from_numpy(rows_NH[first_X]).to(difference_NH.device)
+    U = len(view.unlabelled_U)
+    return Points(points_XH, point[:U], point[U:], view.index.rank_N[view.unlabelled_U], signed=False)
+
+
+def _canonical(rows_NH: Array) -> Array:
+    """Of a and -a the one whose first coordinate that is not 0 is positive; -0.0 becomes 0.0."""
+    lead_N = rows_NH[np.arange(len(rows_NH)), np.argmax(rows_NH != 0, axis=1)]
+    return np.ascontiguousarray(np.where(lead_N < 0, -1, 1)[:, None].astype(np.float32) * rows_NH + np.float32(0))
+
+
+def squared_distances(a_BQ: torch.Tensor, b_CQ: torch.Tensor, signed: bool) -> torch.Tensor:
+    """Squared distances (B, C) by a matrix product; next to nothing is 0."""
+    a_B1, b_1C = a_BQ.square().sum(dim=1)[:, None], b_CQ.square().sum(dim=1)[None]
+    product_BC = a_BQ @ b_CQ.T
+    if not signed:
+        product_BC.abs_()
+    found_BC = product_BC.mul_(-2).add_(a_B1).add_(b_1C)
+    floor_BC = SAME * (a_B1 + b_1C) if found_BC.dtype == torch.float64 else 0.0
+    return found_BC.masked_fill_(found_BC <= floor_BC, 0.0)
+
+
+def _by_differences(a_XQ: torch.Tensor, b_1Q: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(a_XQ, b_1Q, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+
+
+class Offers:
+    """The unlabelled pairs that each point has left, for greedy rules that choose among points."""
+
+    def __init__(self, points: Points, preference_U: Array | None = None) -> None:
+        """Offer the pairs of a point in the order of preference (highest first; None: none), then of identifiers."""
+        self._rank_U = points.rank_U
+        self._preference_U = np.zeros(len(self._rank_U)) if preference_U is None else preference_U
+        self._order = np.lexsort((self._rank_U, -self._preference_U, points.point_U))
+        self.left_X = np.bincount(points.point_U, minlength=len(points))
+        self._next_X = np.cumsum(self.left_X) - self.left_X
+        self.acquired_X = points.acquired_X.copy()
+
+    def take(self, tied: Array) -> tuple[int, int]:
+        """Take one pair from tied points; return (its place among the unlabelled, its point).
+
+        The points with the fewest acquired pairs (those taken included) go first, then the most preferred pair,
+        then the first in the order of identifiers. Points without pairs left are passed over.
+        """
+        tied = tied[self.left_X[tied] > 0]
+        tied = tied[self.acquired_X[tied] == self.acquired_X[tied].min()]
+        offer = self._order[self._next_X[tied]]
+        chosen = np.lexsort((self._rank_U[offer], -self._preference_U[offer]))[0]
+        pick, point = int(offer[chosen]), int(tied[chosen])
+        self.left_X[point] -= 1
+        self._next_X[point] += 1
+        self.acquired_X[point] += 1
+        return pick, point
+
+
+def tied_at_top(score_X: Array, allowed_X: Array) -> tuple[float, Array]:
+    """Return the highest score among the allowed points and the points that tie for it."""
+    top = float(score_X[allowed_X].max())
+    return top, np.flatnonzero(allowed_X & (score_X >= top - TIE * abs(top)))
