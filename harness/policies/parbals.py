@@ -15,7 +15,6 @@ Axes: U universes, S samples, M candidates, T targets, G = M + T.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -41,7 +40,8 @@ class ParBaLS(Policy):
         pseudo_labels: `likeliest`, as coded by the authors: a universe is a posterior sample and gives each pair the
             answer that it holds likelier; `drawn`: the universe draws the answer by its probability; `predictive`: one
             universe, in which each pick gets its likeliest answer at that time (ParBaLS-MAP).
-        prior_precision: of the weights of the reward, features standardised (see `bayesian_linear`).
+        prior_precision: of the weights of the reward. Its features are standardised as those of `bayesian_linear`, over
+            the responses of the answered pairs and of the candidates.
     """
 
     family: ClassVar[str] = "parbals"
@@ -65,17 +65,19 @@ class ParBaLS(Policy):
         """
         if self.target not in view.splits:
             raise ValueError(f"parbals: no split {self.target!r} to target; the data has {', '.join(view.splits)}")
-        standardise = Standardiser(view.embedding_RH)
-        posterior = self._posterior(view, standardise)
+        answered = view.acquired_n[~np.isnan(view.target_n)]
+        blocks = self._candidate_blocks(view, stream)
+        embedding_RH, place_n2 = _embedded(view, np.concatenate([answered, blocks[0]]))
+        standardise = Standardiser(embedding_RH)
+        posterior = self._posterior(view, standardise.differences(embedding_RH, place_n2[: len(answered)]))
         target_TH = self._target_differences(view, standardise, stream.child("targets"))
         picks: list[int] = []
         scores: list[float] = []
-        for number, pairs_M in enumerate(self._candidate_blocks(view, stream)):
+        for number, pairs_M in enumerate(blocks):
             if len(picks) == batch_size:
                 break
-            candidate_MH = standardise.differences(view.embedding_RH, view.responses(pairs_M))
             picks_here = min(batch_size - len(picks), len(pairs_M))
-            rows_GH = torch.cat([candidate_MH, target_TH])
+            rows_GH = torch.cat([standardise.differences(*_embedded(view, pairs_M)), target_TH])
             universes = self._universes(posterior, rows_GH, view, pairs_M, picks_here, stream.child("block", number))
             for _ in range(picks_here):
                 pick, score = universes.take()
@@ -83,20 +85,15 @@ class ParBaLS(Policy):
                 scores.append(score)
         return Selection(np.array(picks, dtype=np.int64), np.array(scores))
 
-    def _candidate_blocks(self, view: PoolView, stream: Stream) -> Iterator[Array]:
+    def _candidate_blocks(self, view: PoolView, stream: Stream) -> list[Array]:
         """Unlabelled pairs in random order, `candidates` at a time; within a block in the order of identifiers."""
         order = view.unlabelled_U[np.argsort(view.uniform_U(stream.child("candidates")), kind="stable")]
-        for start in range(0, len(order), self.candidates):
-            block = order[start : start + self.candidates]
-            yield block[np.argsort(view.index.rank_N[block])]
+        blocks = [order[start : start + self.candidates] for start in range(0, len(order), self.candidates)]
+        return [block[np.argsort(view.index.rank_N[block])] for block in blocks]
 
-    def _posterior(self, view: PoolView, standardise: Standardiser) -> Gaussian:
-        known = ~np.isnan(view.target_n)
-        responses_n2 = view.responses(view.acquired_n[known])
-        target_n = torch.from_numpy(view.target_n[known]).to(view.embedding_RH.device)
-        return BradleyTerry(standardise.differences(view.embedding_RH, responses_n2), target_n).posterior(
-            self.prior_precision
-        )
+    def _posterior(self, view: PoolView, difference_nH: torch.Tensor) -> Gaussian:
+        target_n = torch.from_numpy(view.target_n[~np.isnan(view.target_n)]).to(difference_nH.device)
+        return BradleyTerry(difference_nH, target_n).posterior(self.prior_precision)
 
     def _target_differences(self, view: PoolView, standardise: Standardiser, stream: Stream) -> torch.Tensor:
         split = view.splits[self.target]
@@ -136,6 +133,12 @@ class ParBaLS(Policy):
             return (logit_UM > 0).double()
         noise_UM = np.stack([view.index.uniform_N(stream.child(u))[pairs_M] for u in range(len(logit_UM))])
         return (torch.from_numpy(noise_UM).to(logit_UM.device) < torch.sigmoid(logit_UM)).double()
+
+
+def _embedded(view: PoolView, pairs: Array) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embedding of the responses of pairs and where in it each pair's two stand: the whole pool's may not fit."""
+    used_R, place_n2 = torch.unique(view.responses(pairs), return_inverse=True)
+    return view.model.embedding_RH(view.splits["pool"].features_RD[used_R]), place_n2
 
 
 class Universes:

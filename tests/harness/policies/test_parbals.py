@@ -51,15 +51,16 @@ class Universe:
 
 def slowly(policy, view, batch, streams):
     """The ordered batch and its scores, from the definition."""
-    embedding = view.embedding_RH.double().numpy()
+    known = ~np.isnan(view.target_n)
+    pool_pairs = view.pool.responses_of_pair_N2
+    used = np.unique(pool_pairs[np.concatenate([view.acquired_n[known], view.unlabelled_U])])
+    embedding = view.embedding_RH.double().numpy()[used]
     centre, scale = embedding.mean(0), embedding.std(0) * np.sqrt(embedding.shape[1])
 
     def rows(table, pairs):
         phi = (table.double().numpy() - centre) / scale
         return phi[pairs[:, 0]] - phi[pairs[:, 1]]
 
-    pool_pairs = view.pool.responses_of_pair_N2
-    known = ~np.isnan(view.target_n)
     X = rows(view.embedding_RH, pool_pairs[view.acquired_n[known]])
     posterior = BradleyTerry(torch.from_numpy(X), torch.from_numpy(view.target_n[known])).posterior(1.0)
     split = view.splits[policy.target]
