@@ -20,6 +20,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "oracles": {"replay": "oracles.replay:Replay"},
     "posteriors": {
         "ensemble": "harness.posteriors.ensemble:Ensemble",
+        "mc_dropout": "harness.posteriors.mc_dropout:McDropout",
         "laplace": "harness.posteriors.laplace:Laplace",
         "bayesian_linear": "harness.posteriors.bayesian_linear:BayesianLinear",
         "latent_reward": "harness.posteriors.latent_reward:LatentReward",

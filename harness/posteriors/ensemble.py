@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.heads import Dropout, Heads
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
 from harness.posteriors.training import Recipe, train
 from harness.streams import Stream
 
@@ -50,14 +51,22 @@ class Ensemble(Recipe):
     weight_std: float = Field(0.01, gt=0)
     init: Literal["independent", "shared"] = "independent"
 
-    def fit(self, train_pairs: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
+    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
         """Train all members (see `Posterior.fit`)."""
-        device = train_pairs.features_RD.device
-        heads = self.initial_heads(train_pairs.features_RD.shape[1], stream).to(device)
-        order_KEn = torch.stack(
-            [self._order(len(train_pairs.target_n), stream.child("minibatch", k)) for k in range(self.members)]
-        )
-        train(heads, train_pairs, validation, order_KEn.to(device), self)
+        return self.train_heads(train, validation, stream)
+
+    def train_heads(
+        self,
+        data: AnsweredPairs,
+        validation: AnsweredPairs,
+        stream: Stream,
+        dropout: Callable[[int], Dropout] | None = None,
+    ) -> Heads:
+        """Train all members from new weights; `dropout` as in `training.train`."""
+        device = data.features_RD.device
+        heads = self.initial_heads(data.features_RD.shape[1], stream).to(device)
+        orders = [self._order(len(data.target_n), stream.child("minibatch", k)) for k in range(self.members)]
+        train(heads, data, validation, torch.stack(orders).to(device), self, dropout)
         return heads
 
     def initial_heads(self, dimension: int, stream: Stream) -> Heads:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +18,18 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
     "tanh": (torch.tanh_, lambda grad, out: torch.ops.aten.tanh_backward.grad_input(grad, out, grad_input=grad)),
     "relu": (torch.relu_, lambda grad, out: grad.mul_(out > 0)),
 }
+
+
+class Dropout(NamedTuple):
+    """Which hidden units stay in a step (inverted dropout, Srivastava et al. 2014).
+
+    Attributes:
+        keep_Kbo: for each hidden layer 1 where a unit stays and 0 where it is left out, float32.
+        scale: 1 / (1 - p), which what stays is multiplied by.
+    """
+
+    keep_Kbo: list[torch.Tensor]
+    scale: float
 
 
 class Heads:
@@ -85,27 +98,47 @@ class Heads:
         blocks = features_RD.split(max(256, SCORING_BYTES // (4 * widest)))
         return torch.cat([self._last_hidden(0, block_bD) for block_bD in blocks])
 
-    def _member_rewards(self, k: int, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.addmm(self.biases[-1][k], self._last_hidden(k, hidden), self.weights[-1][k])[:, 0]
+    def hidden(self, layer: int, k: int, inputs_bi: torch.Tensor) -> torch.Tensor:
+        """Outputs (b, o) of one layer of member k; those of the last layer are rewards."""
+        product_bo = torch.addmm(self.biases[layer][k], inputs_bi, self.weights[layer][k])
+        return product_bo if layer + 1 == len(self.weights) else self._activate(product_bo)
 
-    def _last_hidden(self, k: int, hidden: torch.Tensor) -> torch.Tensor:
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = self._activate(torch.addmm(bias[k], hidden, weight[k]))
-        return hidden
+    def _last_hidden(self, k: int, hidden_bi: torch.Tensor) -> torch.Tensor:
+        for layer in range(len(self.weights) - 1):
+            hidden_bi = self.hidden(layer, k, hidden_bi)
+        return hidden_bi
 
-    def forward(self, inputs_Kbi: torch.Tensor) -> list[torch.Tensor]:
+    def _member_rewards(self, k: int, features_bD: torch.Tensor) -> torch.Tensor:
+        return self.hidden(len(self.weights) - 1, k, self._last_hidden(k, features_bD))[:, 0]
+
+    def forward(self, inputs_Kbi: torch.Tensor, dropout: Dropout | None = None) -> list[torch.Tensor]:
         """Return the inputs of every layer and, last, the rewards (K, b, 1)."""
         layers = [inputs_Kbi]
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            layers.append(self._activate(torch.baddbmm(bias, layers[-1], weight)))
-        layers.append(torch.baddbmm(self.biases[-1], layers[-1], self.weights[-1]))
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            # What dropout leaves is scaled in the product that follows, so that `layers` holds plain activations.
+            scale = dropout.scale if dropout and number else 1.0
+            layers.append(torch.baddbmm(bias, layers[-1], weight, alpha=scale))
+            if number + 1 < len(self.weights):
+                self._activate(layers[-1])
+                if dropout:
+                    layers[-1].mul_(dropout.keep_Kbo[number])
         return layers
 
-    def backward(self, layers: list[torch.Tensor], grad_Kb1: torch.Tensor, gradients: list[torch.Tensor]) -> None:
+    def backward(
+        self,
+        layers: list[torch.Tensor],
+        grad_Kb1: torch.Tensor,
+        gradients: list[torch.Tensor],
+        dropout: Dropout | None = None,
+    ) -> None:
         """Write the gradients of all parameters (in their order), given that of the loss by the rewards."""
         depth, grad = len(self.weights), grad_Kb1
         for layer in reversed(range(depth)):
             torch.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
             torch.sum(grad, dim=1, keepdim=True, out=gradients[depth + layer])
             if layer:
-                grad = self._through(torch.bmm(grad, self.weights[layer].transpose(1, 2)), layers[layer])
+                grad = torch.bmm(grad, self.weights[layer].transpose(1, 2))
+                if dropout:
+                    gradients[layer].mul_(dropout.scale)
+                    grad.mul_(dropout.keep_Kbo[layer - 1]).mul_(dropout.scale)
+                grad = self._through(grad, layers[layer])

@@ -34,7 +34,7 @@ class SingleHead(Recipe):
     def train_head(self, train_pairs: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
         """Train the head from new weights (see `Posterior.fit`)."""
         settings = {name: getattr(self, name) for name in SingleHead.model_fields}
-        return Ensemble(members=1, **settings).fit(train_pairs, validation, stream)
+        return Ensemble(members=1, **settings).train_heads(train_pairs, validation, stream)
 
 
 def only_used(pairs: AnsweredPairs) -> AnsweredPairs:

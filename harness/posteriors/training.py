@@ -5,7 +5,7 @@ Axes: K members, b pairs of a minibatch, n labelled pairs, S steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from harness.posteriors.heads import Heads
+from harness.posteriors.heads import Dropout, Heads
 from harness.posteriors.posterior import AnsweredPairs, DivergedError, Posterior
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -80,9 +80,16 @@ def evaluation_loss(heads: Heads, pairs: AnsweredPairs) -> torch.Tensor:
 
 
 def train(
-    heads: Heads, data: AnsweredPairs, validation: AnsweredPairs, order_KEn: torch.Tensor, recipe: Recipe
+    heads: Heads,
+    data: AnsweredPairs,
+    validation: AnsweredPairs,
+    order_KEn: torch.Tensor,
+    recipe: Recipe,
+    dropout: Callable[[int], Dropout] | None = None,
 ) -> TrainingLog:
     """Train in place; at the end the heads hold, for each member, the weights of its best evaluation.
+
+    Evaluations leave no unit out.
 
     Args:
         heads: initial weights.
@@ -90,13 +97,14 @@ def train(
         validation: evaluated at the end of each epoch and each `evaluate_every` steps.
         order_KEn: for each member and epoch the order of the n labelled pairs.
         recipe: the settings.
+        dropout: given a number of responses, draws the units that stay in a step.
 
     Raises:
         DivergedError: the loss is not a number.
     """
     batches = list(minibatches(order_KEn, recipe.batch))
     steps_an_epoch = len(batches) // recipe.epochs
-    stepper, selector, log = _Stepper(heads, recipe), _Selector(heads, recipe.patience), TrainingLog()
+    stepper, selector, log = _Stepper(heads, recipe, dropout), _Selector(heads, recipe.patience), TrainingLog()
     for step, index_Kb in enumerate(batches):
         loss_K = stepper.step(data, index_Kb, recipe.learning_rate * rate_at(step, len(batches), recipe.warmup))
         log.step_losses.append(loss_K)
@@ -115,8 +123,8 @@ def train(
 class _Stepper:
     """One optimiser step of all members: forward, backward, clipping by member, AdamW."""
 
-    def __init__(self, heads: Heads, recipe: Recipe) -> None:
-        self._heads, self._clip = heads, recipe.clip
+    def __init__(self, heads: Heads, recipe: Recipe, dropout: Callable[[int], Dropout] | None) -> None:
+        self._heads, self._clip, self._dropout = heads, recipe.clip, dropout
         self._gradients = [torch.empty_like(parameter) for parameter in heads.parameters]
         # The fused optimiser is fast on contiguous memory only, so it is given each weight as it lies there.
         parameters = [_as_it_lies(parameter) for parameter in heads.parameters]
@@ -138,11 +146,13 @@ class _Stepper:
         responses_Kb2 = data.responses_n2[index_Kb]
         rows = torch.cat([responses_Kb2[..., 0], responses_Kb2[..., 1]], dim=1)
         inputs = data.features_RD.index_select(0, rows.flatten()).view(K, 2 * b, -1)
-        layers = self._heads.forward(inputs)
+        dropout = self._dropout(2 * b) if self._dropout else None
+        layers = self._heads.forward(inputs, dropout)
         logit_Kb = layers[-1][:, :b, 0] - layers[-1][:, b:, 0]
         target_Kb = data.target_n[index_Kb]
         grad_Kb = (torch.sigmoid(logit_Kb) - target_Kb) / b
-        self._heads.backward(layers, torch.cat([grad_Kb, -grad_Kb], dim=1)[..., None], self._gradients)
+        grad_Kb1 = torch.cat([grad_Kb, -grad_Kb], dim=1)[..., None]
+        self._heads.backward(layers, grad_Kb1, self._gradients, dropout)
         self._clip_by_member()
         self._optimiser.param_groups[0]["lr"] = rate
         self._optimiser.step()

@@ -11,6 +11,7 @@ from harness.streams import stream
 SMALL_HEAD = {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3}
 SMALL = {
     "ensemble": SMALL_HEAD | {"members": 3},
+    "mc_dropout": SMALL_HEAD | {"members": 2, "samples": 6, "rate": 0.1},
     "laplace": SMALL_HEAD,
     "latent_reward": SMALL_HEAD,
     "feature_density": SMALL_HEAD,

@@ -1,0 +1,96 @@
+"""MC dropout with consistent masks (Gal and Ghahramani 2016, 1506.02142; Kirsch et al. 2019, 1906.08158).
+
+A head trained with dropout is scored under K masks of its hidden units. A mask is drawn once and holds for all
+responses, so that a sample is one reward function and rewards of different responses can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from harness.posteriors.ensemble import MELO2024, Ensemble
+from harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from harness.streams import Stream
+
+
+class McDropout(Ensemble):
+    """Heads trained with dropout, and K samples of each pair's rewards by masks of their hidden units.
+
+    Attributes (and those of `Ensemble` and `Recipe`):
+        members: networks; sample k belongs to network k modulo members.
+        samples: K.
+        rate: probability with which a hidden unit is left out, when training and when sampling.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024 | {"members": 1, "samples": 5, "rate": 0.2}}
+
+    members: int = Field(1, ge=1, le=1024)
+    samples: int = Field(10, ge=1, le=4096)
+    rate: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _has_units_to_leave_out(self) -> Self:
+        if not self.hidden:
+            raise ValueError("mc_dropout leaves out hidden units; give hidden at least one layer")
+        if self.samples < self.members:
+            raise ValueError(f"samples is {self.samples}, but each of {self.members} members needs one")
+        return self
+
+    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
+        """Train the networks, then draw the masks (see `Posterior.fit`)."""
+        device = train.features_RD.device
+        generators = [stream.child("dropout", k).torch() for k in range(self.members)]
+
+        def dropout(responses: int) -> Dropout:
+            return self._draw(generators, responses, device)
+
+        heads = self.train_heads(train, validation, stream, dropout)
+        masks = [stream.child("mask", k).torch() for k in range(self.samples)]
+        return MaskedHeads(heads, self._draw(masks, 1, device))
+
+    def _draw(self, generators: Sequence[torch.Generator], rows: int, device: torch.device) -> Dropout:
+        """Draw what stays, one generator a network or sample, on the CPU: the same on every device."""
+        units = sum(self.hidden)
+        uniform = torch.stack([torch.rand(rows, units, generator=generator) for generator in generators])
+        keep = (uniform >= self.rate).float().to(device)
+        return Dropout(list(keep.split(self.hidden, dim=2)), 1 / (1 - self.rate))
+
+
+class MaskedHeads:
+    """Heads with K masks of their hidden units (see `FittedPosterior`).
+
+    Attributes:
+        heads: the networks.
+        masks: for each hidden layer what stays under each sample, (K, 1, o).
+    """
+
+    def __init__(self, heads: Heads, masks: Dropout) -> None:
+        self.heads, self.masks = heads, masks
+
+    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Reward of each response under each mask, shape (K, R), computed in blocks of responses."""
+        samples, networks = len(self.masks.keep_Kbo[0]), len(self.heads.weights[0])
+        rewards_KR = torch.empty((samples, len(features_RD)), dtype=torch.float32, device=features_RD.device)
+        step = max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.heads.weights)))
+        for start in range(0, len(features_RD), step):
+            block_bD = features_RD[start : start + step]
+            for network in range(networks):
+                first_bo = self.heads.hidden(0, network, block_bD)  # what all masks of a network share
+                for k in range(network, samples, networks):
+                    rewards_KR[k, start : start + step] = self._rewards(k, network, first_bo)
+        return rewards_KR
+
+    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Last hidden layer of the first network with all its units, float32 (R, H)."""
+        return self.heads.embedding_RH(features_RD)
+
+    def _rewards(self, k: int, network: int, hidden_bo: torch.Tensor) -> torch.Tensor:
+        for layer in range(1, len(self.heads.weights)):
+            kept_bo = hidden_bo * (self.masks.keep_Kbo[layer - 1][k] * self.masks.scale)
+            hidden_bo = self.heads.hidden(layer, network, kept_bo)
+        return hidden_bo[:, 0]
