@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from pydantic import Field
 from sklearn.cluster import KMeans as Clusterer
+from sklearn.cluster import kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.random_projection import GaussianRandomProjection
 from threadpoolctl import threadpool_limits
 
 from harness.policies.points import BLOCK_BYTES, Offers, Space, points_of, squared_distances, tied_at_top
 from harness.policies.policy import Array, Policy, PoolView, Selection
 from harness.streams import Stream
 
+SEED_DIMENSIONS = 64
 SOFTENING = 1e-5  # keeps the typicality of coinciding points finite
 
 
@@ -178,13 +181,22 @@ def _clusters(points_XQ: Array, weight_X: Array, most: int, iterations: int, str
 
     On one thread: with more, sums of centres come in any order and their last bits differ from run to run.
     """
-    seed = int(stream.child("k_means").numpy().integers(2**32))
-    method = Clusterer(min(most, len(points_XQ)), n_init=1, max_iter=iterations, random_state=seed)
+    seed, count = int(stream.child("k_means").numpy().integers(2**32)), min(most, len(points_XQ))
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than asked for, of points that coincide
+        start_KQ = points_XQ[_seeds(points_XQ, weight_X, count, seed)]
+        method = Clusterer(count, init=start_KQ, n_init=1, max_iter=iterations, random_state=seed)
         method.fit(points_XQ, sample_weight=weight_X)
     used, cluster_X = np.unique(method.labels_, return_inverse=True)
     return method.cluster_centers_[used], cluster_X
+
+
+def _seeds(points_XQ: Array, weight_X: Array, count: int, seed: int) -> Array:
+    """Points to start k-means from, by k-means++; in many dimensions on a random projection, which costs far less."""
+    if points_XQ.shape[1] > SEED_DIMENSIONS:
+        projection = GaussianRandomProjection(SEED_DIMENSIONS, random_state=seed)
+        points_XQ = projection.fit_transform(points_XQ)
+    return kmeans_plusplus(points_XQ, count, sample_weight=weight_X, random_state=seed)[1]
 
 
 def _distances(centre_KQ: Array, points_XQ: Array) -> Array:

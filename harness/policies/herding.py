@@ -138,24 +138,28 @@ class Coverage:
         open_O, device = np.flatnonzero(points.acquired_X == 0), points.points_XQ.device
         self._dtype = torch.float64 if lengthscale < SHORT else torch.float32
         self._points_OQ = points.points_XQ[torch.from_numpy(open_O).to(device)].to(self._dtype)
+        self._length_O = self._points_OQ.square().sum(dim=1)
         self._signed, self._lengthscale = points.signed, lengthscale
         self.weight_O = torch.from_numpy(weight_X[open_O]).to(device)
         nearest_O = torch.from_numpy(points.distance_to_acquired()[open_O]).to(device)
         self._covered_O = torch.exp(-((nearest_O / lengthscale) ** 2)).float()
         self._rows: OrderedDict[int, torch.Tensor] = OrderedDict()
         self.rows_computed = 0
+        self.rows_at_once = min(64, max(16, self._points_OQ.shape[1] // 16))  # long rows: so that products pay
 
-    def _kernel(self, a_BQ: torch.Tensor, b_CQ: torch.Tensor) -> torch.Tensor:
-        squared_BC = squared_distances(a_BQ, b_CQ, self._signed)
+    def _kernel(self, rows: slice | list[int], columns: slice) -> torch.Tensor:
+        points_OQ, length_O = self._points_OQ, self._length_O
+        squared_BC = squared_distances(points_OQ[rows], points_OQ[columns], self._signed, length_O[columns])
         return squared_BC.div_(-(self._lengthscale**2)).float().exp_()
 
     def all_gains(self) -> Array:
         """What each open point would add, float64 (O,), to within `SLACK`: each block of the kernel serves twice."""
         gain_O = torch.zeros_like(self.weight_O)
-        weight_O, blocks = self.weight_O.float(), torch.arange(len(gain_O), device=gain_O.device).split(BLOCK)
+        weight_O = self.weight_O.float()
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(gain_O), BLOCK)]
         for i, rows in enumerate(blocks):
             for columns in blocks[i:]:
-                kernel_BC = self._kernel(self._points_OQ[rows], self._points_OQ[columns])
+                kernel_BC = self._kernel(rows, columns)
                 if columns is not rows:
                     above_BC = (kernel_BC - self._covered_O[rows, None]).clamp_min_(0)
                     gain_O[columns] += (weight_O[rows] @ above_BC).double()
@@ -175,7 +179,7 @@ class Coverage:
         """Rows of the kernel (B, O), float32; as many as fit are kept for the next time."""
         missing = [row for row in rows.tolist() if row not in self._rows]
         if missing:
-            found_BO = self._kernel(self._points_OQ[missing], self._points_OQ)
+            found_BO = self._kernel(missing, slice(None))
             found_BO[torch.arange(len(missing)), missing] = 1.0  # rounding must not leave a picked point uncovered
             self._rows.update(zip(missing, found_BO.unbind(), strict=True))
             self.rows_computed += len(missing)
@@ -196,7 +200,7 @@ class LazyGains:
 
     def best(self) -> tuple[float, Array]:
         """Return (gain, the open points that tie for it); (0, none) where there is nothing left to gain."""
-        fresh_O, chunk = np.zeros_like(self._open_O), 8
+        fresh_O, chunk = np.zeros_like(self._open_O), self._coverage.rows_at_once
         limit = self._coverage.rows_computed + max(64, len(fresh_O) // 8)
         while True:
             top = float(self._bound_O[fresh_O].max()) if fresh_O.any() else 0.0
@@ -210,7 +214,7 @@ class LazyGains:
                 continue
             rows = rows[np.argsort(-self._bound_O[rows], kind="stable")[:chunk]]
             self._bound_O[rows] = self._coverage.gains(rows)
-            fresh_O[rows], chunk = True, min(2 * chunk, 64)
+            fresh_O[rows], chunk = True, min(2 * chunk, 256)
         if top <= self._floor:
             return 0.0, np.empty(0, dtype=np.int64)
         return top, np.flatnonzero(fresh_O & (self._bound_O >= top * (1 - TIE)))

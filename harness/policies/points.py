@@ -84,11 +84,12 @@ class Points:
         """Yield the squared distances of rows to columns in blocks of rows, by matrix products in `dtype`."""
         device = self.points_XQ.device
         b_CQ = self.points_XQ[torch.from_numpy(columns).to(device)].to(dtype)
+        length_C = b_CQ.square().sum(dim=1)
         step = max(1, BLOCK_BYTES // (8 * max(len(columns), b_CQ.shape[1])))
         for start in range(0, len(rows), step):
             block = slice(start, start + step)
             a_BQ = self.points_XQ[torch.from_numpy(rows[block]).to(device)].to(dtype)
-            yield block, squared_distances(a_BQ, b_CQ, self.signed)
+            yield block, squared_distances(a_BQ, b_CQ, self.signed, length_C)
 
     def oriented(self) -> Array:
         """Coordinates for methods that know nothing of signs, float32 (X, Q) on the CPU.
@@ -147,15 +148,22 @@ def _canonical(rows_NH: Array) -> Array:
     return np.ascontiguousarray(np.where(lead_N < 0, -1, 1)[:, None].astype(np.float32) * rows_NH + np.float32(0))
 
 
-def squared_distances(a_BQ: torch.Tensor, b_CQ: torch.Tensor, signed: bool) -> torch.Tensor:
-    """Squared distances (B, C) by a matrix product; next to nothing is 0."""
-    a_B1, b_1C = a_BQ.square().sum(dim=1)[:, None], b_CQ.square().sum(dim=1)[None]
+def squared_distances(
+    a_BQ: torch.Tensor, b_CQ: torch.Tensor, signed: bool, length_C: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Squared distances (B, C) by a matrix product; `length_C` are the squared lengths of b.
+
+    In double precision, next to nothing is 0 (see `SAME`).
+    """
+    length_B1 = a_BQ.square().sum(dim=1)[:, None]
+    length_1C = (b_CQ.square().sum(dim=1) if length_C is None else length_C)[None]
     product_BC = a_BQ @ b_CQ.T
     if not signed:
         product_BC.abs_()
-    found_BC = product_BC.mul_(-2).add_(a_B1).add_(b_1C)
-    floor_BC = SAME * (a_B1 + b_1C) if found_BC.dtype == torch.float64 else 0.0
-    return found_BC.masked_fill_(found_BC <= floor_BC, 0.0)
+    found_BC = product_BC.mul_(-2).add_(length_B1).add_(length_1C)
+    if found_BC.dtype == torch.float64:
+        return found_BC.masked_fill_(found_BC <= SAME * (length_B1 + length_1C), 0.0)
+    return found_BC.clamp_min_(0)
 
 
 def _by_differences(a_XQ: torch.Tensor, b_1Q: torch.Tensor) -> torch.Tensor:
