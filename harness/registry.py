@@ -21,6 +21,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "posteriors": {
         "ensemble": "harness.posteriors.ensemble:Ensemble",
         "mc_dropout": "harness.posteriors.mc_dropout:McDropout",
+        "epinet": "harness.posteriors.epinet:Epinet",
         "laplace": "harness.posteriors.laplace:Laplace",
         "bayesian_linear": "harness.posteriors.bayesian_linear:BayesianLinear",
         "latent_reward": "harness.posteriors.latent_reward:LatentReward",
@@ -49,6 +50,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "badge": "harness.policies.gradient:Badge",
         "sharpe": "harness.policies.gradient:Sharpe",
         "parbals": "harness.policies.parbals:ParBaLS",
+        "batch_bald": "harness.policies.batch_bald:BatchBald",
+        "epig": "harness.policies.epig:Epig",
         "llm_perplexity_high": "harness.policies.perplexity:LlmPerplexityHigh",
         "llm_perplexity_low": "harness.policies.perplexity:LlmPerplexityLow",
         "k_center": "harness.policies.coverage:KCenter",

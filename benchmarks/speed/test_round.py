@@ -19,8 +19,8 @@ from harness.datasets.simulated import Simulated
 from harness.loop import World
 from harness.policies.bal_pm import BalPm
 from harness.policies.policy import PoolIndex, PoolView
-from harness.posteriors import training
 from harness.posteriors.ensemble import Ensemble
+from harness.posteriors.heads import Heads
 from harness.streams import stream
 
 LABELS, PICKS = 2_240, 320
@@ -104,13 +104,11 @@ def test_balbench(benchmark: Any, world: World, table: Seconds, monkeypatch: pyt
     building = Timer()
     building.timed("acquisition", lambda: index.neighbours)
     table["index"] = {"seconds": building.seconds["acquisition"]}
-    evaluation_loss = training.evaluation_loss
+    losses = Heads.losses
 
     def one_round() -> None:
         timer = Timer()
-        monkeypatch.setattr(
-            training, "evaluation_loss", lambda *arguments: timer.timed("evaluation", evaluation_loss, *arguments)
-        )
+        monkeypatch.setattr(Heads, "losses", lambda *arguments: timer.timed("evaluation", losses, *arguments))
         model = timer.timed("training", RECIPE.fit, train, world.eval_pairs, stream(0, "speed"))
         timer.seconds["training"] -= timer.seconds["evaluation"]
         view = PoolView(index, left, acquired, share_N[acquired], model, world.unlabelled, 1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
-from harness.posteriors.heads import Dropout, Heads
+from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
 from harness.posteriors.training import Recipe, train
 from harness.streams import Stream
@@ -55,19 +54,16 @@ class Ensemble(Recipe):
         """Train all members (see `Posterior.fit`)."""
         return self.train_heads(train, validation, stream)
 
-    def train_heads(
-        self,
-        data: AnsweredPairs,
-        validation: AnsweredPairs,
-        stream: Stream,
-        dropout: Callable[[int], Dropout] | None = None,
-    ) -> Heads:
-        """Train all members from new weights; `dropout` as in `training.train`."""
-        device = data.features_RD.device
-        heads = self.initial_heads(data.features_RD.shape[1], stream).to(device)
-        orders = [self._order(len(data.target_n), stream.child("minibatch", k)) for k in range(self.members)]
-        train(heads, data, validation, torch.stack(orders).to(device), self, dropout)
+    def train_heads(self, data: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
+        """Train all members from new weights."""
+        heads = self.initial_heads(data.features_RD.shape[1], stream).to(data.features_RD.device)
+        train(heads, data, validation, self.orders_KEn(data, stream), self)
         return heads
+
+    def orders_KEn(self, data: AnsweredPairs, stream: Stream) -> torch.Tensor:
+        """Draw for each member and epoch the order of the labelled pairs."""
+        orders = [self._order(len(data.target_n), stream.child("minibatch", k)) for k in range(self.members)]
+        return torch.stack(orders).to(data.features_RD.device)
 
     def initial_heads(self, dimension: int, stream: Stream) -> Heads:
         """Draw initial weights for inputs of a dimension."""

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import torch
 
+from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.training import Minibatch, pair_gradient, pair_loss
+
 SCORING_BYTES = 64 * 2**20  # bound on the largest activation held while scoring
 
 # The activation, and the product of a gradient and its derivative given its output; both in place.
@@ -47,17 +50,26 @@ class Heads:
 
     @classmethod
     def draw(
-        cls, generators: Sequence[torch.Generator], sizes: Sequence[int], weight_std: float, activation: str
+        cls, generators: Sequence[torch.Generator], sizes: Sequence[int], weight_std: float | None, activation: str
     ) -> Heads:
-        """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), one generator a member."""
+        """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), one generator a member.
+
+        Without a weight_std, that of a layer is 1/sqrt(fan_in).
+        """
         weights, biases = [], []
         for fan_in, out in pairwise(sizes):
-            drawn = torch.stack([torch.randn(out, fan_in, generator=g) * weight_std for g in generators])
+            std = fan_in**-0.5 if weight_std is None else weight_std
+            drawn = torch.stack([torch.randn(out, fan_in, generator=g) * std for g in generators])
             # Matrix products are fastest with the longer side contiguous in memory.
             weights.append(drawn.transpose(1, 2) if out < fan_in else drawn.transpose(1, 2).contiguous())
             limit = fan_in**-0.5
             biases.append(torch.stack([(2 * torch.rand(1, out, generator=g) - 1) * limit for g in generators]))
         return cls(weights, biases, activation)
+
+    @property
+    def members(self) -> int:
+        """K."""
+        return len(self.weights[0])
 
     @property
     def parameters(self) -> list[torch.Tensor]:
@@ -110,6 +122,19 @@ class Heads:
 
     def _member_rewards(self, k: int, features_bD: torch.Tensor) -> torch.Tensor:
         return self.hidden(len(self.weights) - 1, k, self._last_hidden(k, features_bD))[:, 0]
+
+    def step(self, batch: Minibatch, gradients: list[torch.Tensor], dropout: Dropout | None = None) -> torch.Tensor:
+        """Write the gradients of the members' mean losses; return these, shape (K,) (see `Trainable`)."""
+        layers = self.forward(batch.inputs_KbD, dropout)
+        loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.target_Kb)
+        self.backward(layers, grad_Kb[..., None], gradients, dropout)
+        return loss_K
+
+    def losses(self, pairs: AnsweredPairs) -> torch.Tensor:
+        """Mean loss of each member over pairs, shape (K,)."""
+        rewards_KR = self.rewards_KR(pairs.features_RD)
+        logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
+        return pair_loss(logit_Kn, pairs.target_n).mean(dim=1)
 
     def forward(self, inputs_Kbi: torch.Tensor, dropout: Dropout | None = None) -> list[torch.Tensor]:
         """Return the inputs of every layer and, last, the rewards (K, b, 1)."""

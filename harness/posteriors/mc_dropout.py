@@ -6,15 +6,17 @@ responses, so that a sample is one reward function and rewards of different resp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 
+from harness.posteriors import training
 from harness.posteriors.ensemble import MELO2024, Ensemble
 from harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
 from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from harness.posteriors.training import Minibatch
 from harness.streams import Stream
 
 
@@ -45,11 +47,9 @@ class McDropout(Ensemble):
         """Train the networks, then draw the masks (see `Posterior.fit`)."""
         device = train.features_RD.device
         generators = [stream.child("dropout", k).torch() for k in range(self.members)]
-
-        def dropout(responses: int) -> Dropout:
-            return self._draw(generators, responses, device)
-
-        heads = self.train_heads(train, validation, stream, dropout)
+        heads = self.initial_heads(train.features_RD.shape[1], stream).to(device)
+        thinned = _Thinned(heads, lambda responses: self._draw(generators, responses, device))
+        training.train(thinned, train, validation, self.orders_KEn(train, stream), self)
         masks = [stream.child("mask", k).torch() for k in range(self.samples)]
         return MaskedHeads(heads, self._draw(masks, 1, device))
 
@@ -59,6 +59,26 @@ class McDropout(Ensemble):
         uniform = torch.stack([torch.rand(rows, units, generator=generator) for generator in generators])
         keep = (uniform >= self.rate).float().to(device)
         return Dropout(list(keep.split(self.hidden, dim=2)), 1 / (1 - self.rate))
+
+
+class _Thinned:
+    """Heads that are trained with dropout and evaluated without (see `Trainable`)."""
+
+    def __init__(self, heads: Heads, draw: Callable[[int], Dropout]) -> None:
+        self._heads, self._draw = heads, draw
+        self.members, self.parameters = heads.members, heads.parameters
+
+    def clone(self) -> Self:
+        return type(self)(self._heads.clone(), self._draw)
+
+    def copy_members(self, other: Self, chosen_K: torch.Tensor) -> None:
+        self._heads.copy_members(other._heads, chosen_K)
+
+    def step(self, batch: Minibatch, gradients: list[torch.Tensor]) -> torch.Tensor:
+        return self._heads.step(batch, gradients, self._draw(batch.inputs_KbD.shape[1]))
+
+    def losses(self, pairs: AnsweredPairs) -> torch.Tensor:
+        return self._heads.losses(pairs)
 
 
 class MaskedHeads:

@@ -33,8 +33,12 @@ class SingleHead(Recipe):
 
     def train_head(self, train_pairs: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
         """Train the head from new weights (see `Posterior.fit`)."""
+        return self.as_ensemble().train_heads(train_pairs, validation, stream)
+
+    def as_ensemble(self) -> Ensemble:
+        """The same head as an ensemble of one."""
         settings = {name: getattr(self, name) for name in SingleHead.model_fields}
-        return Ensemble(members=1, **settings).train_heads(train_pairs, validation, stream)
+        return Ensemble(members=1, **settings)
 
 
 def only_used(pairs: AnsweredPairs) -> AnsweredPairs:

@@ -5,15 +5,14 @@ Axes: K members, b pairs of a minibatch, n labelled pairs, S steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from harness.posteriors.heads import Dropout, Heads
 from harness.posteriors.posterior import AnsweredPairs, DivergedError, Posterior
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -72,39 +71,75 @@ def pair_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none")
 
 
-def evaluation_loss(heads: Heads, pairs: AnsweredPairs) -> torch.Tensor:
-    """Mean loss of each member over pairs, shape (K,)."""
-    rewards_KR = heads.rewards_KR(pairs.features_RD)
-    logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
-    return pair_loss(logit_Kn, pairs.target_n).mean(dim=1)
+class Trainable(Protocol):
+    """What `train` trains: K members with stacked parameters."""
+
+    @property
+    def members(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """Tensors of three axes, the first of length K."""
+        ...
+
+    def clone(self) -> Self:
+        """Return a copy."""
+        ...
+
+    def copy_members(self, other: Self, chosen_K: torch.Tensor) -> None:
+        """Take over the weights of the chosen members."""
+        ...
+
+    def step(self, batch: Minibatch, gradients: list[torch.Tensor]) -> torch.Tensor:
+        """Write the gradients of the members' mean losses; return these, shape (K,)."""
+        ...
+
+    def losses(self, pairs: AnsweredPairs) -> torch.Tensor:
+        """Mean loss of each member over held-out pairs, shape (K,)."""
+        ...
+
+
+class Minibatch(NamedTuple):
+    """One minibatch for each member.
+
+    Attributes:
+        inputs_KbD: features of the first responses of all its pairs, then of the second ones (2b in all).
+        responses_Kb: their rows in the table of responses.
+        target_Kb: P(first preferred) of each pair.
+    """
+
+    inputs_KbD: torch.Tensor
+    responses_Kb: torch.Tensor
+    target_Kb: torch.Tensor
+
+
+def pair_gradient(rewards_Kb: torch.Tensor, target_Kb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss of each member (K,), and its gradient by the rewards (K, 2b) of first and then second responses."""
+    logit_Kb = rewards_Kb[:, : target_Kb.shape[1]] - rewards_Kb[:, target_Kb.shape[1] :]
+    grad_Kb = (torch.sigmoid(logit_Kb) - target_Kb) / target_Kb.shape[1]
+    return pair_loss(logit_Kb, target_Kb).mean(dim=1), torch.cat([grad_Kb, -grad_Kb], dim=1)
 
 
 def train(
-    heads: Heads,
-    data: AnsweredPairs,
-    validation: AnsweredPairs,
-    order_KEn: torch.Tensor,
-    recipe: Recipe,
-    dropout: Callable[[int], Dropout] | None = None,
+    model: Trainable, data: AnsweredPairs, validation: AnsweredPairs, order_KEn: torch.Tensor, recipe: Recipe
 ) -> TrainingLog:
-    """Train in place; at the end the heads hold, for each member, the weights of its best evaluation.
-
-    Evaluations leave no unit out.
+    """Train in place; at the end the model holds, for each member, the weights of its best evaluation.
 
     Args:
-        heads: initial weights.
+        model: initial weights.
         data: labelled pairs.
         validation: evaluated at the end of each epoch and each `evaluate_every` steps.
         order_KEn: for each member and epoch the order of the n labelled pairs.
         recipe: the settings.
-        dropout: given a number of responses, draws the units that stay in a step.
 
     Raises:
         DivergedError: the loss is not a number.
     """
     batches = list(minibatches(order_KEn, recipe.batch))
     steps_an_epoch = len(batches) // recipe.epochs
-    stepper, selector, log = _Stepper(heads, recipe, dropout), _Selector(heads, recipe.patience), TrainingLog()
+    stepper, selector, log = _Stepper(model, recipe), _Selector(model, recipe.patience), TrainingLog()
     for step, index_Kb in enumerate(batches):
         loss_K = stepper.step(data, index_Kb, recipe.learning_rate * rate_at(step, len(batches), recipe.warmup))
         log.step_losses.append(loss_K)
@@ -112,7 +147,7 @@ def train(
         at_interval, at_epoch = done % recipe.evaluate_every == 0, done % steps_an_epoch == 0
         # As coded, a step that is both is evaluated twice, and the repeat counts against patience.
         for _ in range(at_interval + at_epoch if recipe.repeat_evaluations else at_interval or at_epoch):
-            log.evaluations.append((done, evaluation_loss(heads, validation)))
+            log.evaluations.append((done, model.losses(validation)))
             selector.consider(log.evaluations[-1][1])
         if selector.stopped:
             break
@@ -123,11 +158,11 @@ def train(
 class _Stepper:
     """One optimiser step of all members: forward, backward, clipping by member, AdamW."""
 
-    def __init__(self, heads: Heads, recipe: Recipe, dropout: Callable[[int], Dropout] | None) -> None:
-        self._heads, self._clip, self._dropout = heads, recipe.clip, dropout
-        self._gradients = [torch.empty_like(parameter) for parameter in heads.parameters]
+    def __init__(self, model: Trainable, recipe: Recipe) -> None:
+        self._model, self._clip = model, recipe.clip
+        self._gradients = [torch.empty_like(parameter) for parameter in model.parameters]
         # The fused optimiser is fast on contiguous memory only, so it is given each weight as it lies there.
-        parameters = [_as_it_lies(parameter) for parameter in heads.parameters]
+        parameters = [_as_it_lies(parameter) for parameter in model.parameters]
         for parameter, gradient in zip(parameters, self._gradients, strict=True):
             parameter.grad = _as_it_lies(gradient)
         self._optimiser = torch.optim.AdamW(
@@ -142,21 +177,14 @@ class _Stepper:
     @torch.no_grad()
     def step(self, data: AnsweredPairs, index_Kb: torch.Tensor, rate: float) -> torch.Tensor:
         """Return the minibatch loss of each member before the step, shape (K,)."""
-        K, b = index_Kb.shape
         responses_Kb2 = data.responses_n2[index_Kb]
-        rows = torch.cat([responses_Kb2[..., 0], responses_Kb2[..., 1]], dim=1)
-        inputs = data.features_RD.index_select(0, rows.flatten()).view(K, 2 * b, -1)
-        dropout = self._dropout(2 * b) if self._dropout else None
-        layers = self._heads.forward(inputs, dropout)
-        logit_Kb = layers[-1][:, :b, 0] - layers[-1][:, b:, 0]
-        target_Kb = data.target_n[index_Kb]
-        grad_Kb = (torch.sigmoid(logit_Kb) - target_Kb) / b
-        grad_Kb1 = torch.cat([grad_Kb, -grad_Kb], dim=1)[..., None]
-        self._heads.backward(layers, grad_Kb1, self._gradients, dropout)
+        rows_Kb = torch.cat([responses_Kb2[..., 0], responses_Kb2[..., 1]], dim=1)
+        inputs_KbD = data.features_RD.index_select(0, rows_Kb.flatten()).view(*rows_Kb.shape, -1)
+        loss_K = self._model.step(Minibatch(inputs_KbD, rows_Kb, data.target_n[index_Kb]), self._gradients)
         self._clip_by_member()
         self._optimiser.param_groups[0]["lr"] = rate
         self._optimiser.step()
-        return pair_loss(logit_Kb, target_Kb).mean(dim=1)
+        return loss_K
 
     def _clip_by_member(self) -> None:
         norms = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in self._gradients])
@@ -174,9 +202,9 @@ def _as_it_lies(weight: torch.Tensor) -> torch.Tensor:
 class _Selector:
     """Keeps each member's best weights and says when all members have run out of patience."""
 
-    def __init__(self, heads: Heads, patience: int) -> None:
-        self._heads, self._best, self._patience = heads, heads.clone(), patience
-        K, device = len(heads.weights[0]), heads.weights[0].device
+    def __init__(self, model: Trainable, patience: int) -> None:
+        self._model, self._best, self._patience = model, model.clone(), patience
+        K, device = model.members, model.parameters[0].device
         self._lowest_K = torch.full((K,), torch.inf, device=device)
         self._since_K = torch.zeros(K, dtype=torch.int64, device=device)
 
@@ -187,11 +215,11 @@ class _Selector:
         self._since_K = torch.where(better_K, 0, self._since_K + 1)
         self._lowest_K = torch.where(better_K, loss_K, self._lowest_K)
         if bool(better_K.any()):
-            self._best.copy_members(self._heads, better_K)
+            self._best.copy_members(self._model, better_K)
 
     @property
     def stopped(self) -> bool:
         return bool((self._since_K >= self._patience).all())
 
     def restore(self) -> None:
-        self._heads.copy_members(self._best, torch.ones_like(self._since_K, dtype=torch.bool))
+        self._model.copy_members(self._best, torch.ones_like(self._since_K, dtype=torch.bool))

@@ -12,6 +12,7 @@ SMALL_HEAD = {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3}
 SMALL = {
     "ensemble": SMALL_HEAD | {"members": 3},
     "mc_dropout": SMALL_HEAD | {"members": 2, "samples": 6, "rate": 0.1},
+    "epinet": SMALL_HEAD | {"samples": 6, "epinet_hidden": [5]},
     "laplace": SMALL_HEAD,
     "latent_reward": SMALL_HEAD,
     "feature_density": SMALL_HEAD,
@@ -53,6 +54,17 @@ class TestPosteriorContract:
         whole = model.rewards_KR(data.features_RD)
         parts = torch.cat([model.rewards_KR(part) for part in data.features_RD.split(123)], dim=1)
         torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
+
+    def test_embeddings_have_one_shape_and_the_same_bits_in_each_call(self, name):
+        data, posterior = answered(20, responses=700), self.posterior(name)
+        model = posterior.fit(data, answered(10, seed=1), stream(0))
+        first, second = (model.embedding_RH(data.features_RD) for _ in range(2))
+        assert first.dtype == torch.float32
+        assert first.shape[0] == 700
+        assert torch.isfinite(first).all()
+        assert torch.equal(first, second)
+        parts = torch.cat([model.embedding_RH(part) for part in data.features_RD.split(123)])
+        torch.testing.assert_close(first, parts, rtol=1e-5, atol=1e-6)
 
     def test_it_learns_what_can_be_learned(self, name):
         posterior = self.posterior(name, **({"epochs": 60} if "epochs" in self.posterior(name).model_dump() else {}))

@@ -7,7 +7,7 @@ import torch
 from harness.posteriors.ensemble import Ensemble
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.training import evaluation_loss, rate_at, train
+from harness.posteriors.training import rate_at, train
 
 
 def pairs_of(table: np.ndarray) -> AnsweredPairs:
@@ -70,4 +70,4 @@ def test_forward_and_loss(golden):
         np.testing.assert_allclose(rewards, case[f"out_reward_{side}"][:, 0], rtol=0, atol=1e-6)
     n = len(case["chosen"])
     table = np.concatenate([np.zeros((n, 1)), case["chosen"], case["rejected"]], axis=1)
-    np.testing.assert_allclose(evaluation_loss(heads, pairs_of(table)), case["out_loss"], rtol=1e-6)
+    np.testing.assert_allclose(heads.losses(pairs_of(table)), case["out_loss"], rtol=1e-6)

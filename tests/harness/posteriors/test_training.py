@@ -104,10 +104,8 @@ def test_members_that_run_out_of_patience_keep_their_best_weights_while_others_g
     stops = [next(i for i in range(1, len(history)) if history[i, k] >= history[:i, k].min()) for k in range(4)]
     assert len(set(stops)) > 1
     assert len(history) == max(stops) + 1
-    from harness.posteriors.training import evaluation_loss
-
     best = torch.stack([history[:stop, k].min() for k, stop in enumerate(stops)])
-    torch.testing.assert_close(evaluation_loss(heads, validation), best, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(heads.losses(validation), best, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_are_autograds():
