@@ -30,6 +30,8 @@ VARIANTS = {
     "llm_perplexity_high": [{}, {"score": "token_entropy"}],
     "sample_then_rank": [{}, {"group": 3, "uncertainty": "predictive"}],
     "parbals": [{}, {"pseudo_labels": "drawn", "candidates": 5}, {"pseudo_labels": "predictive", "target": "pool"}],
+    "batch_bald": [{}, {"exact_up_to": 2}, {"exact_up_to": 0, "samples": 200, "estimator": "published"}],
+    "epig": [{}, {"targets": 5}, {"target": "pool"}],
     "arm_fi": [{}, {"variant": "as_coded"}],
     "adpo": [{}, {"features": "frozen"}, {"weights_of": "equal"}],
     "sharpe": [{}, {"prior": "model"}],
