@@ -38,7 +38,7 @@ class KCenter(Policy):
     """
 
     family: ClassVar[str] = "coverage"
-    source: ClassVar[str] = "Sener and Savarese 2018 (1708.00489) algorithm 1"
+    source: ClassVar[str] = "Sener and Savarese 2018 (1708.00489) k-Center-Greedy"
     cost: ClassVar[str] = "X (n + B)"
     needs_rewards: ClassVar[bool] = False
 
@@ -122,7 +122,7 @@ class TypiClust(Policy):
     """
 
     family: ClassVar[str] = "coverage"
-    source: ClassVar[str] = "Hacohen et al. 2022 (2202.02794) algorithm 1 and eq. 4"
+    source: ClassVar[str] = "Hacohen et al. 2022 (2202.02794)"
     cost: ClassVar[str] = "X (n + B)"
     needs_rewards: ClassVar[bool] = False
 
