@@ -7,25 +7,29 @@ differences each round; features copied anew after each pick.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.training import rate_at
+from harness.posteriors.epinet import Epinet
+from harness.posteriors.mc_dropout import McDropout
+from harness.posteriors.training import Recipe, rate_at
 
 SCORING_BATCH = 2048
 
 
-def new_member(dimension: int, hidden: tuple[int, ...], weight_std: float) -> nn.Sequential:
+def new_member(dimension: int, hidden: tuple[int, ...], weight_std: float, dropout: float = 0.0) -> nn.Sequential:
     """One reward head with the recipe's initial weights."""
     layers: list[nn.Module] = []
     for fan_in, out in zip((dimension, *hidden), (*hidden, 1), strict=True):
         linear = nn.Linear(fan_in, out)
         nn.init.normal_(linear.weight, std=weight_std)
-        layers += [linear, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
+        layers += [linear, nn.Tanh(), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers[: -2 if dropout else -1])
 
 
 def train_member(
@@ -35,18 +39,67 @@ def train_member(
 
     `on_evaluation` holds one callable, called with the model wherever the recipe evaluates.
     """
+
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        return -F.logsigmoid(model(first_nD[rows]) - model(second_nD[rows])).mean()
+
+    for done, steps_an_epoch in minimise(model, loss_of, len(first_nD), recipe):
+        if done % recipe.evaluate_every == 0 or done % steps_an_epoch == 0:
+            on_evaluation[0](model)
+
+
+def minimise(
+    model: nn.Module, loss_of: Callable[[torch.Tensor], torch.Tensor], labels: int, recipe: Recipe
+) -> Iterator[tuple[int, int]]:
+    """The recipe's optimisation; gives the steps done, and how many there are in an epoch, after each step."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    batches = [rows for _ in range(recipe.epochs) for rows in torch.randperm(len(first_nD)).split(recipe.batch)]
+    batches = [rows for _ in range(recipe.epochs) for rows in torch.randperm(labels).split(recipe.batch)]
     for step, rows in enumerate(batches):
-        loss = -F.logsigmoid(model(first_nD[rows]) - model(second_nD[rows])).mean()
+        loss = loss_of(rows)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * rate_at(step, len(batches), recipe.warmup)
         optimiser.step()
-        done = step + 1
-        if done % recipe.evaluate_every == 0 or done % (len(batches) // recipe.epochs) == 0:
-            on_evaluation[0](model)
+        yield step + 1, len(batches) // recipe.epochs
+
+
+def train_ensemble(first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: Ensemble, dropout: float = 0.0) -> None:
+    """Train an ensemble, one member after another, without evaluations."""
+    for _ in range(recipe.members):
+        model = new_member(first_nD.shape[1], recipe.hidden, recipe.weight_std, dropout)
+        train_member(model, first_nD, second_nD, recipe, [lambda _: None])
+
+
+def train_dropout(first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: McDropout) -> None:
+    """Train networks with dropout, one after another."""
+    train_ensemble(first_nD, second_nD, recipe, recipe.rate)
+
+
+def train_epinet(first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: Epinet) -> None:
+    """Train a head with an epinet on its last hidden layer; the indices of a step run one after another."""
+    model, Z = new_member(first_nD.shape[1], recipe.hidden, recipe.weight_std), recipe.index_dimension
+    body, last = model[:-1], model[-1]
+    sizes = [recipe.hidden[-1] + Z, *recipe.epinet_hidden, Z]
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.Tanh())]
+    epinet = nn.Sequential(*layers[:-1])
+    prior_first, prior_second = (torch.randn(len(first_nD), Z) for _ in range(2))
+
+    def rewards(inputs: torch.Tensor, indices: torch.Tensor) -> list[torch.Tensor]:
+        hidden = body(inputs)
+        mean = last(hidden)[:, 0]
+        joined = [torch.cat([hidden.detach(), index.expand(len(hidden), -1)], dim=1) for index in indices]
+        return [mean + epinet(part) @ index for part, index in zip(joined, indices, strict=True)]
+
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        indices = torch.randn(recipe.indices, Z)
+        prior = (prior_first[rows] - prior_second[rows]) @ indices.mT
+        both = zip(rewards(first_nD[rows], indices), rewards(second_nD[rows], indices), strict=True)
+        losses = [-F.logsigmoid(a - b + prior[:, s]).mean() for s, (a, b) in enumerate(both)]
+        return torch.stack(losses).mean()
+
+    for _ in minimise(nn.ModuleList([model, epinet]), loss_of, len(first_nD), recipe):
+        pass
 
 
 @torch.no_grad()

@@ -1,0 +1,77 @@
+"""Training one round as a batched program, against the same work in plain torch.nn, one network after another.
+
+Ensembles and MC dropout train five networks; the plain epinet runs its indices one after another. Evaluations are
+left out of both sides. Run: tox -e speed -- benchmarks/speed/test_training.py (about four minutes)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import reference
+from harness.posteriors.ensemble import Ensemble
+from harness.posteriors.epinet import Epinet
+from harness.posteriors.mc_dropout import McDropout
+from harness.posteriors.posterior import AnsweredPairs
+from harness.streams import stream
+
+EPOCHS = {"epochs": 2, "evaluate_every": 10**9}
+HEADS: dict[str, tuple[int, tuple[int, ...], int, float]] = {
+    # dimension, hidden, labels, target
+    "64-128-32-1": (64, (128, 32), 960, 4.0),
+    "384-2048-256-1": (384, (2048, 256), 640, 1.8),
+    "4096-2048-256-1": (4096, (2048, 256), 192, 1.8),
+}
+POSTERIORS: dict[str, type[Ensemble] | type[Epinet]] = {"ensemble": Ensemble, "mc_dropout": McDropout, "epinet": Epinet}
+Table = dict[tuple[str, str], dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    """Collects the seconds of both and prints them at the end."""
+    found: Table = {}
+    yield found
+    print(f"\n\n{torch.get_num_threads()} threads, torch {torch.__version__}; seconds to train one round")
+    print("| posterior | head | labels | plain | balbench | ratio | target |")
+    print("|---|---|---|---|---|---|---|")
+    for (posterior, head), seconds in found.items():
+        labels, target = HEADS[head][2:]
+        plain, mine = seconds["plain"], seconds["balbench"]
+        print(f"| {posterior} | {head} | {labels} | {plain:.2f} | {mine:.2f} | {plain / mine:.1f} | {target:g} |")
+
+
+def shortest(work: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_training(benchmark: Any, table: Table, name: str, head: str) -> None:
+    dimension, hidden, labels, _ = HEADS[head]
+    settings: dict[str, Any] = {"hidden": hidden, **EPOCHS} | ({} if name == "epinet" else {"members": 5})
+    recipe = POSTERIORS[name](**settings, **({"samples": 5} if name == "mc_dropout" else {}))
+    features_RD = torch.randn(2 * labels, dimension, generator=stream(0, "features").torch())
+    pairs = AnsweredPairs(features_RD, torch.arange(2 * labels).view(labels, 2), torch.ones(labels))
+    few = AnsweredPairs(features_RD[:2], pairs.responses_n2[:1], pairs.target_n[:1])
+    plain = {
+        "ensemble": reference.train_ensemble,
+        "mc_dropout": reference.train_dropout,
+        "epinet": reference.train_epinet,
+    }
+    first_nD, second_nD = features_RD[0::2], features_RD[1::2]
+    repeats = 5 if head == "64-128-32-1" else 2
+    benchmark.pedantic(recipe.fit, args=(pairs, few, stream(0)), rounds=repeats, warmup_rounds=1)
+    table[name, head] = {
+        "plain": shortest(lambda: plain[name](first_nD, second_nD, recipe), repeats),
+        "balbench": benchmark.stats.stats.min,
+    }
