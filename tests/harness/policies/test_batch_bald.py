@@ -81,6 +81,9 @@ def test_with_drawn_configurations_each_pick_has_the_highest_estimate_of_the_who
     p_KN, B, K = probabilities(60, 4, spread), 7, 4
     policy = BatchBald(exact_up_to=2, samples=150, estimator=estimator)
     selection = policy.select(view_with(p_KN), B, stream(5))
+    exact = BatchBald().select(view_with(p_KN), B, stream(5))
+    np.testing.assert_allclose(selection.scores_B[:3], exact.scores_B[:3], atol=1e-12)
+    assert (np.abs(selection.scores_B[3:] - exact.scores_B[3:]) > 1e-9).all()
     for number in range(3, B):
         picks, p_Kb = selection.pairs_B[:number], p_KN[:, selection.pairs_B[:number]]
         answer_Cb = answers_drawn(p_Kb, 150, stream(5, "answers", number))
