@@ -125,7 +125,7 @@ class Scheduler:
                 check_budgets(mine, cell.dataset.sizes().pairs)  # building may take long
             known = prepare_data(cell, self._directory, self._display)
             check_budgets(mine, known["pairs"]["pool"])
-            check_pools(mine, self._directory.data(key))
+            check_policies(mine, self._directory.data(key))
             for setting in dict.fromkeys(other.setting for other in mine):
                 self._directory.add_lines(setting, known["lines"])
             for other in mine:
@@ -188,16 +188,16 @@ def data_facts(data: PreferenceData) -> dict[str, Any]:
     }
 
 
-def check_pools(cells: list[Cell], place: Path) -> None:
-    """See that the pool of a prepared data set holds what the policies need.
+def check_policies(cells: list[Cell], place: Path) -> None:
+    """See that a prepared data set holds what the policies need.
 
     Raises:
         DataError: with the policy, what is missing and the remedy.
     """
-    pool = PreferenceData.load(place, {}).splits["pool"].pairs
+    splits = {name: split.pairs for name, split in PreferenceData.load(place, {}).splits.items()}
     for label, policy in {cell.label: cell.policy for cell in cells}.items():
         try:
-            policy.check_pool(pool)
+            policy.check_data(splits)
         except DataError as error:
             raise DataError(f"policy {label}: {error}") from None
 

@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.loop import World
 from harness.pairs import PreferenceData
 from harness.policies.policy import PoolIndex, PoolView
 from harness.posteriors.ensemble import Ensemble
+from harness.posteriors.heads import Heads
 from harness.streams import stream
 
 LABELS, PICKS, DIMENSION = 23_680, 320, 4096
@@ -31,17 +33,25 @@ class Scored:
     """A posterior whose rewards and embeddings were computed beforehand: the time is the selection's own."""
 
     def __init__(self, directory: Path, features: dict[str, torch.Tensor]) -> None:
-        self._directory = directory
-        self._split_at = {tensor.data_ptr(): name for name, tensor in features.items()}
+        self._directory, self._heads = directory, heads()
+        self._split_at = {(tensor.data_ptr(), len(tensor)): name for name, tensor in features.items()}
 
     def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
-        return self._load("rewards", features_RD)
+        return self._load("rewards", features_RD, self._heads.rewards_KR)
 
     def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
-        return self._load("embedding", features_RD)
+        return self._load("embedding", features_RD, self._heads.embedding_RH)
 
-    def _load(self, what: str, features_RD: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(np.load(self._directory / f"{self._split_at[features_RD.data_ptr()]}-{what}.npy"))
+    def _load(self, what: str, features_RD: torch.Tensor, compute: Callable) -> torch.Tensor:
+        split = self._split_at.get((features_RD.data_ptr(), len(features_RD)))
+        if split is None:  # a part of a split
+            return compute(features_RD)
+        return torch.from_numpy(np.load(self._directory / f"{split}-{what}.npy"))
+
+
+def heads() -> Heads:
+    """Weights of a trained head's size: the tanh layers are neither linear nor saturated."""
+    return Ensemble(weight_std=0.03).initial_heads(DIMENSION, stream(0, "speed"))
 
 
 def prepare(directory: Path) -> None:
@@ -49,12 +59,11 @@ def prepare(directory: Path) -> None:
     data = Simulated.model_validate({"preset": "tldr_like", "dimension": DIMENSION}).build(lambda *_: None)
     (directory / "data").mkdir(parents=True)
     data.save(directory / "data")
-    # Weights of a trained head's size: the tanh layers are neither linear nor saturated.
-    heads = Ensemble(weight_std=0.03).initial_heads(DIMENSION, stream(0, "speed"))
+    model = heads()
     for name in ("pool", "eval"):
         features_RD = torch.from_numpy(data.splits[name].pairs.response_features_RD)
-        np.save(directory / f"{name}-rewards.npy", heads.rewards_KR(features_RD).numpy())
-        np.save(directory / f"{name}-embedding.npy", heads.embedding_RH(features_RD).numpy())
+        np.save(directory / f"{name}-rewards.npy", model.rewards_KR(features_RD).numpy())
+        np.save(directory / f"{name}-embedding.npy", model.embedding_RH(features_RD).numpy())
     (directory / "index").mkdir()
     len(PoolIndex(data.splits["pool"].pairs, directory / "index").neighbours)
 

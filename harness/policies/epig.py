@@ -6,14 +6,12 @@ joint probabilities are means over posterior samples of products of probabilitie
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import numpy as np
 import torch
-from pydantic import Field
 
-from harness.policies.parbals import information
-from harness.policies.policy import Policy, PoolView, Selection, best
+from harness.policies.policy import PoolView, Selection, best
+from harness.policies.targets import TargetPolicy, information
 from harness.streams import Stream
 from harness.uncertainty import LN2, pair_probabilities
 
@@ -21,7 +19,7 @@ BLOCK = 2**17  # numbers of an intermediate array: it should stay in the process
 ROUNDING = 1e-14  # scores this small are none, and tie
 
 
-class Epig(Policy):
+class Epig(TargetPolicy):
     """Top B by what an answer is expected to tell about the answers to target pairs.
 
     Attributes:
@@ -33,17 +31,8 @@ class Epig(Policy):
     source: ClassVar[str] = "Bickford Smith et al. 2023 (2304.08151) eq. 5"
     cost: ClassVar[str] = "N T K"
 
-    target: Literal["eval", "test", "ood", "pool"] = "eval"
-    targets: int = Field(1000, ge=1)
-
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the pairs with the highest scores.
-
-        Raises:
-            ValueError: the data has no split of the name `target`.
-        """
-        if self.target not in view.splits:
-            raise ValueError(f"epig: no split {self.target!r} to target; the data has {', '.join(view.splits)}")
+        """Take the pairs with the highest scores."""
         target_KT = self._target_probabilities(view, stream.child("targets"))
         pool_KU = view.probability_Kn(view.unlabelled_U)
         step = max(1, BLOCK // target_KT.shape[1])
@@ -52,10 +41,8 @@ class Epig(Policy):
 
     def _target_probabilities(self, view: PoolView, stream: Stream) -> torch.Tensor:
         """P(first preferred) of the target pairs under each posterior sample, float64 (K, T)."""
-        if self.target == "pool":  # whatever the storage order
-            return view.probability_Kn(np.argsort(view.index.uniform_N(stream), kind="stable")[: self.targets])
-        split = view.splits[self.target]
-        chosen = stream.numpy().permutation(len(split.responses_N2))[: self.targets]
-        responses_T2 = split.responses_N2[torch.from_numpy(chosen).to(split.responses_N2.device)]
+        responses_T2 = self.target_responses(view, stream)
+        if self.target == "pool":
+            return pair_probabilities(view.rewards_KR, responses_T2)
         used_R, place_T2 = torch.unique(responses_T2, return_inverse=True)
-        return pair_probabilities(view.model.rewards_KR(split.features_RD[used_R]), place_T2)
+        return pair_probabilities(view.model.rewards_KR(view.splits[self.target].features_RD[used_R]), place_T2)

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from harness.policies.policy import Array, Policy, PoolView, Selection
+from harness.policies.policy import Array, PoolView, Selection
+from harness.policies.targets import TargetPolicy, information
 from harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser, answer_step
 from harness.streams import Stream
-from harness.uncertainty import entropy
 
 
-class ParBaLS(Policy):
+class ParBaLS(TargetPolicy):
     """Expected predictive information gain about target pairs, a batch's earlier picks pseudo-labelled (ParBaLS-EPIG).
 
     Attributes:
@@ -49,7 +49,6 @@ class ParBaLS(Policy):
     cost: ClassVar[str] = "n H^2 + B U S M T"
     needs_rewards: ClassVar[bool] = False
 
-    target: Literal["eval", "test", "ood", "pool"] = "eval"
     targets: int = Field(100, ge=1)
     candidates: int = Field(1000, ge=1)
     universes: int = Field(10, ge=1)
@@ -58,13 +57,7 @@ class ParBaLS(Policy):
     prior_precision: float = Field(1.0, gt=0)
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Fill a batch greedily.
-
-        Raises:
-            ValueError: the data has no split of the name `target`.
-        """
-        if self.target not in view.splits:
-            raise ValueError(f"parbals: no split {self.target!r} to target; the data has {', '.join(view.splits)}")
+        """Fill a batch greedily."""
         answered = view.acquired_n[~np.isnan(view.target_n)]
         blocks = self._candidate_blocks(view, stream)
         embedding_RH, place_n2 = _embedded(view, np.concatenate([answered, blocks[0]]))
@@ -96,13 +89,8 @@ class ParBaLS(Policy):
         return BradleyTerry(difference_nH, target_n).posterior(self.prior_precision)
 
     def _target_differences(self, view: PoolView, standardise: Standardiser, stream: Stream) -> torch.Tensor:
-        split = view.splits[self.target]
-        if self.target == "pool":  # whatever the storage order
-            chosen = np.argsort(view.index.uniform_N(stream), kind="stable")[: self.targets]
-        else:
-            chosen = stream.numpy().permutation(len(split.responses_N2))[: self.targets]
-        responses_T2 = split.responses_N2[torch.from_numpy(chosen)]
-        embedding_RH = view.model.embedding_RH(split.features_RD[responses_T2.flatten()])
+        responses_T2 = self.target_responses(view, stream)
+        embedding_RH = view.model.embedding_RH(view.splits[self.target].features_RD[responses_T2.flatten()])
         return standardise.differences(embedding_RH, torch.arange(len(embedding_RH)).view(-1, 2))
 
     def _universes(
@@ -199,17 +187,3 @@ class Universes:
         self._mean_UG += shift_U[:, None] * column_UG
         self._changes_BUG[len(self._taken)] = shrink_U.sqrt()[:, None] * column_UG
         self._taken.append(pick)
-
-
-def information(p_SM: torch.Tensor, q_ST: torch.Tensor) -> torch.Tensor:
-    """Mutual information of the answers to each candidate and a target, mean over targets, in nats (M,).
-
-    The joint probabilities are means over posterior samples of products p_s q_s (2304.08151, eq. 5 and appendix).
-    """
-    both_MT = p_SM.mT @ q_ST / len(p_SM)
-    p_M, q_T = p_SM.mean(dim=0), q_ST.mean(dim=0)
-    first_MT, second_MT = p_M[:, None] - both_MT, q_T - both_MT
-    joint_M = torch.zeros_like(p_M)
-    for cell_MT in (both_MT, first_MT, second_MT, 1 - q_T - first_MT):
-        joint_M += torch.special.entr(cell_MT.clamp_min(0)).mean(dim=1)
-    return (entropy(p_M) + entropy(q_T).mean() - joint_M).clamp_min(0)  # rounding can leave -1e-17

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from harness.errors import DataError
@@ -22,9 +23,9 @@ class _Perplexity(Policy):
 
     score: Score = "log_perplexity"
 
-    def check_pool(self, pool: PreferencePool) -> None:
-        """Check that the data set has the score (errors as in `Policy.check_pool`)."""
-        if getattr(pool, f"response_{self.score}_R") is None:
+    def check_data(self, splits: Mapping[str, PreferencePool]) -> None:
+        """Check that the data set has the score (errors as in `Policy.check_data`)."""
+        if getattr(splits["pool"], f"response_{self.score}_R") is None:
             raise DataError(
                 f"the data set has no {self.score.replace('_', ' ')} of its responses;"
                 " where it has texts, name a language model: --set dataset.perplexity=MODEL"
@@ -32,7 +33,7 @@ class _Perplexity(Policy):
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Take the pairs with the largest (or smallest) scores (deterministic: `stream` is not used)."""
-        self.check_pool(view.pool)
+        self.check_data({"pool": view.pool})
         return best(view, self.sign * pair_scores(view.pool, view.unlabelled_U, self.score), batch_size)
 
 

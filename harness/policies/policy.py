@@ -177,8 +177,8 @@ class Policy(Component):
     needs_rewards: ClassVar[bool] = True
     acquires_all: ClassVar[bool] = False  # the whole pool is labelled before the first round
 
-    def check_pool(self, pool: PreferencePool) -> None:
-        """Check, before any round, that a pool holds what the policy needs.
+    def check_data(self, splits: Mapping[str, PreferencePool]) -> None:
+        """Check, before any round, that a data set (`pool` and the held-out splits) holds what the policy needs.
 
         Raises:
             DataError: it does not; with what is missing and the remedy.

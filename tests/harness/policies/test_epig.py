@@ -95,8 +95,3 @@ def test_scores_reach_log_2_and_no_more():
     model.weights_KD = torch.tensor([[1e6], [-1e6]])
     view = view_of(pool_of(dimension=1), model=model)
     np.testing.assert_allclose(Epig().select(view, 5, stream(0)).scores_B, math.log(2), atol=1e-9)
-
-
-def test_a_missing_split_is_named():
-    with pytest.raises(ValueError, match=r"epig: no split 'ood' to target; the data has pool, eval"):
-        Epig(target="ood").select(view_of(pool_of()), 1, stream(0))

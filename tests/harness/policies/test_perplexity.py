@@ -30,9 +30,11 @@ def test_pairs_are_ranked_by_both_responses(policy, sign, score):
 
 def test_a_pool_without_them_is_refused():
     pool = replace(pool_of(), response_token_entropy_R=None)
-    LlmPerplexityHigh().check_pool(pool)
-    Random().check_pool(pool)
+    LlmPerplexityHigh().check_data({"pool": pool})
+    Random().check_data({"pool": pool})
     policy = LlmPerplexityHigh(score="token_entropy")
-    one_line(lambda: policy.check_pool(pool), "no token entropy of its responses", "--set dataset.perplexity=MODEL")
+    one_line(
+        lambda: policy.check_data({"pool": pool}), "no token entropy of its responses", "--set dataset.perplexity=MODEL"
+    )
     with pytest.raises(DataError):
         policy.select(replace(view_of(pool), index=PoolIndex(pool)), 3, stream(0))
