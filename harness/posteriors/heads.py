@@ -159,11 +159,12 @@ class Heads:
         """Write the gradients of all parameters (in their order), given that of the loss by the rewards."""
         depth, grad = len(self.weights), grad_Kb1
         for layer in reversed(range(depth)):
-            torch.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
             torch.sum(grad, dim=1, keepdim=True, out=gradients[depth + layer])
+            if dropout and layer:
+                grad = grad * dropout.scale
+            torch.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
             if layer:
                 grad = torch.bmm(grad, self.weights[layer].transpose(1, 2))
                 if dropout:
-                    gradients[layer].mul_(dropout.scale)
-                    grad.mul_(dropout.keep_Kbo[layer - 1]).mul_(dropout.scale)
+                    grad.mul_(dropout.keep_Kbo[layer - 1])
                 grad = self._through(grad, layers[layer])

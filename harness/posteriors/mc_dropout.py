@@ -55,10 +55,11 @@ class McDropout(Ensemble):
 
     def _draw(self, generators: Sequence[torch.Generator], rows: int, device: torch.device) -> Dropout:
         """Draw what stays, one generator a network or sample, on the CPU: the same on every device."""
-        units = sum(self.hidden)
-        uniform = torch.stack([torch.rand(rows, units, generator=generator) for generator in generators])
-        keep = (uniform >= self.rate).float().to(device)
-        return Dropout(list(keep.split(self.hidden, dim=2)), 1 / (1 - self.rate))
+        keep_Kbo = torch.empty(len(generators), rows, sum(self.hidden))
+        for keep_bo, generator in zip(keep_Kbo, generators, strict=True):
+            keep_bo.uniform_(generator=generator)
+        keep_Kbo = keep_Kbo.ge_(self.rate).to(device)
+        return Dropout(list(keep_Kbo.split(self.hidden, dim=2)), 1 / (1 - self.rate))
 
 
 class _Thinned:

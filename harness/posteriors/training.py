@@ -177,8 +177,7 @@ class _Stepper:
     @torch.no_grad()
     def step(self, data: AnsweredPairs, index_Kb: torch.Tensor, rate: float) -> torch.Tensor:
         """Return the minibatch loss of each member before the step, shape (K,)."""
-        responses_Kb2 = data.responses_n2[index_Kb]
-        rows_Kb = torch.cat([responses_Kb2[..., 0], responses_Kb2[..., 1]], dim=1)
+        rows_Kb = data.responses_n2[index_Kb].transpose(1, 2).flatten(1)
         inputs_KbD = data.features_RD.index_select(0, rows_Kb.flatten()).view(*rows_Kb.shape, -1)
         loss_K = self._model.step(Minibatch(inputs_KbD, rows_Kb, data.target_n[index_Kb]), self._gradients)
         self._clip_by_member()
