@@ -7,6 +7,7 @@ differences each round; features copied anew after each pick.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -146,3 +147,13 @@ def sorted_neighbours(points_XQ: torch.Tensor, width: int) -> tuple[torch.Tensor
     distance_XX.fill_diagonal_(-1.0)  # a point's own number first
     nearest = torch.sort(distance_XX, dim=1, stable=True)
     return nearest.values[:, :width].clamp_min(0), nearest.indices[:, :width]
+
+
+def shortest(work: Callable[[], object], repeats: int) -> float:
+    """Seconds of the shortest of several runs."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)

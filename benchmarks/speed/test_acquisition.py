@@ -7,8 +7,7 @@ Run: tox -e speed -- benchmarks/speed/test_acquisition.py (about five minutes, m
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -63,16 +62,6 @@ def round_of(pool: PreferencePool, labels: int) -> PoolView:
     return view
 
 
-def seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The shortest of several times."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
 @pytest.fixture(scope="module")
 def late_round() -> PoolView:
     return round_of(pool_of(92_000, 14_700), 12_000)
@@ -91,11 +80,11 @@ def test_against_the_reference_at_20_000_pairs(benchmark: Any) -> None:
     left, acquired = (prompts[torch.from_numpy(pairs)] for pairs in (view.unlabelled_U, view.acquired_n))
     uncertainty = torch.from_numpy(view.epistemic_U)
     plain: list[int] = []
-    slow = seconds(
+    slow = reference.shortest(
         lambda: plain.extend(reference.acquire(left, acquired, uncertainty, PICKS, AS_CODED.k, AS_CODED.beta)), 1
     )
     selection = benchmark.pedantic(AS_CODED.select, args=(view, PICKS, stream(0)), rounds=5, warmup_rounds=1)
-    fast = seconds(lambda: AS_CODED.select(view, PICKS, stream(0)))
+    fast = reference.shortest(lambda: AS_CODED.select(view, PICKS, stream(0)), 5)
     print(f"\n320 of 20,000 pairs: reference {slow:.1f} s, balbench {fast:.4f} s, {slow / fast:.0f} times (target 500)")
     np.testing.assert_array_equal(selection.pairs_B, view.unlabelled_U[plain])
 
@@ -106,7 +95,7 @@ def test_growth_with_the_pool(benchmark: Any) -> None:
     for size in sizes:
         view = round_of(pool_of(size), 2_240)
         for name, times in table.items():
-            times.append(seconds(partial(VARIANTS[name].select, view, PICKS, stream(0))))
+            times.append(reference.shortest(partial(VARIANTS[name].select, view, PICKS, stream(0)), 5))
     print("\nseconds of a batch of 320, D 384")
     for name, times in table.items():
         exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
@@ -119,9 +108,9 @@ def test_index_of_20_000_prompts(benchmark: Any) -> None:
     points_XQ = torch.from_numpy(pool_of(20_000, 20_000).prompt_features_PQ)
     width = 64
     neighbours, distances = benchmark.pedantic(nearest_neighbours, args=(points_XQ, width), rounds=1)
-    fast = seconds(lambda: nearest_neighbours(points_XQ, width), 1)
+    fast = reference.shortest(lambda: nearest_neighbours(points_XQ, width), 1)
     plain: list[tuple[torch.Tensor, torch.Tensor]] = []
-    slow = seconds(lambda: plain.append(reference.sorted_neighbours(points_XQ, width)), 1)
+    slow = reference.shortest(lambda: plain.append(reference.sorted_neighbours(points_XQ, width)), 1)
     print(
         f"\nindex of 20,000 prompts: reference {slow:.1f} s, balbench {fast:.1f} s, {slow / fast:.1f} times (target 10)"
     )

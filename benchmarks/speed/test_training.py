@@ -6,8 +6,7 @@ left out of both sides. Run: tox -e speed -- benchmarks/speed/test_training.py (
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -45,15 +44,6 @@ def table() -> Iterator[Table]:
         print(f"| {posterior} | {head} | {labels} | {plain:.2f} | {mine:.2f} | {plain / mine:.1f} | {target:g} |")
 
 
-def shortest(work: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_training(benchmark: Any, table: Table, name: str, head: str) -> None:
@@ -72,6 +62,6 @@ def test_training(benchmark: Any, table: Table, name: str, head: str) -> None:
     repeats = 5 if head == "64-128-32-1" else 2
     benchmark.pedantic(recipe.fit, args=(pairs, few, stream(0)), rounds=repeats, warmup_rounds=1)
     table[name, head] = {
-        "plain": shortest(lambda: plain[name](first_nD, second_nD, recipe), repeats),
+        "plain": reference.shortest(lambda: plain[name](first_nD, second_nD, recipe), repeats),
         "balbench": benchmark.stats.stats.min,
     }
