@@ -42,6 +42,7 @@ def run_study(
 
 def describe(cell: Cell) -> dict[str, Any]:
     """What study.json says of a cell."""
+    own = {"posterior": type(cell.posterior).__name__} if cell.own_posterior else {}
     return {
         "setting": cell.setting,
         "policy": cell.label,
@@ -50,7 +51,7 @@ def describe(cell: Cell) -> dict[str, Any]:
         "directory": cell.directory,
         "rounds": cell.rounds,
         "full_data": cell.policy.acquires_all,
-        "settings": {"name": cell.policy_name, **cell.policy.model_dump(mode="json")},
+        "settings": {"name": cell.policy_name, **cell.policy.model_dump(mode="json"), **own},
     }
 
 

@@ -79,6 +79,7 @@ class Cell:
         setting: the grid's values, "" without a grid.
         policy_name: the policy's name in study files.
         label: its name in plots.
+        own_posterior: whether the policy brings its posterior in place of the study's.
         key: hash of all that determines the result.
     """
 
@@ -93,6 +94,7 @@ class Cell:
     protocol: Protocol
     dataset_key: str
     key: str
+    own_posterior: bool = False
 
     @property
     def directory(self) -> str:
@@ -276,7 +278,7 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
         identities = [_identity(what[part]) for part in ("oracle", "posterior")]
         protocol = None if policy.acquires_all else file.protocol.model_dump()
         key = digest([dataset_key, *identities, LOOP_VERSION, protocol, _identity(policy), seed])
-        keys: dict[str, Any] = {"dataset_key": dataset_key, "key": key}
+        keys: dict[str, Any] = {"dataset_key": dataset_key, "key": key, "own_posterior": label in own_posterior}
         cells.append(Cell(setting=setting, policy_name=names[label], label=label, seed=seed, **what, **keys))
     return cells
 

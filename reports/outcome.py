@@ -11,6 +11,8 @@ from reports.statistics import FEWEST_SEEDS
 from reports.tables import sorted_by_savings, verdict
 from reports.wording import METRIC_NAMES, interval_text, point_text, savings_text, split_name
 
+MOST_NAMED = 6  # policies that a sentence lists
+
 
 def statement(rows: pd.DataFrame) -> str:
     """State the outcome of one setting and split; empty if there is no other policy to compare.
@@ -54,6 +56,7 @@ def _saved(rows: list[dict[Any, Any]], reference: str, metric: str) -> str:
     first, *others = rows
     listed = [f"{first['policy']} saved {point_text(first)} of the labels {interval_text(first)}"]
     listed += [f"{row['policy']} {savings_text(row)}" for row in others]
+    listed = _shortened(listed)
     return f"to reach {reference}'s final {metric}, {_joined(listed)}."
 
 
@@ -68,14 +71,14 @@ def _no_level(rows: list[dict[Any, Any]], reference: str, metric: str) -> str:
 def _unclear(rows: list[dict[Any, Any]], reference: str) -> str:
     if not rows:
         return ""
-    listed = _joined(f"{row['policy']} ({_in_brackets(row)})" for row in rows)
+    listed = _joined(_shortened([f"{row['policy']} ({_in_brackets(row)})" for row in rows]))
     return f"No clear difference from {reference}: {listed}."
 
 
 def _lost(rows: list[dict[Any, Any]], reference: str) -> str:
     if not rows:
         return ""
-    listed = _joined(f"{row['policy']} ({_in_brackets(row)})" for row in rows)
+    listed = _joined(_shortened([f"{row['policy']} ({_in_brackets(row)})" for row in rows]))
     return f"{_capital(reference)} won against {listed}."
 
 
@@ -94,6 +97,11 @@ def _no_interval(rows: list[dict[Any, Any]]) -> str:
 
 def _nothing(rows: list[dict[Any, Any]]) -> str:
     return f"No results yet: {_joined(str(row['policy']) for row in rows)}." if rows else ""
+
+
+def _shortened(parts: list[str]) -> list[str]:
+    """The first of many; the table that follows has them all."""
+    return parts if len(parts) <= MOST_NAMED else [*parts[: MOST_NAMED - 1], f"{len(parts) - MOST_NAMED + 1} more"]
 
 
 def _joined(parts: Iterable[str]) -> str:

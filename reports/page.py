@@ -240,7 +240,7 @@ def _policy_settings(run: Run, policy: str) -> dict[str, str]:
     settings = dict(run.policy_settings.get(policy, {}))
     name, variant = settings.pop("name", policy), settings.pop("variant", "")
     settings.pop("label", None)
-    listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+    listed = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
     return {"label": policy, "name": str(name), "variant": str(variant), "settings": listed}
 
 

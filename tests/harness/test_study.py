@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from benchmarks.running import describe
 from harness.errors import StudyError
 from harness.study import Protocol, check_study, load_study, set_path
 from support.studies import TINY, write_study
@@ -163,6 +164,8 @@ def test_a_policy_may_bring_its_own_posterior():
     cells = check_study(broken("policies", ["random", "bald", own]), "t").cells
     members = {cell.label: cell.posterior.members for cell in cells}
     assert members == {"random": 3, "bald": 3, "small bald": 2, "full data": 3}
+    assert {cell.label for cell in cells if cell.own_posterior} == {"small bald"}
+    assert [describe(cell)["settings"].get("posterior") for cell in cells[::2]] == [None, None, "Ensemble", None]
     assert len({cell.key for cell in cells}) == len(cells)
     wider = check_study(broken("policies", ["random", "bald", own]) | {"posterior": {"name": "ensemble"}}, "t").cells
     kept = {cell.label for cell in wider} - {cell.label for cell in wider if cell.key not in {c.key for c in cells}}

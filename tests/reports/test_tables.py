@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -177,3 +178,16 @@ def test_the_tally_counts_settings(run_of):
         "On test: BAL-PM saved labels in 2 of 2 settings and lost in 0; "
         "BALD saved labels in 0 of 2 settings and lost in 2."
     )
+
+
+def test_the_outcome_of_many_policies_names_the_first_of_each_kind_and_counts_the_rest(run_of):
+    names = ["random", "BAL-PM", "BALD", *[f"policy {number}" for number in range(30)]]
+    table = savings_table(run_of(names), resamples=200)
+    rows = table[table["split"] == "test"]
+    text = statement(rows)
+    assert "BAL-PM saved 47%" in text
+    assert " more" in text
+    listed = sum(f"{name} " in text for name in names[3:])
+    more = sum(int(count) for count in re.findall(r"(\d+) more", text))
+    assert more > 10
+    assert listed + more == 30
