@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from harness.component import Component
+from harness.errors import BalbenchError
 from harness.streams import Stream
 from harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
 
@@ -90,3 +92,31 @@ class Posterior(Component):
         Raises:
             DivergedError: the loss is not a number.
         """
+
+    def fit_fleet(
+        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+    ) -> list[FittedPosterior | Exception]:
+        """Fit one model for each cell of a fleet; a fit that fails gives its error and leaves the others alone.
+
+        Here one after another; a posterior that can fits them as one batched program.
+
+        Args:
+            trains: the labels of each cell.
+            validation: the split `eval`, the same for all.
+            streams: the randomness of each cell.
+
+        Raises:
+            BalbenchError: the machine is at fault.
+            MemoryError: so is its memory (torch.OutOfMemoryError on a GPU).
+        """
+        return [self._fit_or_error(train, validation, stream) for train, stream in zip(trains, streams, strict=True)]
+
+    def _fit_or_error(
+        self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream
+    ) -> FittedPosterior | Exception:
+        try:
+            return self.fit(train, validation, stream)
+        except (BalbenchError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            return error

@@ -1,0 +1,90 @@
+"""A fleet: cells on the same data with the same posterior, whose rounds run together on one device."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from harness.device_data import DeviceData
+from harness.errors import BalbenchError
+from harness.loop import CellRun, Past
+from harness.study import Cell
+
+
+class Failure(NamedTuple):
+    """Why a cell cannot go on: one line, and the traceback."""
+
+    reason: str
+    details: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that an error means."""
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return cls(reason, "".join(traceback.format_exception(error)))
+
+
+@dataclass
+class Report:
+    """What a fleet did.
+
+    Attributes:
+        rounds: key of the cell, record and timings of each finished round, in order.
+        failed: why cells failed, by key.
+        out_of_memory: the fleet did not fit on the device in its last round.
+    """
+
+    rounds: list[tuple[str, dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    out_of_memory: bool = False
+
+
+def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_on: Callable[[], bool]) -> Report:
+    """Run rounds of a fleet until all its cells are finished or failed, or `go_on`, asked before each, says no.
+
+    Cells whose past is shorter catch up first. A cell that fails leaves the fleet; the rest go on.
+
+    Args:
+        cells: on the same data, with equal posteriors.
+        pasts: what each did so far.
+        data: their data.
+        go_on: whether to begin another round.
+
+    Raises:
+        BalbenchError: the machine is at fault (no cell can go on).
+    """
+    report = Report()
+    runs = [CellRun(cell, data, past) for cell, past in zip(cells, pasts, strict=True)]
+    try:
+        while (active := [r for r in runs if not r.finished and r.cell.key not in report.failed]) and go_on():
+            behind = min(run.rounds_done for run in active)
+            _round([run for run in active if run.rounds_done == behind], data, report)
+    except (torch.OutOfMemoryError, MemoryError):
+        report.out_of_memory = True
+    return report
+
+
+def _round(runs: list[CellRun], data: DeviceData, report: Report) -> None:
+    """One round of cells that are equally far."""
+    started = time.perf_counter()
+    models = runs[0].cell.posterior.fit_fleet(
+        [run.labelled() for run in runs], data.eval_pairs, [run.posterior_stream() for run in runs]
+    )
+    if data.device.type == "cuda":
+        torch.cuda.synchronize(data.device)
+    seconds = (time.perf_counter() - started) / len(runs)
+    for run, model in zip(runs, models, strict=True):
+        if isinstance(model, Exception):
+            report.failed[run.cell.key] = Failure.of(model)
+            continue
+        try:
+            report.rounds.append((run.cell.key, *run.round(model, seconds)))
+        except (BalbenchError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            report.failed[run.cell.key] = Failure.of(error)
