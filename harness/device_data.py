@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast
+
 import numpy as np
 import torch
 
 from harness.pairs import PreferenceData
 from harness.policies.policy import PoolIndex, Responses
 from harness.posteriors.posterior import AnsweredPairs
+from harness.streamed import StreamedTable, can_stream, resident
 
 Array = np.ndarray
+Placement = Literal["auto", "resident", "streamed"]
 
 
 class DeviceData:
-    """The splits of a data set, their features on a device; made once and used by all cells of a process.
+    """The splits of a data set, their features on a device or on disk; made once and used by all cells of a process.
 
     Attributes:
         data: the data set.
-        device: where the features lie.
+        device: where the features lie, or are brought when they are needed.
         pool: the split to acquire from.
         index: what was computed from the pool's features.
         features: float32 features of the responses of each split.
@@ -26,13 +33,38 @@ class DeviceData:
         eval_pairs: the answered pairs to select models by.
     """
 
-    def __init__(self, data: PreferenceData, device: torch.device, index: PoolIndex | None = None) -> None:
+    def __init__(
+        self,
+        data: PreferenceData,
+        device: torch.device,
+        index: PoolIndex | None = None,
+        placement: Placement = "auto",
+        processes: int = 1,
+    ) -> None:
+        """Place the features.
+
+        Args:
+            data: the data set.
+            device: where to compute.
+            index: what was computed from the pool's features before.
+            placement: `resident` holds all features on the device; `streamed` reads them from disk in blocks (arrays
+                that are not mapped from disk stay resident); `auto` streams the largest splits until the rest fits.
+            processes: how many processes share the device with a table each.
+
+        Raises:
+            DataError: a file of features is not what it was when it was loaded.
+        """
         self.data, self.device = data, device
         self.pool = data.splits["pool"]
         self.index = index or PoolIndex(self.pool.pairs)
+        arrays = {name: split.pairs.response_features_RD for name, split in data.splits.items()}
+        on_disk = streamed_splits(arrays, placement, device, processes)
+        # A streamed table answers all that is asked of features.
         self.features = {
-            name: torch.from_numpy(np.asarray(split.pairs.response_features_RD)).to(device)
-            for name, split in data.splits.items()
+            name: cast(torch.Tensor, StreamedTable.of(on_disk[name], device))
+            if name in on_disk
+            else resident(features_RD, device)
+            for name, features_RD in arrays.items()
         }
         self.held_out = [name for name in data.splits if name != "pool"]
         self.unlabelled = {name: Responses(self.features[name], self.responses(name)) for name in data.splits}
@@ -47,3 +79,59 @@ class DeviceData:
         known = torch.from_numpy(~np.isnan(target_n)).to(self.device)
         target = torch.from_numpy(target_n.astype(np.float32)).to(self.device)
         return AnsweredPairs(self.features[name], self.responses(name, pairs)[known], target[known])
+
+
+def streamed_splits(
+    arrays: Mapping[str, Array], placement: Placement, device: torch.device, processes: int = 1
+) -> dict[str, np.memmap]:
+    """Which features to read from disk as they are needed: with `auto` the largest, until the rest fits."""
+    mapped = {name: features_RD for name, features_RD in arrays.items() if can_stream(features_RD)}
+    if placement != "auto":
+        return mapped if placement == "streamed" else {}
+    left = device_budget(device)
+    found = {}
+    for name in sorted(arrays, key=lambda name: arrays[name].size):
+        # On a CPU, mapped float32 features are used as they lie; all else is a copy in each process.
+        shared = device.type == "cpu" and name in mapped and arrays[name].dtype == np.float32
+        left -= 4 * arrays[name].size * (1 if shared else processes)
+        if left < 0 and name in mapped:
+            found[name] = mapped[name]
+    return found
+
+
+def device_budget(device: torch.device) -> int:
+    """Bytes of features that a device may hold: half of a machine's memory, what is free on a GPU less a quarter."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return free - total // 4
+    return usable_memory() // 2
+
+
+def usable_memory(own: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this process may use: what the machine has, or less where its control group allows less.
+
+    Args:
+        own: names the process's groups.
+        cgroups: where control groups are mounted (version 1 or 2).
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for line in own.read_text().splitlines() if own.is_file() else []:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, file = (cgroups / "memory", "memory.limit_in_bytes") if controllers else (cgroups, "memory.max")
+        # A container may see its own group as the root, or the names of its host: then its limit stands in the root.
+        place = root / group.lstrip("/")
+        for directory in [place, *place.parents]:
+            if directory == root or root in directory.parents:
+                limits.append(_limit(directory / file))
+    return min(limit for limit in limits if limit)
+
+
+def _limit(path: Path) -> int:
+    """The limit that a file of a control group sets; 0 for none."""
+    try:
+        told = path.read_text().strip()
+    except OSError:
+        return 0
+    return int(told) if told.isdecimal() else 0
