@@ -17,3 +17,7 @@ class DataError(BalbenchError):
 
 class RunDirectoryError(BalbenchError):
     """A run directory is in use, belongs to another study, or cannot be written."""
+
+
+class ClusterError(BalbenchError):
+    """A cluster is gone, or its workers cannot do what they were asked."""

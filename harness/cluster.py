@@ -1,0 +1,390 @@
+"""Tasks on a Dask cluster. Dask places them, and runs those of a lost worker elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cluster_worker import DataSet, Parcel, Reply, data_set, keep, perform, receive, versions, with_digest
+from harness.engine import WorkerDied
+from harness.errors import BalbenchError, ClusterError, StudyError
+from harness.worker import Task, free_bytes
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed import Future as DaskFuture
+
+    from harness.fleet import Report
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0  # a scheduler that is silent for longer is gone
+LOOK_SECONDS = 1.0  # between counts of the workers
+CHUNK_BYTES = 32 * 2**20
+SENDS = 100  # how often the data of one task may be sent: each time Dask may choose another worker
+FORMS = "tcp://host:port, tls://host:port or local:N"
+
+Say = Callable[[str], None]
+
+
+def cluster_engine(address: str, device: str, say: Say | None = None) -> ClusterEngine:
+    """Connect to a Dask scheduler, or start a cluster on this machine.
+
+    Args:
+        address: `tcp://host:port`, `tls://host:port`, or `local:N` for N worker processes of this machine.
+        device: "cpu", or "cuda": then a task takes the resource GPU=1 of its worker.
+        say: prints a line that stays (to standard error by default).
+
+    Returns:
+        An engine with a worker: this waits for the first.
+
+    Raises:
+        StudyError: the address is wrong, nobody answers, or the extra is not installed.
+    """
+    count = _local_workers(address)
+    distributed = _distributed(address)
+    cluster = None
+    try:
+        with _quiet():
+            cluster = _local_cluster(count, device) if count else None
+            client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"--cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
+            "the address that it prints"
+        ) from None
+    engine = ClusterEngine(client, address, device, cluster, say)
+    engine.wait_for_worker()
+    return engine
+
+
+def _local_workers(address: str) -> int:
+    """N of local:N, 0 for another address.
+
+    Raises:
+        StudyError: it has none of the known forms.
+    """
+    if local := re.fullmatch(r"local:([1-9]\d{0,3})", address):
+        return int(local[1])
+    remote = re.fullmatch(r"(?:tcp|tls)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
+    if remote is None or not 0 < int(remote[1]) < 65536:
+        raise StudyError(f"--cluster {address}: must be {FORMS}")
+    return 0
+
+
+def _distributed(address: str) -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise StudyError(
+            f"--cluster {address}: needs Dask ({error}); install it with `pip install 'balbench[cluster]'`"
+        ) from None
+    for name in ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters is said once, by the engine
+    return distributed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Dask's table of versions that differ: the engine compares those that matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _local_cluster(count: int, device: str) -> Any:
+    """Worker processes of one thread each, started again by a nanny when they die; with a GPU each in turn."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    common = {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+        "host": "127.0.0.1",
+        "silence_logs": logging.CRITICAL,
+    }
+    workers = {number: {"cls": Nanny, "options": common | _gpu(number, device)} for number in range(count)}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+
+
+def _gpu(number: int, device: str) -> dict[str, Any]:
+    if device == "cpu":
+        return {}
+    import torch
+
+    visible = str(number % max(torch.cuda.device_count(), 1))
+    return {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
+
+
+@dataclass(eq=False)
+class _Job:
+    """A task from its submission to its report."""
+
+    task: Task
+    report: Future[Report]
+    data: DataSet
+    dask: DaskFuture | None = None
+    sends: int = 0
+
+
+class ClusterEngine:
+    """Tasks on a Dask cluster (see Engine). A cluster that was not started here outlives it."""
+
+    def __init__(
+        self,
+        client: Client,
+        address: str,
+        device: str,
+        cluster: Any = None,
+        say: Say | None = None,
+        trust_places: bool = True,
+    ) -> None:
+        """Wrap a connected client.
+
+        Args:
+            client: of the cluster.
+            address: of the cluster, for messages.
+            device: "cpu" or "cuda...".
+            cluster: is closed with the engine.
+            say: prints a line that stays.
+            trust_places: whether workers may use the coordinator's data directory where they see it; if not, each
+                is sent a copy.
+        """
+        self.where = address
+        self._client, self._cluster, self._trust_places = client, cluster, trust_places
+        self._device = "cpu" if device == "cpu" else "cuda:0"  # a worker sees one GPU
+        self._say = say or (lambda line: print(line, file=sys.stderr))
+        self._versions = versions()
+        self._seen_versions: set[tuple[str, ...]] = set()
+        self._jobs: set[_Job] = set()
+        self._data: dict[Path, DataSet] = {}
+        self._sending: dict[tuple[str, Path], threading.Lock] = {}
+        self._lock = threading.Lock()
+        self._arrivals = ThreadPoolExecutor(4, thread_name_prefix="balbench-cluster")
+        self._slots, self._look_at = 0, 0.0
+
+    @property
+    def slots(self) -> int:
+        """How many tasks can run at once: workers, or their GPUs; it follows workers that join and leave.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        if time.monotonic() >= self._look_at:
+            self._slots, self._look_at = len(self._workers()), time.monotonic() + LOOK_SECONDS
+        return self._slots
+
+    def wait_for_worker(self) -> None:
+        """Wait until there is a worker; jobs of a batch system may start much later.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        if not self.slots:
+            kind = "worker" if self._device == "cpu" else "worker with the resource GPU=1"
+            self._say(f"the cluster at {self.where} has no {kind} yet; waiting for one")
+        while not self.slots:
+            time.sleep(LOOK_SECONDS)
+
+    def _workers(self) -> list[str]:
+        """Addresses of the workers that take our tasks; one stands there as often as it has GPUs."""
+        found = self._ask(self._client.scheduler.identity, n_workers=-1)["workers"]
+        if self._device == "cpu":
+            return list(found)
+        return [address for address, facts in found.items() for _ in range(int(facts["resources"].get("GPU", 0)))]
+
+    def _ask(self, function: Callable, **arguments: Any) -> Any:
+        """Call a coroutine of the client.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        try:
+            if self._client.status != "running":
+                raise OSError
+            return self._client.sync(function, **arguments, callback_timeout=ANSWER_SECONDS)
+        except (OSError, AttributeError):  # distributed drops its parts when the connection breaks
+            raise self._gone() from None
+
+    def _gone(self) -> ClusterError:
+        return ClusterError(f"the cluster at {self.where} is gone")
+
+    def free_bytes(self) -> int | None:
+        """See Engine; of the workers that are there now.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        if self._device == "cpu":
+            return None
+        self.wait_for_worker()
+        workers = self._workers()
+        try:
+            found = self._client.run(free_bytes, self._device, workers=sorted(set(workers)))
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA, or no GPU
+            raise StudyError(f"--cluster {self.where}: a worker with GPU=1 cannot use a GPU ({error})") from None
+        return min(free // workers.count(address) for address, free in found.items())
+
+    def submit(self, task: Task) -> Future[Report]:
+        """See Engine. Dask runs a task again elsewhere when its worker is lost, three times at most."""
+        job = _Job(task, Future(), self._data_set(task.data))
+        self._jobs.add(job)
+        self._send(job)
+        return job.report
+
+    def _data_set(self, place: Path) -> DataSet:
+        with self._lock:
+            if place not in self._data:
+                self._data[place] = data_set(place.absolute())
+            return self._data[place]
+
+    def _send(self, job: _Job) -> None:
+        from distributed.protocol.pickle import dumps
+
+        task = dumps(job.task)
+        job.data = self._data_set(job.task.data)
+        parcel = Parcel(task, job.data, self._versions["balbench"], self._trust_places)
+        resources = None if self._device == "cpu" else {"GPU": 1}
+        try:
+            job.dask = self._client.submit(perform, parcel, pure=False, resources=resources)
+            job.dask.add_done_callback(lambda _: self._arrived(job))
+        except Exception:
+            if self._client.status == "running":
+                raise
+            self._end(job, self._gone())
+
+    def _arrived(self, job: _Job) -> None:
+        """Leave Dask's only thread for callbacks."""
+        with suppress(RuntimeError):  # closed
+            self._arrivals.submit(self._settle, job)
+
+    def _settle(self, job: _Job) -> None:
+        """Pass on what came back of a job, or send it again together with its data."""
+        try:
+            reply = self._reply(job)
+            self._compare(reply)
+            if reply.report is not None:
+                reply.report.device = reply.worker
+                self._end(job, reply.report)
+                return
+            job.sends += 1
+            if job.sends > SENDS:
+                raise ClusterError(f"{job.task.data}: workers of {self.where} lost it {SENDS} times")
+            self._send_data(job, reply.worker)
+            self._send(job)
+        except BaseException as error:
+            self._end(job, error)
+
+    def _end(self, job: _Job, outcome: Report | BaseException) -> None:
+        self._jobs.discard(job)
+        job.dask = None  # Dask forgets the result
+        if job.report.done():
+            return
+        if isinstance(outcome, BaseException):
+            job.report.set_exception(outcome)
+        else:
+            job.report.set_result(outcome)
+
+    def _reply(self, job: _Job) -> Reply:
+        from distributed import KilledWorker
+
+        assert job.dask is not None
+        try:
+            return job.dask.result(timeout=ANSWER_SECONDS)
+        except KilledWorker:
+            raise WorkerDied from None
+        except (ImportError, AttributeError) as error:
+            raise self._other_code("the scheduler or a worker", f" ({error})") from None
+        except BalbenchError:
+            raise
+        except BaseException as error:
+            if self._client.status != "running" or job.dask.cancelled():
+                raise self._gone() from None
+            if isinstance(error, OSError):  # its worker was lost with the result
+                raise WorkerDied from None
+            if "deserializ" in str(error):
+                raise self._other_code("the scheduler or a worker", f" ({error})") from None
+            raise
+
+    def _other_code(self, who: str, why: str = "") -> StudyError:
+        return StudyError(
+            f"--cluster {self.where}: {who} has other code of balbench than this machine{why}; install the same on all"
+        )
+
+    def _compare(self, reply: Reply) -> None:
+        """Say once how versions differ.
+
+        Raises:
+            StudyError: it is balbench itself that differs.
+        """
+        if reply.versions["balbench"] != self._versions["balbench"]:
+            raise self._other_code(f"the worker at {reply.worker}")
+        others = tuple(f"{name} {is_}" for name, is_ in reply.versions.items() if is_ != self._versions[name])
+        with self._lock:
+            if not others or others in self._seen_versions:
+                return
+            self._seen_versions.add(others)
+        ours = ", ".join(f"{name} {self._versions[name]}" for name in (other.split()[0] for other in others))
+        self._say(
+            f"warning: {reply.worker} has {', '.join(others)}, this machine {ours}: its results may differ in their "
+            "last digits"
+        )
+
+    def _send_data(self, job: _Job, worker: str) -> None:
+        """See that a worker has the data of a job.
+
+        A worker that is lost meanwhile is none of our business: Dask gives the job to another, which asks again.
+        """
+        with self._lock:
+            lock = self._sending.setdefault((worker.rpartition(":")[0], job.task.data), threading.Lock())
+        with lock:  # workers of one host may share a disk
+            data = self._digested(job.task.data)
+            with suppress(OSError, KeyError, ValueError):
+                if self._on(worker, data.find, False) is None:
+                    self._copy(data, worker)
+
+    def _digested(self, place: Path) -> DataSet:
+        data = self._data_set(place)
+        if not data.digest:
+            data = with_digest(data)
+            with self._lock:
+                self._data[place] = data
+        return data
+
+    def _copy(self, data: DataSet, worker: str) -> None:
+        megabytes = sum(size for _, size in data.files) / 1e6
+        self._say(f"sending the data set {data.place.name} ({megabytes:,.0f} MB) to {worker}")
+        token = uuid.uuid4().hex[:8]
+        for name, size in data.files:
+            with (data.place / name).open("rb") as file:
+                for offset in range(0, max(size, 1), CHUNK_BYTES):
+                    self._on(worker, receive, data, token, name, offset, file.read(CHUNK_BYTES))
+        self._on(worker, keep, data, token)
+
+    def _on(self, worker: str, function: Callable, *arguments: Any) -> Any:
+        """Call a function on a worker at once, whatever it runs."""
+        return self._client.run(function, *arguments, workers=[worker])[worker]
+
+    def close(self) -> None:
+        """See Engine."""
+        self._arrivals.shutdown(wait=False, cancel_futures=True)
+        futures = [job.dask for job in self._jobs if job.dask is not None]
+        with _quiet(), suppress(Exception):
+            if futures and self._client.status == "running":
+                self._client.cancel(futures, force=True)
+        with _quiet(), suppress(Exception):
+            self._client.close(timeout=ANSWER_SECONDS / 3)
+        if self._cluster is not None:
+            with _quiet(), suppress(Exception):
+                self._cluster.close(timeout=ANSWER_SECONDS / 3)
