@@ -7,6 +7,7 @@ R responses, P prompts, D response features, Q prompt features.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from oracles.annotations import PairRecords
 
 Array = np.ndarray
 MEMORY_MAP_BYTES = 64 * 2**20  # larger arrays are mapped from disk, not read
+BLOCK_BYTES = 64 * 2**20  # of an array that are looked at or copied at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,8 @@ class PreferencePool:
     """Pairs (x, y1, y2) with the features of their prompts and responses. It holds no label.
 
     Attributes:
-        response_features_RD: float32 features phi(x, y).
+        response_features_RD: features phi(x, y), float32, or float16 to halve what they take on disk (all arithmetic is
+            float32). They may be larger than memory: see docs/scaling_features.md.
         prompt_features_PQ: float32 features phi(x).
         prompt_of_response_R: the prompt that each response answers.
         responses_of_pair_N2: the two responses of each pair, in the order shown (first, second).
@@ -61,6 +64,8 @@ class PreferencePool:
         """
         if len(self) == 0:
             raise DataError(f"{name}: no pairs; give a file, or a share of the prompts, that leaves it some")
+        if (dtype := self.response_features_RD.dtype) not in (np.float16, np.float32):
+            raise DataError(f"{name}: response_features_RD: has the type {dtype}; give float32 or float16")
         for label in ("response_features_RD", "prompt_features_PQ"):
             _check_finite(getattr(self, label), f"{name}: {label}")
         for label in ("response_log_perplexity_R", "response_token_entropy_R"):
@@ -83,11 +88,18 @@ class PreferencePool:
 
 
 def _check_finite(features: Array, name: str) -> None:
-    for start in range(0, len(features), 65536):
-        finite = np.isfinite(features[start : start + 65536]).all(axis=1)
+    for start, block in array_blocks(features):
+        finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
             raise DataError(f"{name}: row {row} holds NaN or infinity; look at the encoder or the feature file")
+
+
+def array_blocks(array: Array) -> Iterator[tuple[int, Array]]:
+    """An array in blocks of rows, each with the number of its first row."""
+    rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +149,13 @@ class PreferenceData:
 
 def _save_array(path: Path, value: Array) -> None:
     with path.open("wb") as file:
-        np.save(file, value, allow_pickle=False)
+        if value.flags.c_contiguous or not value.size:
+            np.save(file, value, allow_pickle=False)
+        else:  # row by row all the same, and without a copy of the whole
+            described = np.lib.format.header_data_from_array_1_0(value) | {"fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, described)
+            for _, block in array_blocks(value):
+                np.ascontiguousarray(block).tofile(file)
         file.flush()
         os.fsync(file.fileno())
 

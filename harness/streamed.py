@@ -285,6 +285,7 @@ def can_stream(features_RD: Array) -> TypeGuard[np.memmap]:
     return (
         isinstance(features_RD, np.memmap)
         and isinstance(features_RD.base, mmap.mmap)  # not a part of a mapped array
+        and features_RD.filename is not None
         and features_RD.flags.c_contiguous
         and features_RD.ndim == 2
         and features_RD.dtype in DTYPES

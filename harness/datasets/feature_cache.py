@@ -7,7 +7,9 @@ a shard never changes, and two processes that write the same shard write the sam
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -15,11 +17,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from harness.errors import DataError
+from harness.pairs import MEMORY_MAP_BYTES
 
 Array = np.ndarray
 SHARD_TEXTS, SHARD_SECONDS = 1024, 30.0  # a shard is written when either is reached
+
+
+def spare_array(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """An array to fill: in memory, or if it is large in a nameless file beside the caches, which goes when it goes.
+
+    Raises:
+        DataError: the cache directory cannot be written.
+    """
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    if size <= MEMORY_MAP_BYTES:
+        return np.empty(shape, dtype=dtype)
+    try:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_directory()) as file:
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):  # a full disk is found here, not when a page of the map is written
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        raise DataError(
+            f"{cache_directory()}: no room for {size:,} bytes of features ("
+            f"{error.strerror or error}); free space, or set BALBENCH_CACHE to another directory"
+        ) from None
 
 
 def cache_directory() -> Path:
@@ -66,7 +93,7 @@ class FeatureCache:
                 self._write()
 
     def read(self, keys: list[bytes]) -> Array:
-        """Return the float32 features of B keys, (B, D).
+        """Return the float32 features of B keys, (B, D), in an array that `spare_array` makes.
 
         Raises:
             DataError: a shard is gone or broken.
@@ -84,7 +111,7 @@ class FeatureCache:
             if shard is None:
                 raise DataError(f"feature cache {self.directory}: changed while it was read; run again")
             if not features_BD.size:
-                features_BD = np.empty((len(keys), shard["features"].shape[1]), dtype=np.float32)
+                features_BD = spare_array((len(keys), shard["features"].shape[1]), np.float32)
             out_B, row_B = np.array(rows).T
             features_BD[out_B] = shard["features"][row_B]
         return features_BD

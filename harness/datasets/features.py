@@ -45,7 +45,10 @@ class EncoderSettings(Component):
     prompt_template: str = Field("{prompt}", description="the text of a prompt alone, with {prompt}")
     normalise: bool = Field(False, description="whether to scale features to length 1")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="arithmetic of the encoder; features are float32"
+        "float32", description="arithmetic of the encoder; the features it gives are float32"
+    )
+    storage: Literal["float32", "float16"] = Field(
+        "float32", description="how response features are kept: float16 takes half the room, and rounds them"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where the encoder runs; auto: cuda where there is"

@@ -54,7 +54,10 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         features = self.encode([*texts, *((prompt, None) for prompt in pairs.prompt_P)], progress)
         responses_RD, prompts_PD = features[: len(texts)], features[len(texts) :]
         tables = self._perplexities(texts, progress)
-        splits = {name: build_split(pairs, responses_RD, prompts_PD, rows, tables) for name, rows in prompts.items()}
+        splits = {
+            name: build_split(pairs, responses_RD, prompts_PD, rows, tables, self.storage)
+            for name, rows in prompts.items()
+        }
         held_out = {name: split for name, split in splits.items() if name != "pool"}
         data = PreferenceData(splits, {LENGTH_ONLY: length_only(splits["pool"], held_out)})
         data.check()

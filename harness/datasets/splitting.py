@@ -6,13 +6,15 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pydantic import Field, field_validator, model_validator
 
 from harness.component import Component
+from harness.datasets.feature_cache import spare_array
 from harness.datasets.reading import OodRule
 from harness.datasets.text_pairs import TextPairs
 from harness.errors import DataError
-from harness.pairs import PreferencePool, Split
+from harness.pairs import PreferencePool, Split, array_blocks
 from harness.streams import Stream
 from oracles.annotations import PairRecords
 
@@ -97,6 +99,7 @@ def build_split(
     prompt_features_PQ: Array,
     prompts: Array,
     response_tables: Mapping[str, Array] | None = None,
+    storage: DTypeLike = np.float32,
 ) -> Split:
     """Return the pairs of some prompts, with response and prompt tables of their own.
 
@@ -106,6 +109,7 @@ def build_split(
         prompt_features_PQ: features of all prompts.
         prompts: the rows of the prompts to take, ascending.
         response_tables: what else is known of all responses, by its name in `PreferencePool`.
+        storage: type of the split's response features, float32 or float16.
     """
     wanted_P = np.isin(np.arange(len(pairs.prompt_P)), prompts)
     responses = np.flatnonzero(wanted_P[pairs.prompt_of_response_R])
@@ -114,7 +118,7 @@ def build_split(
     new_response_R = np.full(len(pairs.response_R), -1)
     new_response_R[responses] = np.arange(len(responses))
     pool = PreferencePool(
-        response_features_RD=response_features_RD[responses],
+        response_features_RD=_taken(response_features_RD, responses, storage),
         prompt_features_PQ=prompt_features_PQ[prompts],
         prompt_of_response_R=new_prompt_P[pairs.prompt_of_response_R[responses]],
         responses_of_pair_N2=new_response_R[pairs.responses_of_pair_N2[rows]],
@@ -122,6 +126,15 @@ def build_split(
         **{name: table_R[responses] for name, table_R in (response_tables or {}).items()},
     )
     return Split(pool, all_records(pairs).take(rows))
+
+
+def _taken(features_RD: Array, rows_S: Array, storage: DTypeLike) -> Array:
+    """Rows of a table in a table of their own, copied in blocks: neither need fit in memory."""
+    taken_SD = spare_array((len(rows_S), features_RD.shape[1]), storage)
+    with np.errstate(over="ignore"):  # infinity, which `PreferencePool.check` will name
+        for start, block_bD in array_blocks(taken_SD):
+            block_bD[:] = features_RD[rows_S[start : start + len(block_bD)]]
+    return taken_SD
 
 
 def all_records(pairs: TextPairs) -> PairRecords:

@@ -41,6 +41,11 @@ def with_value(value: float, row: int) -> np.ndarray:
             {"response_token_entropy_R": np.ones(35, np.float32)},
             r"pool: response_token_entropy_R: has the shape \(35,\)",
         ),
+        ({"response_features_RD": np.ones((36, 4))}, "pool: response_features_RD: has the type float64; give float32"),
+        (
+            {"response_features_RD": with_value(np.inf, 20).astype(np.float16)},
+            "pool: response_features_RD: row 20 holds NaN",
+        ),
         ({"pair_id_N": np.array(["a", "b", *["c"] * 34])}, "pool: pair id 'c' stands 34 times; make ids unique"),
         ({"pair_id_N": np.array([]), "responses_of_pair_N2": np.empty((0, 2), int)}, "pool: no pairs"),
         ({"prompt_of_response_R": np.arange(36) // 2}, "answer different prompts"),
@@ -51,8 +56,28 @@ def test_what_is_wrong_is_named(changes, message):
         data_of(**changes).check()
 
 
-def test_a_sound_pool_passes():
-    data_of().check()
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_sound_pool_passes(dtype):
+    data_of(response_features_RD=pool_of().response_features_RD.astype(dtype)).check()
+
+
+@pytest.mark.parametrize("row", [0, 7, 8, 35])
+def test_features_are_checked_in_blocks(row, monkeypatch):
+    monkeypatch.setattr(pairs_module, "BLOCK_BYTES", 4 * 4 * 8)
+    with pytest.raises(DataError, match=f"row {row} holds NaN"):
+        data_of(response_features_RD=with_value(np.nan, row)).check()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize("change", [np.asfortranarray, lambda array: np.repeat(array, 2, axis=1)[:, ::2]])
+def test_features_are_saved_row_by_row_however_they_lie(tmp_path, monkeypatch, rows, change):
+    monkeypatch.setattr(pairs_module, "BLOCK_BYTES", 4 * 2 * rows)
+    features_RD = pool_of().response_features_RD.astype(np.float16)
+    data_of(response_features_RD=change(features_RD)).save(tmp_path)
+    (tmp_path / "rows").mkdir()
+    data_of(response_features_RD=features_RD).save(tmp_path / "rows")
+    name = "pool.response_features_RD.npy"
+    assert (tmp_path / name).read_bytes() == (tmp_path / "rows" / name).read_bytes()
 
 
 @pytest.mark.parametrize("missing", ["pool", "eval"])

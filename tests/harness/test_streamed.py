@@ -1,6 +1,7 @@
 """A streamed table answers as the array in memory does, holds little, and says what is wrong with its file."""
 
 import pickle
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -181,6 +182,8 @@ def test_what_can_be_streamed(tmp_path):
     assert not can_stream(whole[1:])
     assert not can_stream(whole[:, :2])
     assert not can_stream(np.ones((4, 3), np.float32))
+    with tempfile.TemporaryFile() as nameless:
+        assert not can_stream(np.memmap(nameless, np.float32, "w+", shape=(4, 3)))
     assert not can_stream(mapped(np.ones((4, 3), np.float64)))
     assert not can_stream(mapped(np.asfortranarray(np.ones((4, 3), np.float32))))
     assert not can_stream(mapped(np.ones(4, np.float32)))

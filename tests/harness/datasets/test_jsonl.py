@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from harness.datasets import feature_cache
 from harness.datasets.jsonl import JsonLines
 from harness.datasets.reading import votes
 from harness.datasets.text_pairs import gather, read_pairs
@@ -246,3 +247,15 @@ def test_a_real_language_pair_stands_out_of_distribution(real_data):
 def test_gathering_needs_no_file():
     pairs = gather(votes(enumerate(ROWS, start=1), "rows", "label"), stream(0, "order"))
     assert len(pairs.pair_id_N) == len(ROWS)
+
+
+def test_features_kept_as_float16_are_the_rounded_ones_in_little_memory(data, bert, monkeypatch):
+    whole = dataset(data, bert).build(silent)
+    monkeypatch.setattr(feature_cache, "MEMORY_MAP_BYTES", 0)
+    half = dataset(data, bert, storage="float16").build(silent)
+    for name, split in whole.splits.items():
+        found, wanted = half.splits[name].pairs, split.pairs
+        assert isinstance(found.response_features_RD, np.memmap)
+        assert found.response_features_RD.dtype == np.float16
+        np.testing.assert_array_equal(found.response_features_RD, wanted.response_features_RD.astype(np.float16))
+        np.testing.assert_array_equal(found.prompt_features_PQ, wanted.prompt_features_PQ)

@@ -80,6 +80,15 @@ def test_a_split_has_tables_of_its_own():
     assert sorted(seen) == sorted(pairs.pair_id_N)
 
 
+def test_a_feature_too_large_for_float16_is_reported():
+    pairs = pairs_of([f"p{n}" for n in range(20)])
+    response_RD = np.full((len(pairs.response_R), 1), 7e4, dtype=np.float32)
+    rows = SplitSettings().split_prompts(pairs, SPLIT, "rows")["pool"]
+    split = build_split(pairs, response_RD, response_RD[: len(pairs.prompt_P)], rows, storage="float16")
+    with pytest.raises(DataError, match="row 0 holds NaN or infinity"):
+        split.pairs.check("pool")
+
+
 @pytest.mark.parametrize(
     ("settings", "prompts", "parts"),
     [
