@@ -6,12 +6,15 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 
 from harness.errors import BalbenchError, StudyError
+
+if TYPE_CHECKING:
+    from harness.worker import Features
 
 STUDIES = Path(__file__).parent / "studies"
 
@@ -30,7 +33,21 @@ SetOption = Annotated[
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Run this many seeds (0, 1, ...).")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
 JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Worker processes  [default: one a core]")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:i.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
+FleetOption = Annotated[
+    int | None,
+    typer.Option("--fleet", help="Cells that run together  [default: 1 on a CPU, what fits on a GPU]"),
+]
+SharingOption = Annotated[int, typer.Option("--fleets-per-device", help="Processes that share a GPU.")]
+ClusterOption = Annotated[
+    str | None, typer.Option("--cluster", metavar="ADDRESS", help="Dask: tcp://HOST:PORT, or local:N.")
+]
+FeaturesOption = Annotated[
+    str, typer.Option("--features", help="auto, resident (on the device) or streamed (to the device).")
+]
+GraceOption = Annotated[
+    float, typer.Option("--grace", metavar="SECONDS", help="Time that running rounds have left after SIGTERM.")
+]
 
 
 class Kind(StrEnum):
@@ -51,11 +68,18 @@ def run(
     device: DeviceOption = "auto",
     seeds: SeedsOption = None,
     override: SetOption = None,
+    fleet: FleetOption = None,
+    fleets_per_device: SharingOption = 1,
+    cluster: ClusterOption = None,
+    features: FeaturesOption = "auto",
+    grace: GraceOption = 10.0,
 ) -> None:
     """Run a study (or what is left of it), write its report and print what each policy saved."""
     from benchmarks.running import run_study
+    from harness.placement import Placement
 
-    raise typer.Exit(run_study(study_path(study), out, jobs, device, seeds, tuple(override or ())))
+    placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features), grace)
+    raise typer.Exit(run_study(study_path(study), out, placement, seeds, tuple(override or ())))
 
 
 @app.command()
@@ -105,15 +129,20 @@ def check(
     device: DeviceOption = "auto",
     seeds: SeedsOption = None,
     override: SetOption = None,
+    fleet: FleetOption = None,
+    fleets_per_device: SharingOption = 1,
+    cluster: ClusterOption = None,
+    features: FeaturesOption = "auto",
 ) -> None:
-    """Check a study and print its cells, with estimated memory and time. Runs nothing."""
+    """Check a study and print its cells, where they would run, and estimated memory and time. Runs nothing."""
     from benchmarks.estimate import plan
-    from harness.scheduler import usable_device, usable_jobs
+    from harness.placement import Placement
     from harness.study import load_study
 
-    device = usable_device(device)
+    placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features))
+    placement.check()
     checked = load_study(study_path(study), tuple(override or ()), seeds)
-    Console().print(plan(checked, usable_jobs(jobs, device), device))
+    Console().print(plan(checked, placement))
 
 
 def study_path(name: str) -> Path:
@@ -134,8 +163,12 @@ def study_path(name: str) -> Path:
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 1 (cells failed), 2 (something to mend), 130 (interrupted)."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Run the command line.
+
+    Exit code 0, 1 (cells failed), 2 (something to mend), 130 (stopped by Ctrl-C), 143 (stopped by SIGTERM: what runs
+    may come back within --grace; a second signal stops at once).
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(standalone_mode=True)
     except BalbenchError as error:
@@ -145,8 +178,10 @@ def main() -> None:
         sys.exit(1)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _terminate(number: int, frame: object) -> None:
+    from benchmarks.running import Terminated
+
+    raise Terminated
 
 
 if __name__ == "__main__":

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from harness.data_directory import check_budgets
 from harness.datasets.dataset import Sizes
 from harness.errors import StudyError
-from harness.posteriors.posterior import AnsweredPairs, Posterior
+from harness.placement import Placement, cells_that_fit, make_fleets, placed
+from harness.posteriors.posterior import AnsweredPairs, Posterior, raised
 from harness.progress import duration
-from harness.scheduler import check_budgets
 from harness.streams import stream
 from harness.study import Cell, Study
+from harness.worker import free_bytes
 
 PROBE_PAIRS = 256
 WORKER_BYTES = 400 * 2**20  # a process with torch and its libraries
@@ -24,13 +27,13 @@ WORKER_BYTES = 400 * 2**20  # a process with torch and its libraries
 
 @dataclass(frozen=True)
 class Probe:
-    """Seconds that a posterior took here: to train on a pair once more, and to score a response."""
+    """Seconds that a cell's posterior took here: to train on a pair once more, and to score a response."""
 
     a_label: float
     a_response: float
 
 
-def plan(study: Study, jobs: int, device: str) -> Group:
+def plan(study: Study, placement: Placement) -> Group:
     """Tables of all cells, grouped by setting and policy, and of what the study needs.
 
     Raises:
@@ -44,7 +47,7 @@ def plan(study: Study, jobs: int, device: str) -> Group:
         labels = "all" if first.policy.acquires_all else f"{first.protocol.budget:,}"
         seeds = ", ".join(str(cell.seed) for cell in group)
         table.add_row(escape(first.setting), escape(first.label), seeds, str(first.rounds), labels)
-    return Group(table, *_needs(study, jobs, device))
+    return Group(table, *_needs(study, placement))
 
 
 def _groups(study: Study) -> list[list[Cell]]:
@@ -54,28 +57,56 @@ def _groups(study: Study) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def _needs(study: Study, jobs: int, device: str) -> list[str]:
-    settings = {cell.setting: cell for cell in study.cells}
-    sizes = {setting: cell.dataset.sizes() for setting, cell in settings.items()}
-    lines, seconds, memory = [], 0.0, 0
-    for setting in settings:
-        known = sizes[setting]
-        mine = [other for other in study.cells if other.setting == setting]
-        check_budgets(mine, known.pairs)
+def _needs(study: Study, placement: Placement) -> list[str]:
+    devices = placement.devices() if placement.cluster is None else [placement.cluster_device()]
+    device = devices[0]
+    sizes = {cell.setting: cell.dataset.sizes() for cell in study.cells}
+    lines = []
+    for setting, known in sizes.items():
+        check_budgets([cell for cell in study.cells if cell.setting == setting], known.pairs)
         lines.append(f"data{f' ({setting})' if setting else ''}: {known}")
-        posteriors = dict.fromkeys(other.posterior for other in mine)
-        probes = {posterior: measure(posterior, known.dimension, device) for posterior in posteriors}
-        seconds += sum(cell_seconds(other, known, probes[other.posterior]) for other in mine)
-        memory = max(memory, known.bytes)
-    workers = min(jobs, len(study.cells))
+    free = free_bytes(device)
+
+    def fitting(cell: Cell) -> int | None:
+        if free is None:
+            return None
+        known = sizes[cell.setting]
+        share = free // devices.count(device)
+        return cells_that_fit(cell, share, known.response_bytes, known.dimension)
+
+    fleets = make_fleets(study.cells, len(devices), placement.fleet, fitting)
+    where = ", ".join(dict.fromkeys(devices))
+    lines.append(f"placement: {placed(len(study.cells), [len(cells) for cells in fleets], len(devices), where)}")
+    seconds = sum(_fleet_seconds(cells, sizes, device) for cells in fleets)
+    workers = min(len(devices), len(fleets))
     # Workers map the same files, so features count once, whatever the number of workers.
-    lines.append(f"memory: about {(memory + workers * WORKER_BYTES) / 2**30:.1f} GiB ({workers} workers on {device})")
+    memory = max(known.bytes for known in sizes.values()) + workers * WORKER_BYTES
+    each = f"{WORKER_BYTES / 2**30:.1f} GiB each beside the features, which they share"
+    lines.append(f"memory: about {memory / 2**30:.1f} GiB ({workers} workers on {where}, {each})")
+    if free is not None:
+        most = max(_device_bytes(cells, sizes[cells[0].setting]) for cells in fleets)
+        lines.append(f"GPU memory: about {most / 2**30:.1f} GiB a worker, {free / 2**30:.1f} GiB free on {device}")
     lines.append(f"time: about {duration(seconds / workers)} from a probe of this machine, data apart")
     return lines
 
 
-def measure(posterior: Posterior, dimension: int, device: str) -> Probe:
-    """Time one short training and one scoring on made-up features, on one thread as in a worker.
+def _device_bytes(cells: list[Cell], sizes: Sizes) -> int:
+    return sizes.response_bytes + len(cells) * cells[0].posterior.training_bytes(sizes.dimension)
+
+
+def _fleet_seconds(cells: list[Cell], sizes: dict[str, Sizes], device: str) -> float:
+    known = sizes[cells[0].setting]
+    probe = _probe(cells[0].posterior, known.dimension, device, len(cells))
+    return sum(cell_seconds(cell, sizes[cell.setting], probe) for cell in cells)
+
+
+@cache
+def _probe(posterior: Posterior, dimension: int, device: str, cells: int) -> Probe:
+    return measure(posterior, dimension, device, cells)
+
+
+def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -> Probe:
+    """Time one short training of a fleet and one scoring on made-up features, on one thread as in a worker.
 
     Raises:
         StudyError: the posterior cannot be trained, or does not fit into memory.
@@ -94,7 +125,12 @@ def measure(posterior: Posterior, dimension: int, device: str) -> Probe:
     try:
         posterior.fit(few, few, stream(0, "warm-up"))
         started = time.perf_counter()
-        model = posterior.fit(pairs, few, stream(0, "probe"))
+        model, *_ = [
+            raised(model)
+            for model in posterior.fit_fleet([pairs] * cells, few, [stream(n, "probe") for n in range(cells)])
+        ]
+        if device != "cpu":
+            torch.cuda.synchronize(device)
         trained = time.perf_counter()
         model.rewards_KR(features_RD).sum().item()
         scored = time.perf_counter()
@@ -102,7 +138,7 @@ def measure(posterior: Posterior, dimension: int, device: str) -> Probe:
         raise StudyError(f"posterior: a short probe failed ({str(error).splitlines()[0]})") from None
     finally:
         torch.set_num_threads(threads)
-    return Probe((trained - started) / PROBE_PAIRS, (scored - trained) / len(features_RD))
+    return Probe((trained - started) / PROBE_PAIRS / cells, (scored - trained) / len(features_RD))
 
 
 def cell_seconds(cell: Cell, sizes: Sizes, probe: Probe) -> float:

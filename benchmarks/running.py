@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.engine import make_engine
+from harness.placement import Placement
 from harness.progress import Display
 from harness.results import Run, RunDirectory, read_run
-from harness.scheduler import Outcome, Scheduler, usable_device, usable_jobs
+from harness.scheduler import Outcome, Scheduler
 from harness.study import Cell, Study, load_study
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 PIPE_WIDTH = 120
 
 
-def run_study(
-    path: Path, out: Path | None, jobs: int | None, device: str, seeds: int | None, overrides: tuple[str, ...]
-) -> int:
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: stop as by Ctrl-C, with another exit code."""
+
+
+def run_study(path: Path, out: Path | None, placement: Placement, seeds: int | None, overrides: tuple[str, ...]) -> int:
     """Run what is left of a study and report; return the exit code.
 
     Raises:
         BalbenchError: something to mend; everything already computed is kept.
     """
-    device = usable_device(device)
+    placement.check()
+    if placement.cluster is None:
+        placement.devices()  # a device that is not there is known at once
     study = load_study(path, overrides, seeds)
     directory = RunDirectory(out or Path("runs") / study.file.name)
     console = Console(stderr=True)
@@ -33,11 +43,33 @@ def run_study(
         directory.adopt(json.loads(study.file.model_dump_json()), [describe(cell) for cell in study.cells])
         try:
             with Display(console) as display:
-                outcome = Scheduler(study, directory, usable_jobs(jobs, device), device, display).run()
-        except KeyboardInterrupt:
-            return _interrupted(study, directory, console)
+                engine = partial(make_engine, placement, directory.path, display.say)
+                scheduler = Scheduler(study, directory, placement, engine, display)
+                with _graceful(scheduler):
+                    outcome = scheduler.run()
+            if outcome.stopped:
+                raise Terminated
+        except KeyboardInterrupt as error:
+            _say_stopped(study, directory, console)
+            return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         write_and_print([read_run(directory.path)], directory.path / "report")
     return _end(outcome, directory, console)
+
+
+@contextmanager
+def _graceful(scheduler: Scheduler) -> Iterator[None]:
+    """The first SIGTERM lets running tasks come back; one more stops at once, and so does one before there are any."""
+
+    def stop(number: int, frame: object) -> None:
+        if not scheduler.busy or scheduler.stopping:
+            raise Terminated
+        scheduler.stop()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def describe(cell: Cell) -> dict[str, Any]:
@@ -73,7 +105,7 @@ def write_and_print(runs: list[Run], out: Path, force: bool = False) -> None:
     console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _interrupted(study: Study, directory: RunDirectory, console: Console) -> int:
+def _say_stopped(study: Study, directory: RunDirectory, console: Console) -> None:
     rounds = sum(directory.cell(cell.directory).count() for cell in study.cells)
     total = sum(cell.rounds for cell in study.cells)
     console.print(
@@ -82,7 +114,6 @@ def _interrupted(study: Study, directory: RunDirectory, console: Console) -> int
         markup=False,
         soft_wrap=True,
     )
-    return INTERRUPTED
 
 
 def _end(outcome: Outcome, directory: RunDirectory, console: Console) -> int:

@@ -37,11 +37,15 @@ class Report:
         rounds: key of the cell, record and timings of each finished round, in order.
         failed: why cells failed, by key.
         out_of_memory: the fleet did not fit on the device in its last round.
+        facts: what manifests say of the worker's machine and versions.
+        device: what the worker ran on, as the engine calls it.
     """
 
     rounds: list[tuple[str, dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
     out_of_memory: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
 
 
 def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_on: Callable[[], bool]) -> Report:

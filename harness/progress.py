@@ -65,6 +65,8 @@ class Display:
     def cells(self, states: Iterable[CellState]) -> None:
         """Show how far the cells are."""
         states = list(states)
+        if self._work_at_start is None:
+            self._work_at_start, self._started = sum(state.work_done for state in states), time.monotonic()
         if self._live:
             self._live.update(self._table(states))
         elif self._due():
@@ -86,9 +88,7 @@ class Display:
     def _left(self, states: list[CellState]) -> str:
         """Time left, from the labels trained on so far."""
         done, total = sum(s.work_done for s in states), sum(s.work for s in states if s.state != "failed")
-        if self._work_at_start is None:
-            self._work_at_start, self._started = done, time.monotonic()
-        rate = (done - self._work_at_start) / max(time.monotonic() - self._started, 1e-9)
+        rate = (done - (self._work_at_start or 0.0)) / max(time.monotonic() - self._started, 1e-9)
         return f"about {duration((total - done) / rate)} left" if rate > 0 else "time left unknown yet"
 
     def _table(self, states: list[CellState]) -> Table:

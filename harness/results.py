@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -63,14 +63,6 @@ class CellLog:
                     os.truncate(path, whole)
         return self.rounds()
 
-    def lock(self) -> FileLock:
-        """Take the lock of whoever appends (a worker that outlived its killed run may still be at it)."""
-        lock = FileLock(self.directory / "lock")
-        with disk_errors(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        return lock
-
     def rounds(self) -> list[dict[str, Any]]:
         """The records of all whole rounds.
 
@@ -87,10 +79,16 @@ class CellLog:
         """The timings of all whole rounds; of a round that was run twice, the last."""
         return list({record["round"]: record for record in _records(self._timings)}.values())
 
-    def append(self, record: dict[str, Any], timings: dict[str, Any]) -> None:
-        """Append one round and flush it to disk. The round counts once its own line is whole."""
+    def append(self, rounds: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Append records and timings of rounds and flush them to disk. A round counts once its own line is whole.
+
+        Raises:
+            RunDirectoryError: they cannot be written.
+            TypeError, ValueError: they hold what JSON cannot; nothing is written.
+        """
+        records, timings = (b"".join(map(_line, part)) for part in zip(*rounds, strict=True))
         _append(self._timings, timings)
-        _append(self._rounds, record)
+        _append(self._rounds, records)
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write the manifest: the cell is finished."""
@@ -121,12 +119,15 @@ class CellLog:
         return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
 
 
-def _append(path: Path, record: dict[str, Any]) -> None:
-    line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _append(path: Path, lines: bytes) -> None:
     with disk_errors(path), path.open("ab") as file:
         before = file.tell()
         try:
-            file.write(line)
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
         except OSError:

@@ -1,52 +1,110 @@
-"""Cells -> worker processes. One executor of one process each, so that a dying worker takes no other down.
+"""The coordinator: cells -> fleets -> tasks, and what comes back -> the run directory.
 
-The coordinator holds no results: workers write their cells' logs, and it reads how long they are. Killing anything
-at any moment is therefore safe.
+Workers return rounds and the coordinator alone keeps them, so a task that was lost is simply submitted again.
+Killing anything at any moment is therefore safe.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from joblib.externals.loky import ProcessPoolExecutor
-
-from harness.errors import DataError, StudyError
-from harness.files import disk_errors, read_json, write_json
-from harness.pairs import PreferenceData
-from harness.progress import CellState, Display
-from harness.results import CellLog, RunDirectory
-from harness.study import Cell, Protocol, Study
-from harness.worker import THREADS, Task, start_worker, work
+from harness.cell_progress import CellProgress
+from harness.data_directory import feature_bytes, feature_dimension, prepare
+from harness.engine import Engine, WorkerDied
+from harness.errors import BalbenchError
+from harness.fleet import Failure, Report
+from harness.placement import Placement, cells_that_fit, count, make_fleets, placed
+from harness.progress import Display
+from harness.results import RunDirectory
+from harness.study import Cell, Study
+from harness.worker import Task
 
 POLL_SECONDS = 0.25
-DATA_FACTS = "data.json"  # written last: the data set is whole
-TRIES = 2  # how often a worker may die on a cell
+TASK_SECONDS = 2.0  # a kill loses no more than this and a round
+DEATHS = 3  # of workers of a fleet without a finished round in between, until it is split or given up
 
 
 @dataclass
 class Outcome:
-    """How a run ended: cells that failed, with the reason."""
+    """How a run ended.
+
+    Attributes:
+        failed: cells that failed, with the reason.
+        stopped: it was told to stop before all was done.
+    """
 
     failed: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@dataclass(eq=False)
+class Fleet:
+    """Cells whose rounds run together.
+
+    Attributes:
+        deaths: of its workers since its last finished round.
+        careful: a worker died on it, so its rounds come back one by one.
+    """
+
+    cells: list[Cell]
+    deaths: int = 0
+    careful: bool = False
+
+    def halves(self) -> list[Fleet]:
+        """Two fleets in place of this one."""
+        middle = -(-len(self.cells) // 2)
+        return [Fleet(part, careful=self.careful) for part in (self.cells[:middle], self.cells[middle:])]
 
 
 class Scheduler:
     """Runs the cells of a study that are not finished yet."""
 
-    def __init__(self, study: Study, directory: RunDirectory, jobs: int, device: str, display: Display) -> None:
-        self._study, self._directory, self._device, self._display = study, directory, device, display
-        self._logs = {cell.key: directory.cell(cell.directory) for cell in study.cells}
-        self._progress = {cell.key: _CellProgress(cell, self._logs[cell.key]) for cell in study.cells}
-        self._waiting = [cell for cell in study.cells if self._progress[cell.key].state != "finished"]
-        self._slots = min(jobs, len(self._waiting))
-        self._running: dict[Future, tuple[Cell, ProcessPoolExecutor]] = {}
-        self._deaths: dict[str, int] = {}
+    def __init__(
+        self,
+        study: Study,
+        directory: RunDirectory,
+        placement: Placement,
+        make_engine: Callable[[], Engine],
+        display: Display,
+    ) -> None:
+        """Look at what is finished.
+
+        Args:
+            study: what to run.
+            directory: where results go; this object must be its only writer.
+            placement: the size of fleets, where features lie, and the grace at the end.
+            make_engine: called once, and only where there is something to run.
+            display: shows the progress.
+        """
+        self._directory, self._placement, self._display = directory, placement, display
+        self._make_engine = make_engine
+        self._progress = {cell.key: CellProgress(cell, directory.cell(cell.directory)) for cell in study.cells}
+        self._left = [cell for cell in study.cells if self._progress[cell.key].state != "finished"]
+        self._waiting: deque[Fleet] = deque()
+        self._running: dict[Future[Report], Fleet] = {}
+        self._returned: queue.SimpleQueue[Future[Report]] = queue.SimpleQueue()
+        self._outcome = Outcome()
+        self._stop_at: float | None = None
+        self._next_look = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether tasks are running, so that stopping needs a moment."""
+        return bool(self._running)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop_at is not None
+
+    def stop(self) -> None:
+        """Submit nothing more, and end when all that runs has come back or the grace is over."""
+        self._stop_at = time.monotonic() + self._placement.grace
 
     def run(self) -> Outcome:
         """Prepare the data and run all cells; can be interrupted at any moment.
@@ -54,203 +112,140 @@ class Scheduler:
         Raises:
             BalbenchError: the data are wrong, or nothing can be written any more.
         """
-        self._prepare()
-        outcome, idle = Outcome(), [self._executor() for _ in range(self._slots)]
-        self._waiting.reverse()
+        if not self._left:
+            return self._outcome
+        engine = self._make_engine()  # whether a cluster answers is known before the data are built
         try:
-            while self._waiting or self._running:
-                while self._waiting and idle:
-                    self._submit(self._waiting.pop(), idle.pop())
-                done, _ = wait(self._running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    idle.append(self._collect(future, outcome))
-                self._display.cells(progress.look() for progress in self._progress.values())
+            pool_sizes = prepare(self._left, self._directory, self._display)
+            for cell in self._left:
+                self._progress[cell.key].open(pool_sizes[cell.dataset_key])
+            self._run(engine)
         finally:
-            for executor in [*idle, *(executor for _, executor in self._running.values())]:
-                executor.shutdown(wait=True, kill_workers=True)
-        return outcome
+            engine.close()
+        return self._outcome
 
-    def _executor(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(max_workers=1, initializer=start_worker, env=THREADS)
+    def _run(self, engine: Engine) -> None:
+        fleets = self._fleets(engine)
+        self._waiting.extend(Fleet(cells) for cells in fleets)
+        self._display.say(placed(len(self._left), [len(cells) for cells in fleets], engine.slots, engine.where))
+        while self._waiting or self._running:
+            if self._stop_at is not None and (not self._running or time.monotonic() >= self._stop_at):
+                self._outcome.stopped = True
+                return
+            while self._waiting and len(self._running) < engine.slots and not self.stopping:
+                self._submit(engine, self._waiting.popleft())
+            self._collect()
+            self._look()
 
-    def _replacement(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
-        broken.shutdown(wait=False, kill_workers=True)
-        return self._executor()
+    def _fleets(self, engine: Engine) -> list[list[Cell]]:
+        free = engine.free_bytes() if self._placement.fleet is None else None
 
-    def _submit(self, cell: Cell, executor: ProcessPoolExecutor) -> None:
-        self._progress[cell.key].state = "running"
-        task = Task(cell, self._directory.path, self._device, os.getpid())
-        try:
-            future = executor.submit(work, task)
-        except BrokenProcessPool:  # its process was killed while it waited for work
-            executor = self._replacement(executor)
-            future = executor.submit(work, task)
-        self._running[future] = (cell, executor)
+        def fitting(cell: Cell) -> int | None:
+            if free is None:
+                return None
+            place = self._directory.data(cell.dataset_key)
+            return cells_that_fit(cell, free, feature_bytes(place), feature_dimension(place))
 
-    def _collect(self, future: Future, outcome: Outcome) -> ProcessPoolExecutor:
-        """Take note of how a cell ended; return an executor that can take the next."""
-        cell, executor = self._running.pop(future)
-        try:
-            reason = future.result()
-        except BrokenProcessPool:
-            executor = self._replacement(executor)
-            reason = self._worker_died(cell)
-            if reason is None:
-                return executor
-        self._progress[cell.key].state = "finished" if reason is None else "failed"
-        if reason is not None:
-            outcome.failed[cell.title] = reason
-            self._display.say(f"failed: {cell.title}: {reason}")
-        return executor
+        return make_fleets(self._left, engine.slots, self._placement.fleet, fitting)
 
-    def _worker_died(self, cell: Cell) -> str | None:
-        """Queue a cell once more after its worker died (None), or give it up (the reason)."""
-        deaths = self._deaths[cell.key] = self._deaths.get(cell.key, 0) + 1
-        done = self._logs[cell.key].count()
-        if deaths < TRIES:
-            self._display.say(f"the worker of {cell.title} died; going on from round {done}")
-            self._waiting.append(cell)
-            self._progress[cell.key].state = "waiting"
-            return None
-        reason = f"its worker died {deaths} times, last in round {done} (killed, or out of memory?)"
-        self._logs[cell.key].fail(reason, "")
-        return reason
-
-    def _prepare(self) -> None:
-        """Build the data sets that unfinished cells need, and check that they hold enough pairs."""
-        by_key = {cell.dataset_key: cell for cell in self._waiting}
-        for key, cell in by_key.items():
-            mine = [other for other in self._waiting if other.dataset_key == key]
-            if read_json(self._directory.data(key) / DATA_FACTS) is None:
-                check_budgets(mine, cell.dataset.sizes().pairs)  # building may take long
-            known = prepare_data(cell, self._directory, self._display)
-            check_budgets(mine, known["pairs"]["pool"])
-            check_policies(mine, self._directory.data(key))
-            for setting in dict.fromkeys(other.setting for other in mine):
-                self._directory.add_lines(setting, known["lines"])
-            for other in mine:
-                self._progress[other.key].pool_size = known["pairs"]["pool"]
-
-
-class _CellProgress:
-    """How far a cell is, by the length of its log."""
-
-    def __init__(self, cell: Cell, log: CellLog) -> None:
-        self._cell, self._log = cell, log
-        self.pool_size = cell.protocol.budget
-        self.state = "finished" if log.finished else "waiting"
-        self._done = cell.rounds if self.state == "finished" else log.count()
-
-    def look(self) -> CellState:
-        if self.state == "running":
-            self._done = self._log.count()
-        elif self.state == "finished":
-            self._done = self._cell.rounds
-        work = [self._labels(number) for number in range(self._cell.rounds)]
-        return CellState(self._cell.label, self.state, self._done, len(work), sum(work[: self._done]), sum(work))
-
-    def _labels(self, number: int) -> int:
-        return (
-            self.pool_size if self._cell.policy.acquires_all else self._cell.protocol.labels_at(number, self.pool_size)
+    def _submit(self, engine: Engine, fleet: Fleet) -> None:
+        first = fleet.cells[0]
+        for cell in fleet.cells:
+            self._progress[cell.key].state = "running"
+        task = Task(
+            cells=tuple(fleet.cells),
+            pasts=tuple(self._progress[cell.key].past for cell in fleet.cells),
+            dataset_key=first.dataset_key,
+            data=self._directory.data(first.dataset_key),
+            seconds=0.0 if fleet.careful else TASK_SECONDS,
+            features=self._placement.features,
         )
+        future = engine.submit(task)
+        self._running[future] = fleet
+        future.add_done_callback(self._returned.put)
 
-
-def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[str, Any]:
-    """Build a cell's data set unless it is there; return {"pairs": {split: N}, "lines": reference lines}."""
-    place = directory.data(cell.dataset_key)
-    known = read_json(place / DATA_FACTS)
-    if known is not None and all((place / name).is_file() for name in known["files"]):
-        return known
-    data = cell.dataset.build(display.data)
-    data.check()
-    temporary = place.with_name(f".{place.name}.tmp")
-    with disk_errors(place):
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        data.save(temporary)
-    files = sorted(path.name for path in temporary.iterdir())
-    write_json(temporary / DATA_FACTS, data_facts(data) | {"files": files})
-    os.replace(temporary, place)
-    return read_json(place / DATA_FACTS)
-
-
-def data_facts(data: PreferenceData) -> dict[str, Any]:
-    """What is worth knowing of a data set without its arrays."""
-    pairs = {name: len(split.pairs) for name, split in data.splits.items()}
-    pool = data.splits["pool"].pairs
-    return {
-        "pairs": pairs,
-        "responses": len(pool.response_features_RD),
-        "prompts": len(pool.prompt_features_PQ),
-        "dimension": pool.response_features_RD.shape[1],
-        "lines": data.reference_lines,
-    }
-
-
-def check_policies(cells: list[Cell], place: Path) -> None:
-    """See that a prepared data set holds what the policies need.
-
-    Raises:
-        DataError: with the policy, what is missing and the remedy.
-    """
-    splits = {name: split.pairs for name, split in PreferenceData.load(place, {}).splits.items()}
-    for label, policy in {cell.label: cell.policy for cell in cells}.items():
+    def _collect(self) -> None:
+        """Take in what came back, after a short wait for it."""
         try:
-            policy.check_data(splits)
-        except DataError as error:
-            raise DataError(f"policy {label}: {error}") from None
+            future = self._returned.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return
+        fleet = self._running.pop(future)
+        try:
+            report = future.result()
+        except WorkerDied:
+            self._worker_died(fleet)
+        except BalbenchError:
+            raise
+        except Exception as error:  # an oracle's, or one that names no cell
+            self._blame(fleet, Failure.of(error))
+        else:
+            self._take_in(fleet, report)
 
+    def _take_in(self, fleet: Fleet, report: Report) -> None:
+        """Keep the rounds of a report, and submit what is left of the fleet again."""
+        failed = dict(report.failed)
+        rounds: dict[str, list[tuple]] = {}
+        for key, record, timings in report.rounds:
+            rounds.setdefault(key, []).append((record, timings))
+        for key, new in rounds.items():
+            try:
+                self._progress[key].append(new)
+            except (TypeError, ValueError) as error:  # no JSON
+                failed.setdefault(key, Failure.of(error))
+        if rounds:
+            fleet.deaths = 0
+        for cell in fleet.cells:
+            if cell.key in failed:
+                self._fail(cell, failed[cell.key])
+            elif self._progress[cell.key].whole:
+                self._progress[cell.key].finish(report.facts)
+        fleet.cells = [cell for cell in fleet.cells if self._progress[cell.key].state == "running"]
+        if report.out_of_memory and fleet.cells:
+            self._out_of_memory(fleet, report.device)
+        elif fleet.cells:
+            self._waiting.appendleft(fleet)
 
-def check_budgets(cells: list[Cell], pool_size: int) -> None:
-    """See that every round has a pair to buy (the last batch may be smaller).
+    def _fail(self, cell: Cell, failure: Failure) -> None:
+        self._progress[cell.key].fail(failure)
+        self._outcome.failed[cell.title] = failure.reason
+        self._display.say(f"failed: {cell.title}: {failure.reason}")
 
-    Raises:
-        StudyError: the pool is too small.
-    """
-    for protocol in dict.fromkeys(cell.protocol for cell in cells if not cell.policy.acquires_all):
-        _check_budget(protocol, pool_size)
+    def _blame(self, fleet: Fleet, failure: Failure) -> None:
+        """Give up a cell, or look for it in the halves of its fleet."""
+        if len(fleet.cells) > 1:
+            self._waiting.extendleft(reversed(fleet.halves()))
+        else:
+            self._fail(fleet.cells[0], failure)
 
+    def _worker_died(self, fleet: Fleet) -> None:
+        fleet.deaths += 1
+        fleet.careful = True
+        done = min(self._progress[cell.key].done for cell in fleet.cells)
+        if fleet.deaths < DEATHS:
+            self._display.say(f"the worker of {_title(fleet.cells)} died; going on from round {done}")
+            self._waiting.appendleft(fleet)
+        else:
+            reason = f"its worker died {fleet.deaths} times, last in round {done} (killed, or out of memory?)"
+            self._blame(fleet, Failure(reason, ""))
 
-def _check_budget(protocol: Protocol, pool_size: int) -> None:
-    if protocol.initial > pool_size:
-        raise StudyError(f"protocol.initial: {protocol.initial} labels, but the pool has {pool_size} pairs; lower it")
-    most = 2 + (pool_size - protocol.initial - 1) // protocol.batch if pool_size > protocol.initial else 1
-    if protocol.rounds > most:
-        raise StudyError(
-            f"protocol.rounds: {protocol.rounds} rounds need {protocol.budget} labels, but the pool has {pool_size} "
-            f"pairs; lower rounds to {most} or the batch"
+    def _out_of_memory(self, fleet: Fleet, device: str) -> None:
+        if len(fleet.cells) > 1:
+            sizes = " and ".join(str(len(half.cells)) for half in fleet.halves())
+            self._display.say(f"out of memory on {device} with {len(fleet.cells)} cells; going on with {sizes}")
+        reason = (
+            f"out of memory on {device} with this cell alone; lower posterior.members or posterior.hidden, "
+            "let fewer processes share the device, or give --features streamed"
         )
+        self._blame(fleet, Failure(reason, ""))
+
+    def _look(self) -> None:
+        """Show the progress now and then: looking at all cells for each report would cost more than keeping it."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + POLL_SECONDS
+            self._display.cells(progress.look() for progress in self._progress.values())
 
 
-def usable_jobs(jobs: int | None, device: str) -> int:
-    """How many workers to use: as asked, else one for each usable core (one on a GPU)."""
-    if jobs is not None:
-        return jobs
-    if device.startswith("cuda"):
-        return 1
-    if hasattr(os, "sched_getaffinity"):  # a container may have fewer cores than the machine
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def usable_device(name: str) -> str:
-    """Resolve auto, cpu, cuda or cuda:i.
-
-    Raises:
-        StudyError: there is no such device.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
-        return name
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or not (number or "0").isdecimal():
-        raise StudyError(f"--device {name}: must be auto, cpu, cuda or cuda:i")
-    if int(number or 0) >= torch.cuda.device_count():
-        raise StudyError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; try --device cpu"
-        )
-    return f"cuda:{number or 0}"
+def _title(cells: Sequence[Cell]) -> str:
+    others = f" and {count(len(cells) - 1, 'other cell')}" if len(cells) > 1 else ""
+    return f"{cells[0].title}{others}"

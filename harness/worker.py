@@ -1,72 +1,123 @@
-"""What runs inside a worker process: one cell at a time, on one thread."""
+"""What runs inside a worker process, here or on another machine: some rounds of a fleet, on one thread.
+
+A worker writes nothing but caches: it returns rounds, and the coordinator keeps them.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import signal
-import traceback
+import threading
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import BalbenchError
+from harness.errors import DataError
 from harness.files import disk_errors
-from harness.results import RunDirectory
 from harness.study import Cell
 
+if TYPE_CHECKING:
+    from harness.device_data import DeviceData
+    from harness.fleet import Report
+    from harness.loop import Past
+
+Features = Literal["auto", "resident", "streamed"]
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell and where to run it."""
+    """Some rounds of a fleet. It can be run anywhere, at any time, and twice.
 
-    cell: Cell
-    run: Path
-    device: str
-    coordinator: int  # process id
+    Attributes:
+        cells, pasts: the fleet, and what each cell did so far.
+        dataset_key: of its data set.
+        data: where the worker finds the arrays of that data set.
+        seconds: begin no round after so many seconds; at least one round is run.
+        device: "cpu" or "cuda:i", as the worker's process sees it; set by the engine.
+        features: whether the features lie on the device or are streamed to it.
+        processes: how many share the device; set by the engine.
+    """
+
+    cells: tuple[Cell, ...]
+    pasts: tuple[Past, ...]
+    dataset_key: str
+    data: Path
+    seconds: float
+    device: str = "cpu"
+    features: Features = "auto"
+    processes: int = 1
 
 
-def start_worker() -> None:
-    """Prepare a worker process: one thread; Ctrl-C is the coordinator's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def start_worker(coordinator: int) -> None:
+    """Prepare a local worker process: one thread; signals are the coordinator's business, and it ends with it.
+
+    Args:
+        coordinator: process id of the parent.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(coordinator,), daemon=True).start()
+    from joblib.externals.loky import process_executor
+
+    process_executor._USE_PSUTIL = False  # it would end workers that grow by 300 MB: any that maps large features
     import torch
 
     torch.set_num_threads(1)
 
 
-def work(task: Task) -> str | None:
-    """Run what is left of a cell; return why it failed, or None.
+def _end_with(coordinator: int) -> None:
+    while os.getppid() == coordinator:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def work(task: Task) -> Report:
+    """Run rounds of a fleet until the task's seconds are over; what it gives is a function of the task.
 
     Raises:
-        BalbenchError: the machine or the run directory is at fault (no cell can go on).
+        BalbenchError: the machine is at fault (no cell can go on).
     """
-    directory = RunDirectory(task.run)
-    log = directory.cell(task.cell.directory)
-    with log.lock():  # a worker of a killed coordinator ends its round first
-        if log.finished:
-            return None
-        from harness.loop import run_cell  # here, so that the coordinator stays light
+    import torch
 
-        try:
-            world = _world(directory.data(task.cell.dataset_key), task.device)
-            run_cell(task.cell, world, log, facts(task.device), go_on=lambda: os.getppid() == task.coordinator)
-        except BalbenchError:
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            log.fail(reason, traceback.format_exc())
-            return reason
-    return None
+    from harness.fleet import advance
+
+    data = _load(task)
+    deadline, begun = time.monotonic() + task.seconds, False
+
+    def go_on() -> bool:
+        nonlocal begun
+        first, begun = not begun, True
+        return first or time.monotonic() < deadline
+
+    report = advance(task.cells, task.pasts, data, go_on)
+    report.facts = facts(task.device)
+    if report.out_of_memory and torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()  # for the other processes of this device
+    return report
+
+
+def _load(task: Task) -> DeviceData:
+    import torch
+
+    try:
+        return _device_data(task.data, task.device, task.features, task.processes)
+    except (torch.OutOfMemoryError, MemoryError):
+        where = "the GPU's memory" if task.device.startswith("cuda") else "memory"
+        raise DataError(f"{task.data}: the data set does not fit into {where}; use --features streamed") from None
 
 
 @lru_cache(maxsize=1)
-def _world(data: Path, device: str) -> Any:
+def _device_data(data: Path, device: str, features: Features, processes: int) -> DeviceData:
     import torch
 
-    from harness.loop import World
+    from harness.device_data import DeviceData
     from harness.pairs import PreferenceData
     from harness.policies.policy import PoolIndex
 
@@ -74,7 +125,8 @@ def _world(data: Path, device: str) -> Any:
     index = data / "index"
     with disk_errors(index):
         index.mkdir(exist_ok=True)
-    return World(loaded, torch.device(device), PoolIndex(loaded.splits["pool"].pairs, cache=index))
+    pool_index = PoolIndex(loaded.splits["pool"].pairs, cache=index)
+    return DeviceData(loaded, torch.device(device), pool_index, features, processes)
 
 
 def facts(device: str) -> dict[str, Any]:
@@ -89,3 +141,10 @@ def facts(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
     }
+
+
+def free_bytes(device: str) -> int | None:
+    """Free memory of a GPU; None of a CPU."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None

@@ -18,7 +18,7 @@ import torch
 
 from harness import registry
 from harness.datasets.simulated import Simulated
-from harness.loop import World
+from harness.device_data import DeviceData
 from harness.pairs import PreferenceData
 from harness.policies.policy import PoolIndex, PoolView
 from harness.posteriors.ensemble import Ensemble
@@ -71,7 +71,7 @@ def prepare(directory: Path) -> None:
 def view_of(directory: Path) -> PoolView:
     """The late round, its features mapped from disk."""
     data = PreferenceData.load(directory / "data", {})
-    world = World(data, torch.device("cpu"), PoolIndex(data.splits["pool"].pairs, directory / "index"))
+    world = DeviceData(data, torch.device("cpu"), PoolIndex(data.splits["pool"].pairs, directory / "index"))
     order = stream(0, "speed").numpy().permutation(len(world.pool.pairs))
     acquired_n, left_U = order[:LABELS], np.sort(order[LABELS:])
     target_n = world.pool.records.first_share_N[acquired_n]

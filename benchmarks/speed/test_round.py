@@ -16,7 +16,7 @@ import torch
 
 import reference
 from harness.datasets.simulated import Simulated
-from harness.loop import World
+from harness.device_data import DeviceData
 from harness.policies.bal_pm import BalPm
 from harness.policies.policy import PoolIndex, PoolView
 from harness.posteriors.ensemble import Ensemble
@@ -48,8 +48,8 @@ class Timer:
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World(DATA.build(lambda *_: None), torch.device("cpu"))
+def world() -> DeviceData:
+    return DeviceData(DATA.build(lambda *_: None), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,12 @@ def table() -> Iterator[Seconds]:
     print(f"{'index, once':<14}{'':>12}{found['index']['seconds']:>12.3f}")
 
 
-def labels_of(world: World) -> tuple[np.ndarray, np.ndarray]:
+def labels_of(world: DeviceData) -> tuple[np.ndarray, np.ndarray]:
     order = stream(0, "speed").numpy().permutation(len(world.pool.pairs))
     return order[:LABELS], np.sort(order[LABELS:])
 
 
-def test_reference(benchmark: Any, world: World, table: Seconds) -> None:
+def test_reference(benchmark: Any, world: DeviceData, table: Seconds) -> None:
     acquired, left = labels_of(world)
     prompts = torch.from_numpy(world.pool.pairs.prompt_features_PQ[world.pool.pairs.prompt_of_pair_N])
     first, second = (world.features["pool"][world.responses("pool")[:, side]] for side in (0, 1))
@@ -96,7 +96,7 @@ def test_reference(benchmark: Any, world: World, table: Seconds) -> None:
     benchmark.pedantic(one_round, rounds=1)
 
 
-def test_balbench(benchmark: Any, world: World, table: Seconds, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_balbench(benchmark: Any, world: DeviceData, table: Seconds, monkeypatch: pytest.MonkeyPatch) -> None:
     acquired, left = labels_of(world)
     share_N = world.pool.records.first_share_N
     train = world.answered("pool", share_N[acquired], acquired)
@@ -119,7 +119,7 @@ def test_balbench(benchmark: Any, world: World, table: Seconds, monkeypatch: pyt
     benchmark.pedantic(one_round, rounds=3, warmup_rounds=1)
 
 
-def test_both_acquire_the_same_pairs(world: World) -> None:
+def test_both_acquire_the_same_pairs(world: DeviceData) -> None:
     """The comparison is of the same work: given one uncertainty, both pick the same pairs."""
     acquired, left = labels_of(world)
     prompts = torch.from_numpy(world.pool.pairs.prompt_features_PQ[world.pool.pairs.prompt_of_pair_N])

@@ -32,9 +32,14 @@ class Sizes:
     dimension: int
 
     @property
+    def response_bytes(self) -> int:
+        """Bytes of the features of all responses."""
+        return 4 * self.dimension * (self.responses + self.held_out_responses)
+
+    @property
     def bytes(self) -> int:
         """Bytes of all features."""
-        return 4 * self.dimension * (self.responses + self.held_out_responses + self.prompts)
+        return self.response_bytes + 4 * self.dimension * self.prompts
 
     def __str__(self) -> str:
         return (

@@ -48,7 +48,7 @@ def test_running_again_is_done_from_the_cells_at_hand(finished, balbench, monkey
     directory, _ = finished
     before = bytes_of(directory / "run")
     assert len(before) > 20
-    monkeypatch.setattr("harness.scheduler.ProcessPoolExecutor", None)  # no worker is started
+    monkeypatch.setattr("harness.engine.ProcessPoolExecutor", None)  # no worker is started
     code, out, _ = balbench("run", directory / "tiny.yaml", "--out", directory / "run")
     assert code == 0
     assert "Label savings" in out

@@ -16,7 +16,7 @@ def log_with(tmp_path, rounds):
     log = CellLog(tmp_path / "cell")
     log.open()
     for number in range(rounds):
-        log.append({"round": number, **ROUND}, {"round": number, "seconds": {"fit": 0.1}})
+        log.append([({"round": number, **ROUND}, {"round": number, "seconds": {"fit": 0.1}})])
     return log
 
 
@@ -90,7 +90,7 @@ def test_of_a_round_timed_twice_the_last_counts(tmp_path):
 def test_numbers_that_json_lacks_are_not_written(tmp_path):
     log = log_with(tmp_path, 1)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        log.append({"round": 1, "value": float("nan")}, {"round": 1, "seconds": {}})
+        log.append([({"round": 1, "value": float("nan")}, {"round": 1, "seconds": {}})])
     assert log.count() == 1
 
 
@@ -103,7 +103,7 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr("harness.results.os.fsync", full)
     with pytest.raises(RunDirectoryError, match=r"No space left on device.*free some space and run the same command"):
-        log.append({"round": 2, **ROUND}, {"round": 2, "seconds": {}})
+        log.append([({"round": number, **ROUND}, {"round": number, "seconds": {}}) for number in (2, 3)])
     assert (tmp_path / "cell" / "rounds.jsonl").read_bytes() == before
 
 
@@ -190,7 +190,7 @@ def test_a_run_reads_as_tidy_frames(tmp_path):
         log = directory.cell(name)
         log.open()
         for number in range(rounds):
-            log.append({"round": number, **ROUND}, {"round": number, "seconds": {"fit": 0.5}})
+            log.append([({"round": number, **ROUND}, {"round": number, "seconds": {"fit": 0.5}})])
     directory.cell("random-0").finish({"device": "x"})
     directory.cell("random-2").open()
     directory.cell("random-2").fail("broke", "trace")
@@ -210,5 +210,5 @@ def test_a_run_reads_as_tidy_frames(tmp_path):
     assert run.policies == ["random"]
     assert json.loads(json.dumps(run.policy_settings)) == {"random": {"beta": 1}}
     before = run.fingerprint
-    directory.cell("random-1").append({"round": 2, **ROUND}, {"round": 2, "seconds": {}})
+    directory.cell("random-1").append([({"round": 2, **ROUND}, {"round": 2, "seconds": {}})])
     assert read_run(tmp_path).fingerprint != before

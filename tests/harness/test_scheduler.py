@@ -2,30 +2,36 @@
 
 import copy
 import io
+from functools import partial
 
 import pytest
 from rich.console import Console
 
 from benchmarks.running import describe
 from harness import registry
+from harness.data_directory import check_budgets
+from harness.engine import make_engine
 from harness.errors import DataError, StudyError
+from harness.placement import Placement
 from harness.progress import CellState, Display, duration
 from harness.results import RunDirectory, read_run
-from harness.scheduler import Scheduler, check_budgets, usable_device, usable_jobs
+from harness.scheduler import Scheduler
 from harness.study import check_study
 from support.faults import one_line
 from support.policies import Broken, Mortal
 from support.studies import TINY, bytes_of
 
 
-def schedule(path, jobs=2, **changes):
+def schedule(path, jobs=2, fleet=None, **changes):
     """Run a tiny study; return its outcome and what was said."""
     study = check_study(copy.deepcopy(TINY) | changes, "tiny")
     directory, said = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
+    placement = Placement(jobs, "cpu", fleet)
     with Display(Console(file=said, width=200)) as display:
-        outcome = Scheduler(study, directory, jobs, "cpu", display).run()
+        engine = partial(make_engine, placement, path, display.say)
+        outcome = Scheduler(study, directory, placement, engine, display).run()
     return outcome, said.getvalue()
 
 
@@ -55,7 +61,7 @@ def test_a_cell_whose_worker_always_dies_fails_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", "always")
     outcome, _said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=[3])
     assert list(outcome.failed) == ["test_mortal, seed 3"]
-    assert "its worker died 2 times" in outcome.failed["test_mortal, seed 3"]
+    assert "its worker died 3 times, last in round 0" in outcome.failed["test_mortal, seed 3"]
     states = read_run(tmp_path / "run").cells.set_index("policy")["state"]
     assert states.to_dict() == {"random": "finished", "test_mortal": "failed", "full data": "finished"}
 
@@ -117,19 +123,6 @@ def test_data_that_lack_what_a_policy_needs_stop_the_run_before_the_first_round(
     assert not list((tmp_path / "run").rglob("rounds.jsonl"))
     outcome, _ = schedule(tmp_path / "other", policies=["random", "llm_perplexity_low"])
     assert not outcome.failed
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])
-def test_devices_that_do_not_exist(name):
-    with pytest.raises(StudyError, match=f"--device {name}"):
-        usable_device(name)
-
-
-def test_devices_and_jobs():
-    assert usable_device("cpu") == "cpu"
-    assert usable_jobs(7, "cpu") == 7
-    assert usable_jobs(None, "cuda:0") == 1
-    assert usable_jobs(None, "cpu") >= 1
 
 
 def test_plain_lines_now_and_then_where_there_is_no_terminal(monkeypatch):

@@ -1,0 +1,173 @@
+"""Where tasks run: worker processes of this machine. (A cluster is another engine, harness/cluster.py.)"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from joblib.externals.loky import ProcessPoolExecutor
+
+from harness.errors import StudyError
+from harness.placement import Placement
+from harness.worker import THREADS, Task, free_bytes, start_worker, work
+
+if TYPE_CHECKING:
+    from harness.fleet import Report
+
+
+class WorkerDied(Exception):
+    """The worker of a task was lost, and what it did not return yet."""
+
+
+class Engine(Protocol):
+    """Runs tasks somewhere.
+
+    Attributes:
+        where: what they run on, for people: "cpu", "cuda:0, cuda:1", an address.
+    """
+
+    where: str
+
+    @property
+    def slots(self) -> int:
+        """How many tasks can run at once; it may change."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return the free memory of the fullest GPU for each of its tasks; None where tasks run on CPUs."""
+        ...
+
+    def submit(self, task: Task) -> Future[Report]:
+        """Start a task, of which no more than `slots` may run at once.
+
+        The future raises WorkerDied where the worker was lost, BalbenchError where no task can go on. The engine
+        sets the task's device and processes, and the report's device, for messages.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all workers now, whatever they do."""
+        ...
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place for one process.
+
+    Attributes:
+        name: of the device, as this process sees it.
+        device: the same, as the slot's process sees it.
+        environment: of the process.
+        executor: of one process, so that a dying worker takes no other down; started when it is first needed.
+        dataset_key: what the process has loaded.
+    """
+
+    name: str
+    device: str
+    environment: dict[str, str]
+    executor: ProcessPoolExecutor | None = None
+    dataset_key: str = ""
+
+    def submit(self, function: Callable, *arguments: Any) -> Future:
+        try:
+            return self._ready().submit(function, *arguments)
+        except BrokenProcessPool:  # killed while it waited for work
+            self.end(wait=False)
+            return self._ready().submit(function, *arguments)
+
+    def _ready(self) -> ProcessPoolExecutor:
+        if self.executor is None:
+            self.executor = ProcessPoolExecutor(
+                max_workers=1, initializer=start_worker, initargs=(os.getpid(),), env=THREADS | self.environment
+            )
+        return self.executor
+
+    def end(self, wait: bool) -> None:
+        executor, self.executor, self.dataset_key = self.executor, None, ""
+        if executor is not None:
+            executor.shutdown(wait=wait, kill_workers=True)
+
+
+class LocalEngine:
+    """One process a slot on this machine; a process sees no GPU but its own."""
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        """Make a slot for each entry of `devices` (cpu or cuda:i); one that stands twice gets two processes."""
+        self.where = ", ".join(dict.fromkeys(devices))
+        self._sharing = max(devices.count(device) for device in devices)  # a device, or the CPU's memory
+        self._all = [_slot(device) for device in devices]
+        self._idle = list(reversed(self._all))
+
+    @property
+    def slots(self) -> int:
+        """See Engine."""
+        return len(self._all)
+
+    def free_bytes(self) -> int | None:
+        """See Engine."""
+        firsts = {slot.name: slot for slot in self._all if slot.device != "cpu"}
+        asked = [slot.submit(free_bytes, slot.device) for slot in firsts.values()]
+        try:
+            return min(future.result() for future in asked) // self._sharing if asked else None
+        except BrokenProcessPool:
+            raise StudyError(f"--device: a worker on {self.where} died as it started; try --device cpu") from None
+
+    def submit(self, task: Task) -> Future[Report]:
+        """See Engine."""
+        loaded = (slot for slot in self._idle if slot.dataset_key == task.dataset_key)
+        slot = next(loaded, self._idle[-1])
+        self._idle.remove(slot)
+        slot.dataset_key = task.dataset_key
+        returned: Future[Report] = Future()
+        inner = slot.submit(work, replace(task, device=slot.device, processes=self._sharing))
+        inner.add_done_callback(lambda done: self._returned(done, slot, returned))
+        return returned
+
+    def _returned(self, inner: Future, slot: _Slot, outer: Future) -> None:
+        """Free the slot, then pass on what came back; runs in a thread of the executor."""
+        self._idle.append(slot)
+        error = inner.exception()
+        if error is not None:
+            outer.set_exception(WorkerDied() if isinstance(error, BrokenProcessPool) else error)
+            return
+        report: Report = inner.result()
+        report.device = slot.name
+        outer.set_result(report)
+
+    def close(self) -> None:
+        """See Engine."""
+        for slot in self._all:
+            slot.end(wait=True)
+
+
+def _slot(device: str) -> _Slot:
+    """A slot on a device of this process; the environment is read before torch starts in the slot's."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return _Slot(device, device, {})
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    name = visible.split(",")[int(number)].strip() if visible else number
+    return _Slot(device, "cuda:0", {"CUDA_VISIBLE_DEVICES": name})
+
+
+def make_engine(placement: Placement, directory: Path, say: Callable[[str], None]) -> Engine:
+    """The engine that was asked for; `say` prints a line that stays.
+
+    Raises:
+        StudyError: there is no such device or cluster, or what a cluster needs is not installed.
+    """
+    if placement.cluster is None:
+        return LocalEngine(placement.devices())
+    try:
+        from harness.cluster import cluster_engine
+
+        return cluster_engine(placement.cluster, placement.cluster_device(), directory, say)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"dask", "distributed"}:
+            raise
+        raise StudyError("--cluster needs the extra: pip install 'balbench[cluster]'") from None
