@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.posteriors.posterior import DivergedError
+from harness.streamed import blocks
 
 ROWS = 4096  # rows of a block: bounds what is held beside the differences
 DECREMENT = 1e-14  # of the objective, in nats: the mode is then found to 1e-7 posterior standard deviations
@@ -228,18 +229,19 @@ class Standardiser:
 
     def __init__(self, features_RD: torch.Tensor) -> None:
         R, D = features_RD.shape
-        self.mean_D = sum(block.double().sum(dim=0) for block in features_RD.split(ROWS)) / R
-        square_D = sum(((block.double() - self.mean_D) ** 2).sum(dim=0) for block in features_RD.split(ROWS)) / R
+        self.mean_D = sum(block.double().sum(dim=0) for block in blocks(features_RD, ROWS)) / R
+        square_D = sum(((block.double() - self.mean_D) ** 2).sum(dim=0) for block in blocks(features_RD, ROWS)) / R
         # Rounding of a constant feature must not be blown up to unit variance.
         varies_D = square_D.sqrt() > 1e-6 * self.mean_D.abs()
         self.scale_D = torch.where(varies_D, (square_D * D).rsqrt(), 0.0)
 
     def __call__(self, features_RD: torch.Tensor) -> torch.Tensor:
         """Standardise, float32 (R, D)."""
-        scaled_RD = torch.empty_like(features_RD, dtype=torch.float32)
-        for start in range(0, len(features_RD), ROWS):
-            block_bD = features_RD[start : start + ROWS]
-            scaled_RD[start : start + ROWS] = (block_bD - self.mean_D) * self.scale_D
+        scaled_RD = torch.empty(features_RD.shape, dtype=torch.float32, device=features_RD.device)
+        start = 0
+        for block_bD in blocks(features_RD, ROWS):
+            scaled_RD[start : start + len(block_bD)] = (block_bD - self.mean_D) * self.scale_D
+            start += len(block_bD)
         return scaled_RD
 
     def differences(self, features_RD: torch.Tensor, responses_n2: torch.Tensor) -> torch.Tensor:
@@ -260,8 +262,8 @@ class Linear:
 
     def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
         """Reward of each response under each sample, float32 (K, R), in blocks of responses."""
-        blocks = [self._embed(block_bD) @ self._weights_HK for block_bD in features_RD.split(4 * ROWS)]
-        return torch.cat(blocks).mT.contiguous()
+        parts = [self._embed(block_bD) @ self._weights_HK for block_bD in blocks(features_RD, 4 * ROWS)]
+        return torch.cat(parts).mT.contiguous()
 
     def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
         """What the linear rewards see, float32 (R, H)."""

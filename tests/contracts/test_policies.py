@@ -1,11 +1,14 @@
 """What every policy must keep, whatever it is after."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from harness import registry
+from harness.posteriors.ensemble import Ensemble
 from harness.streams import stream
-from support.worlds import pool_of, shuffled, view_of
+from support.worlds import on_disk, pool_of, shuffled, view_of
 
 VARIANTS = {
     "k_center": [{}, {"space": "prompt"}],
@@ -45,6 +48,7 @@ POLICIES = [
     for name in registry.names("policies")
     for settings in VARIANTS.get(name, [{}])
 ]
+HEADS = Ensemble(members=3, hidden=(8, 5), weight_std=0.5).initial_heads(4, stream(0))
 POOLS = {
     "plain": pool_of(),
     "one prompt": pool_of(prompts=1, responses=8),
@@ -86,6 +90,17 @@ class TestPolicyContract:
             assert set(order[moved.pairs_B]) == set(selection.pairs_B)
         else:
             np.testing.assert_array_equal(order[moved.pairs_B], selection.pairs_B)
+
+    def test_streamed_features_give_the_same_batch(self, name, settings, tmp_path):
+        policy, view = self.policy(name, settings), view_of(pool_of(), model=HEADS)
+        splits = {
+            split: replace(responses, features_RD=on_disk(responses.features_RD, tmp_path))
+            for split, responses in view.splits.items()
+        }
+        streamed = replace(view, splits=splits)
+        found, wanted = (policy.select(which, 6, stream(3, "policy")) for which in (streamed, view))
+        np.testing.assert_array_equal(found.pairs_B, wanted.pairs_B)
+        np.testing.assert_array_equal(found.scores_B, wanted.scores_B)
 
     def test_one_member_is_enough(self, name, settings):
         view = view_of(pool_of(), members=1)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from harness import registry
-from harness.posteriors.posterior import AnsweredPairs, DivergedError
+from harness.posteriors.posterior import AnsweredPairs, DivergedError, pair_uncertainty
 from harness.streams import stream
+from support.worlds import on_disk
 
 SMALL_HEAD = {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3}
 SMALL = {
@@ -65,6 +66,22 @@ class TestPosteriorContract:
         assert torch.equal(first, second)
         parts = torch.cat([model.embedding_RH(part) for part in data.features_RD.split(123)])
         torch.testing.assert_close(first, parts, rtol=1e-5, atol=1e-6)
+
+    def test_streamed_features_give_the_same_bits(self, name, tmp_path):
+        data, validation = answered(20, responses=700), answered(10, seed=1)
+        streamed, streamed_validation = (
+            part._replace(features_RD=on_disk(part.features_RD, tmp_path)) for part in (data, validation)
+        )
+        model = self.posterior(name).fit(data, validation, stream(0))
+        model_of_streamed = self.posterior(name).fit(streamed, streamed_validation, stream(0))
+        for what in ("rewards_KR", "embedding_RH"):
+            found = getattr(model_of_streamed, what)(streamed.features_RD)
+            assert torch.equal(found, getattr(model, what)(data.features_RD))
+        found, wanted = (
+            pair_uncertainty(fitted, part.features_RD, part.responses_n2, fitted.rewards_KR(part.features_RD))
+            for fitted, part in ((model_of_streamed, streamed), (model, data))
+        )
+        assert torch.equal(found.epistemic_N, wanted.epistemic_N)
 
     def test_it_learns_what_can_be_learned(self, name):
         posterior = self.posterior(name, **({"epochs": 60} if "epochs" in self.posterior(name).model_dump() else {}))

@@ -1,12 +1,14 @@
 """Small pools of all shapes for contract tests."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from harness.pairs import PreferencePool
 from harness.policies.policy import PoolIndex, PoolView, Responses
+from harness.streamed import StreamedTable
 
 
 def pool_of(
@@ -64,6 +66,13 @@ def view_of(pool: PreferencePool, acquired: int = 5, members: int = 3, seed: int
     model = model or LinearRewards(dimension, members, seed)
     splits = {"pool": responses_of(pool), "eval": responses_of(pool_of(dimension=dimension, seed=7))}
     return PoolView(PoolIndex(pool), unlabelled_U, acquired_n, target_n, model, splits, round=2)
+
+
+def on_disk(features_RD: torch.Tensor, directory: Path, dtype: type = np.float32) -> StreamedTable:
+    """The same features as a table that is read from a file of its own."""
+    path = directory / f"{len(list(directory.iterdir()))}.npy"
+    np.save(path, features_RD.numpy().astype(dtype))
+    return StreamedTable.of(np.load(path, mmap_mode="c"), torch.device("cpu"))
 
 
 def responses_of(pool: PreferencePool) -> Responses:
