@@ -124,11 +124,11 @@ def _line(record: dict[str, Any]) -> bytes:
 
 
 def _append(path: Path, lines: bytes) -> None:
-    with disk_errors(path), path.open("ab") as file:
-        before = file.tell()
+    with disk_errors(path), path.open("ab", buffering=0) as file:  # a buffer would write its rest after the cut
+        before, left = file.tell(), memoryview(lines)
         try:
-            file.write(lines)
-            file.flush()
+            while left:
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
         except OSError:
             os.truncate(path, before)

@@ -24,7 +24,7 @@ def test_processes_of_this_machine(monkeypatch):
     assert Placement(None, "cuda").devices() == ["cuda:0", "cuda:1", "cuda:2"]
     assert Placement(None, "auto", fleets_per_device=2).devices() == ["cuda:0", "cuda:1", "cuda:2"] * 2
     assert Placement(None, "cuda:1").devices() == ["cuda:1"]
-    with pytest.raises(StudyError, match="--jobs 4: .*--fleets-per-device"):
+    with pytest.raises(StudyError, match=r"--jobs 4: .*--fleets-per-device"):
         Placement(4, "cuda").devices()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert set(Placement(None, "auto").devices()) == {"cpu"}

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -105,6 +107,23 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
     with pytest.raises(RunDirectoryError, match=r"No space left on device.*free some space and run the same command"):
         log.append([({"round": number, **ROUND}, {"round": number, "seconds": {}}) for number in (2, 3)])
     assert (tmp_path / "cell" / "rounds.jsonl").read_bytes() == before
+
+
+def test_a_disk_that_takes_a_part_of_a_write_keeps_no_part(tmp_path):
+    """In a process of its own, as files of this one must be able to grow."""
+    log_with(tmp_path, 2)
+    path = tmp_path / "cell" / "rounds.jsonl"
+    before = path.read_bytes()
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from harness.results import CellLog\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 5000}, {len(before) + 5000}))\n"
+        "rounds = [({'round': n, 'acquired': list(range(900))}, {'round': n, 'seconds': {}}) for n in (2, 3, 4)]\n"
+        "CellLog(Path(sys.argv[1])).append(rounds)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(path.parent)], capture_output=True, text=True)
+    assert "all finished rounds are kept" in found.stderr
+    assert path.read_bytes() == before
 
 
 def test_json_is_written_at_once(tmp_path):
