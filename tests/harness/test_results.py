@@ -118,7 +118,7 @@ def test_a_disk_that_takes_a_part_of_a_write_keeps_no_part(tmp_path):
         "import resource, signal, sys; from pathlib import Path; from harness.results import CellLog\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 5000}, {len(before) + 5000}))\n"
-        "rounds = [({'round': n, 'acquired': list(range(900))}, {'round': n, 'seconds': {}}) for n in (2, 3, 4)]\n"
+        "rounds = [({'round': n, 'acquired': list(range(500))}, {'round': n, 'seconds': {}}) for n in (2, 3, 4)]\n"
         "CellLog(Path(sys.argv[1])).append(rounds)"
     )
     found = subprocess.run([sys.executable, "-c", code, str(path.parent)], capture_output=True, text=True)
