@@ -229,8 +229,10 @@ class Standardiser:
 
     def __init__(self, features_RD: torch.Tensor) -> None:
         R, D = features_RD.shape
-        self.mean_D = sum(block.double().sum(dim=0) for block in blocks(features_RD, ROWS)) / R
-        square_D = sum(((block.double() - self.mean_D) ** 2).sum(dim=0) for block in blocks(features_RD, ROWS)) / R
+        none_D = torch.zeros(D, dtype=torch.float64, device=features_RD.device)
+        self.mean_D = sum((block.double().sum(dim=0) for block in blocks(features_RD, ROWS)), none_D) / R
+        centred = (block.double() - self.mean_D for block in blocks(features_RD, ROWS))
+        square_D = sum((block.square().sum(dim=0) for block in centred), none_D) / R
         # Rounding of a constant feature must not be blown up to unit variance.
         varies_D = square_D.sqrt() > 1e-6 * self.mean_D.abs()
         self.scale_D = torch.where(varies_D, (square_D * D).rsqrt(), 0.0)
