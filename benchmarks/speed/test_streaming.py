@@ -2,7 +2,7 @@
 
 Each head scores in a process of its own, which says how much memory it took above its model. The file (16 GB) holds one
 random block over and over. BALBENCH_STREAM_PAIRS sets another number of pairs.
-Run: tox -e speed -- benchmarks/speed/test_streaming.py (about five minutes)
+Run: tox -e speed -- benchmarks/speed/test_streaming.py (about a quarter of an hour)
 """
 
 from __future__ import annotations
