@@ -2,6 +2,8 @@
 
 import copy
 import io
+import itertools
+from concurrent.futures import Future
 from functools import partial
 
 import pytest
@@ -10,48 +12,88 @@ from rich.console import Console
 from benchmarks.running import describe
 from harness import registry
 from harness.data_directory import check_budgets
-from harness.engine import make_engine
+from harness.engine import WorkerDied, make_engine
 from harness.errors import DataError, StudyError
 from harness.placement import Placement
 from harness.progress import CellState, Display, duration
 from harness.results import RunDirectory, read_run
 from harness.scheduler import Scheduler
 from harness.study import check_study
+from support.engines import InProcess
 from support.faults import one_line
-from support.policies import Broken, Mortal
+from support.policies import Broken, Mortal, Unwritable
+from support.posteriors import Crowded, Touchy
 from support.studies import TINY, bytes_of
 
 
-def schedule(path, jobs=2, fleet=None, **changes):
-    """Run a tiny study; return its outcome and what was said."""
+def schedule(path, jobs=2, fleet=None, engine=None, prepared=None, **changes):
+    """Run a tiny study, on processes or an engine of the test's own; return its outcome and what was said."""
     study = check_study(copy.deepcopy(TINY) | changes, "tiny")
     directory, said = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
-    placement = Placement(jobs, "cpu", fleet)
+    placement = Placement(jobs, "cpu", fleet, grace=0.0)
     with Display(Console(file=said, width=200)) as display:
-        engine = partial(make_engine, placement, path, display.say)
-        outcome = Scheduler(study, directory, placement, engine, display).run()
+        make = (lambda: engine) if engine else partial(make_engine, placement, path, display.say)
+        scheduler = Scheduler(study, directory, placement, make, display)
+        if prepared:
+            prepared(scheduler)
+        outcome = scheduler.run()
     return outcome, said.getvalue()
 
 
-def test_bytes_do_not_depend_on_jobs(tmp_path):
-    for jobs in (1, 3):
-        outcome, _ = schedule(tmp_path / f"{jobs}", jobs)
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """The bytes of an undisturbed run."""
+    path = tmp_path_factory.mktemp("quiet") / "run"
+    assert not schedule(path, engine=InProcess(1))[0].failed
+    assert set(read_run(path).cells["state"]) == {"finished"}
+    return bytes_of(path)
+
+
+def test_bytes_do_not_depend_on_processes_or_fleets(quiet, tmp_path):
+    for jobs, fleet in ((1, None), (3, 1), (2, 3), (1, 8)):
+        path = tmp_path / f"{jobs}-{fleet}"
+        outcome, said = schedule(path, jobs, fleet)
         assert not outcome.failed
-    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "3")
-    assert set(read_run(tmp_path / "1").cells["state"]) == {"finished"}
+        assert bytes_of(path) == quiet
+    assert said.startswith("10 cells as 2 fleets of 2 to 8 on 1 process (cpu)")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 99.0])
+def test_bytes_do_not_depend_on_how_long_a_task_is(quiet, tmp_path, seconds):
+    engine = InProcess(3, seconds=seconds)
+    schedule(tmp_path / "run", fleet=4, engine=engine)
+    assert bytes_of(tmp_path / "run") == quiet
+    assert engine.closed
+    if seconds == 0.0:
+        assert len(engine.tasks) == 4 + 4 + 1  # the rounds of both fleets, and the full data
+    if seconds == 99.0:
+        assert len(engine.tasks) == 3
+
+
+def test_a_run_goes_on_from_wherever_each_cell_is(quiet, tmp_path):
+    path = tmp_path / "run"
+    schedule(path, engine=InProcess())
+    for number, cell in enumerate(sorted((path / "cells").iterdir())):
+        lines = (cell / "rounds.jsonl").read_bytes().splitlines(keepends=True)
+        (cell / "rounds.jsonl").write_bytes(b"".join(lines[: number % 5]) + b'{"torn'[: number % 2 * 6])
+        (cell / "manifest.json").unlink()
+    outcome, _ = schedule(path, fleet=8)
+    assert not outcome.failed
+    assert bytes_of(path) == quiet
 
 
 @pytest.fixture(autouse=True)
-def misbehaving_policies(monkeypatch):
-    known = {"test_mortal": Mortal, "test_broken": Broken}
-    monkeypatch.setitem(registry._registered, "policies", known)
+def misbehaving_parts(monkeypatch):
+    policies = {"test_mortal": Mortal, "test_broken": Broken, "test_unwritable": Unwritable}
+    monkeypatch.setitem(registry._registered, "policies", policies)
+    monkeypatch.setitem(registry._registered, "posteriors", {"test_crowded": Crowded, "test_touchy": Touchy})
 
 
 def test_a_worker_that_dies_is_named_and_tried_again(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", str(tmp_path / "died"))
-    outcome, said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}])
+    outcome, said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=1)
     assert not outcome.failed
     assert "the worker of test_mortal, seed 0 died; going on from round" in said
     assert set(read_run(tmp_path / "run").cells["state"]) == {"finished"}
@@ -71,6 +113,116 @@ def test_a_cell_that_raises_fails_alone_with_its_reason(tmp_path):
     assert outcome.failed == {"test_broken, seed 3": "RuntimeError: this policy is broken"}
     run = read_run(tmp_path / "run")
     assert run.cells.set_index("policy")["reason"]["test_broken"] == "RuntimeError: this policy is broken"
+
+
+def test_a_fleet_with_a_deadly_cell_is_split_until_it_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_TEST_DIE", "always")
+    policies = ["random", "bald", {"name": "test_mortal"}]
+    outcome, said = schedule(tmp_path / "run", 1, 6, policies=policies, full_data=False)
+    assert list(outcome.failed) == ["test_mortal, seed 0", "test_mortal, seed 1"]
+    assert "the worker of random, seed 0 and 5 other cells died; going on from round 0" in said
+    states = read_run(tmp_path / "run").cells.set_index("policy")["state"]
+    assert states["random"].tolist() == states["bald"].tolist() == ["finished", "finished"]
+
+
+def test_a_cell_whose_record_cannot_be_written_fails_alone(tmp_path):
+    policies = ["random", {"name": "test_unwritable"}]
+    outcome, _ = schedule(tmp_path / "run", fleet=4, engine=InProcess(seconds=99.0), policies=policies, full_data=False)
+    assert list(outcome.failed) == ["test_unwritable, seed 0", "test_unwritable, seed 1"]
+    assert "JSON" in outcome.failed["test_unwritable, seed 0"]
+    cells = read_run(tmp_path / "run").cells.set_index("policy")
+    assert cells["rounds_done"]["test_unwritable"].tolist() == [1, 1]  # what came before is kept
+    assert cells["state"]["random"].tolist() == ["finished", "finished"]
+
+
+def test_cells_that_diverge_fail_alone_whatever_their_fleet(tmp_path):
+    found = []
+    for fleet in (1, 8):
+        path, posterior = tmp_path / f"{fleet}", TINY["posterior"] | {"name": "test_touchy"}
+        outcome, _ = schedule(path, fleet=fleet, engine=InProcess(), posterior=posterior, full_data=False)
+        found.append((set(outcome.failed), bytes_of(path)))
+        assert set(outcome.failed.values()) == {"DivergedError: no number"}
+        assert 0 < len(outcome.failed) < 8
+    assert found[0] == found[1]
+
+
+def test_a_fleet_that_does_not_fit_is_halved(tmp_path):
+    posterior = TINY["posterior"] | {"name": "test_crowded"}
+    for fleet in (1, 8):
+        engine = InProcess(1)
+        outcome, said = schedule(tmp_path / f"{fleet}", fleet=fleet, engine=engine, posterior=posterior)
+        assert not outcome.failed
+    assert said.splitlines()[1:] == [
+        "out of memory on cuda:3 with 8 cells; going on with 4 and 4",
+        "out of memory on cuda:3 with 4 cells; going on with 2 and 2",
+        "out of memory on cuda:3 with 4 cells; going on with 2 and 2",
+    ]
+    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "8")
+
+
+def test_a_cell_that_does_not_fit_alone_fails(tmp_path):
+    posterior = TINY["posterior"] | {"name": "test_crowded", "most": 0}
+    outcome, _ = schedule(tmp_path / "run", fleet=8, engine=InProcess(), policies=["random"], posterior=posterior)
+    assert len(outcome.failed) == 4
+    assert set(outcome.failed.values()) == {
+        "out of memory on cuda:3 with this cell alone; lower posterior.members or posterior.hidden, let fewer "
+        "processes share the device, or give --features streamed"
+    }
+
+
+def test_workers_that_die_now_and_then_only_cost_time(quiet, tmp_path):
+    numbers = itertools.count()
+
+    def die(task):
+        if next(numbers) % 3 < 2:  # never three times between two rounds of a fleet
+            raise WorkerDied
+
+    engine = InProcess(1, die)
+    outcome, _ = schedule(tmp_path / "run", fleet=8, engine=engine)
+    assert not outcome.failed
+    assert bytes_of(tmp_path / "run") == quiet
+    assert engine.tasks[0].seconds > 0
+    assert all(task.seconds == 0 for task in engine.tasks[1:12])  # a round at a time, so that nothing is lost twice
+
+
+def test_an_error_that_names_no_cell_is_pinned_on_one(tmp_path):
+    def fail(task):
+        if any(cell.title == "bald, seed 1" for cell in task.cells):
+            raise RuntimeError("an oracle broke")
+
+    outcome, _ = schedule(tmp_path / "run", fleet=8, engine=InProcess(before=fail))
+    assert outcome.failed == {"bald, seed 1": "RuntimeError: an oracle broke"}
+    assert (read_run(tmp_path / "run").cells["state"] == "finished").sum() == 9
+
+
+def test_stopping_submits_nothing_more_and_keeps_what_comes_back(quiet, tmp_path):
+    scheduler = []
+
+    def stop(task):
+        if len(engine.tasks) == 3:
+            assert not scheduler[0].stopping
+            scheduler[0].stop()
+
+    engine = InProcess(1, stop, seconds=0.0)
+    outcome, _ = schedule(tmp_path / "run", fleet=8, engine=engine, prepared=scheduler.append)
+    assert outcome.stopped
+    assert len(engine.tasks) == 3
+    assert engine.closed
+    assert read_run(tmp_path / "run").cells["rounds_done"].tolist() == [3] * 8 + [0] * 2
+    assert not schedule(tmp_path / "run", engine=InProcess())[0].stopped
+    assert bytes_of(tmp_path / "run") == quiet
+
+
+def test_a_task_that_outlasts_the_grace_is_left(tmp_path):
+    class Endless(InProcess):
+        def submit(self, task):
+            scheduler[0].stop()
+            return Future()
+
+    scheduler, engine = [], Endless()
+    outcome, _ = schedule(tmp_path / "run", engine=engine, prepared=scheduler.append)
+    assert outcome.stopped
+    assert engine.closed
 
 
 def test_a_posterior_that_diverges_fails_its_cell(tmp_path):

@@ -1,6 +1,7 @@
 """Policies that misbehave, for tests of the scheduler. Worker processes import them from here."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,3 +29,13 @@ class Broken(Random):
 
     def select(self, view, batch_size, stream):
         raise RuntimeError("this policy is broken")
+
+
+class Unwritable(Random):
+    """Says something that JSON cannot hold, in its second round."""
+
+    family: ClassVar[str] = "test"
+
+    def select(self, view, batch_size, stream):
+        selection = super().select(view, batch_size, stream)
+        return replace(selection, notes={"strange": float("nan") if view.round == 1 else 0.0})

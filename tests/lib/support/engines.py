@@ -1,0 +1,35 @@
+"""An engine in the tests' own process, which goes wrong when it is told to."""
+
+from concurrent.futures import Future
+from dataclasses import replace
+
+from harness.worker import Task, work
+
+
+class InProcess:
+    """Runs tasks at once. `before`, called with each task, may raise what the future then raises."""
+
+    where = "here"
+
+    def __init__(self, slots=2, before=lambda task: None, seconds=None):
+        self.slots, self.before, self.seconds = slots, before, seconds
+        self.tasks: list[Task] = []
+        self.closed = False
+
+    def free_bytes(self):
+        return None
+
+    def submit(self, task):
+        self.tasks.append(task)
+        future = Future()
+        try:
+            self.before(task)
+            report = work(task if self.seconds is None else replace(task, seconds=self.seconds))
+            report.device = "cuda:3"
+            future.set_result(report)
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def close(self):
+        self.closed = True

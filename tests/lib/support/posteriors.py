@@ -1,0 +1,26 @@
+"""Posteriors that misbehave, for tests of fleets. Worker processes import them from here."""
+
+import torch
+
+from harness.posteriors.ensemble import Ensemble
+from harness.posteriors.posterior import DivergedError
+
+
+class Crowded(Ensemble):
+    """Has memory for two cells."""
+
+    most: int = 2
+
+    def fit_fleet(self, trains, validation, streams):
+        if len(trains) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().fit_fleet(trains, validation, streams)
+
+
+class Touchy(Ensemble):
+    """Diverges on 20 or more labels where three of the first ten answers prefer the first response."""
+
+    def fit_fleet(self, trains, validation, streams):
+        models = super().fit_fleet(trains, validation, streams)
+        bad = [len(train.target_n) >= 20 and train.target_n[:10].sum() >= 3 for train in trains]
+        return [DivergedError("no number") if b else model for b, model in zip(bad, models, strict=True)]
