@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cluster_worker import DataSet, Parcel, Reply, data_set, keep, perform, receive, versions, with_digest
 from harness.engine import WorkerDied
 from harness.errors import BalbenchError, ClusterError, StudyError
+from harness.results import RunDirectory
 from harness.worker import Task, free_bytes
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ FORMS = "tcp://host:port, tls://host:port or local:N"
 Say = Callable[[str], None]
 
 
-def cluster_engine(address: str, device: str, say: Say | None = None) -> ClusterEngine:
+def cluster_engine(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
     """Connect to a Dask scheduler, or start a cluster on this machine.
 
     Args:
         address: `tcp://host:port`, `tls://host:port`, or `local:N` for N worker processes of this machine.
         device: "cpu", or "cuda": then a task takes the resource GPU=1 of its worker.
+        directory: of the run, to say what is kept when the cluster is lost.
         say: prints a line that stays (to standard error by default).
 
     Returns:
@@ -63,7 +65,7 @@ def cluster_engine(address: str, device: str, say: Say | None = None) -> Cluster
             f"--cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
             "the address that it prints"
         ) from None
-    engine = ClusterEngine(client, address, device, cluster, say)
+    engine = ClusterEngine(client, address, device, directory, cluster, say)
     engine.wait_for_worker()
     return engine
 
@@ -146,6 +148,7 @@ class ClusterEngine:
         client: Client,
         address: str,
         device: str,
+        directory: Path,
         cluster: Any = None,
         say: Say | None = None,
         trust_places: bool = True,
@@ -155,7 +158,8 @@ class ClusterEngine:
         Args:
             client: of the cluster.
             address: of the cluster, for messages.
-            device: "cpu" or "cuda...".
+            device: "cpu" or "cuda".
+            directory: of the run.
             cluster: is closed with the engine.
             say: prints a line that stays.
             trust_places: whether workers may use the coordinator's data directory where they see it; if not, each
@@ -163,6 +167,7 @@ class ClusterEngine:
         """
         self.where = address
         self._client, self._cluster, self._trust_places = client, cluster, trust_places
+        self._run = RunDirectory(directory)
         self._device = "cpu" if device == "cpu" else "cuda:0"  # a worker sees one GPU
         self._say = say or (lambda line: print(line, file=sys.stderr))
         self._versions = versions()
@@ -218,7 +223,12 @@ class ClusterEngine:
             raise self._gone() from None
 
     def _gone(self) -> ClusterError:
-        return ClusterError(f"the cluster at {self.where} is gone")
+        cells = (self._run.header or {"cells": []})["cells"]
+        kept, total = sum(self._run.cell(cell["directory"]).count() for cell in cells), sum(c["rounds"] for c in cells)
+        return ClusterError(
+            f"the cluster at {self.where} is gone; {kept} of {total} rounds are kept in {self._run.path}; "
+            "run the same command to go on"
+        )
 
     def free_bytes(self) -> int | None:
         """See Engine; of the workers that are there now.
