@@ -53,7 +53,7 @@ def cluster_engine(address: str, device: str, directory: Path, say: Say | None =
     Raises:
         StudyError: the address is wrong, nobody answers, or the extra is not installed.
     """
-    count = _local_workers(address)
+    count = local_workers(address)
     distributed = _distributed(address)
     cluster = None
     try:
@@ -70,8 +70,8 @@ def cluster_engine(address: str, device: str, directory: Path, say: Say | None =
     return engine
 
 
-def _local_workers(address: str) -> int:
-    """N of local:N, 0 for another address.
+def local_workers(address: str) -> int:
+    """N of local:N, 0 of another address.
 
     Raises:
         StudyError: it has none of the known forms.

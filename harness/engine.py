@@ -163,11 +163,6 @@ def make_engine(placement: Placement, directory: Path, say: Callable[[str], None
     """
     if placement.cluster is None:
         return LocalEngine(placement.devices())
-    try:
-        from harness.cluster import cluster_engine
+    from harness.cluster import cluster_engine
 
-        return cluster_engine(placement.cluster, placement.cluster_device(), directory, say)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"dask", "distributed"}:
-            raise
-        raise StudyError("--cluster needs the extra: pip install 'balbench[cluster]'") from None
+    return cluster_engine(placement.cluster, placement.cluster_device(), directory, say)

@@ -52,7 +52,9 @@ class Placement:
         if self.features not in get_args(Features):
             raise StudyError(f"--features {self.features}: must be {', '.join(get_args(Features))}")
         if self.cluster is not None:
-            _check_cluster(self.cluster)
+            from harness.cluster import local_workers
+
+            local_workers(self.cluster)
             if self.jobs is not None:
                 raise StudyError("--jobs: is for this machine; --cluster uses all workers of the cluster")
             if self.device not in {"auto", "cpu", "cuda"}:
@@ -82,15 +84,6 @@ class Placement:
         if (self.cluster or "").startswith("local:"):
             return usable_devices(self.device)[0].partition(":")[0]
         return "cpu" if self.device == "auto" else self.device.partition(":")[0]
-
-
-def _check_cluster(address: str) -> None:
-    kind, _, rest = address.partition(":")
-    if kind == "local":
-        if not rest.isdecimal() or int(rest) < 1:
-            raise StudyError(f"--cluster {address}: must be local:N with N workers, at least 1")
-    elif not rest.startswith("//") or len(rest) < 3:
-        raise StudyError(f"--cluster {address}: must be an address such as tcp://HOST:8786, or local:N")
 
 
 def usable_cores() -> int:
