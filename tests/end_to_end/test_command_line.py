@@ -119,9 +119,10 @@ def test_list_one_component_with_its_settings(balbench):
 
 def test_check_prints_cells_memory_and_time_and_runs_nothing(balbench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = balbench("check", write_study(tmp_path))
+    code, out, _ = balbench("check", write_study(tmp_path), "--device", "cpu", "--jobs", 2, "--fleet", 4)
     assert code == 0
     assert "tiny: 10 cells" in out
+    assert "placement: 10 cells as 3 fleets of 2 to 4 on 2 processes (cpu)" in out
     assert "GiB" in out
     assert "time: about" in out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
@@ -157,6 +158,15 @@ def test_shipped_studies_are_valid(balbench, monkeypatch, tmp_path):
         (["run", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
         (["check", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
         (["run", "STUDY", "--device", "cuda:7"], ["--device cuda:7", "--device cpu"]),
+        (["run", "STUDY", "--fleet", "0"], ["--fleet 0: must be at least 1"]),
+        (["check", "STUDY", "--fleets-per-device", "0"], ["--fleets-per-device 0: must be at least 1"]),
+        (["run", "STUDY", "--features", "disk"], ["--features disk: must be auto, resident, streamed"]),
+        (["run", "STUDY", "--grace", "-1"], ["--grace -1: must be 0 seconds or more"]),
+        (
+            ["run", "STUDY", "--cluster", "local:0"],
+            ["--cluster local:0: must be tcp://host:port"],
+        ),
+        (["check", "STUDY", "--cluster", "nowhere"], ["--cluster nowhere: must be tcp://host:port"]),
         (["status", "nowhere"], ["nowhere: holds no run"]),
         (["report", "nowhere"], ["nowhere: holds no run"]),
         (["report", "a", "b"], ["holds no run"]),
@@ -295,6 +305,15 @@ def test_the_order_of_settings_does_not_depend_on_hashing(tmp_path):
         process = start("run", study, "--out", tmp_path / seed, environment={"PYTHONHASHSEED": seed})
         assert process.wait(timeout=300) == 0
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+
+
+def test_a_cluster_needs_its_extra(balbench, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "harness.cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as where it is not installed
+    code, _, err = balbench("run", write_study(tmp_path), "--out", tmp_path / "run", "--cluster", "local:2")
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith("balbench: --cluster")
+    assert "pip install 'balbench[cluster]'" in err
 
 
 def test_a_directory_in_use(finished, balbench):

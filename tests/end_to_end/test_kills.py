@@ -1,13 +1,17 @@
 """Kill a run again and again: it ends with the same bytes as one that was left in peace."""
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from benchmarks.running import Terminated, _graceful
 from support.command import start
 from support.studies import bytes_of, write_study
 
@@ -50,19 +54,97 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_how_to_go_on(quiet, tmp_path, number, code):
-    study, wanted = quiet
-    process = start("run", study, "--out", tmp_path / "run", preexec_fn=heed_interrupts)
+def started(study, out, *flags):
+    """A run that has kept some rounds."""
+    process = start("run", study, "--out", out, *flags, preexec_fn=heed_interrupts)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/cells/*/rounds.jsonl")):
+    while not any(path.stat().st_size for path in out.glob("cells/*/rounds.jsonl")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, number)
-    _, err = process.communicate(timeout=30)
+    return process
+
+
+def stopped(process, code):
+    """The run ended with this code and said how to go on."""
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "rounds are kept in" in err
     assert "run the same command to go on" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_how_to_go_on(quiet, tmp_path, number, code):
+    study, wanted = quiet
+    process = started(study, tmp_path / "run")
+    os.kill(process.pid, number)
+    stopped(process, code)
     assert start("run", study, "--out", tmp_path / "run").wait(timeout=300) == 0
     assert bytes_of(tmp_path / "run") == wanted
+
+
+def test_sigterm_to_all_processes_lets_rounds_come_back(quiet, tmp_path):
+    """As some schedulers of clusters send it: workers go on, or what they run would be lost."""
+    study, _ = quiet
+    process = started(study, tmp_path / "run", "--grace", 60)
+    before = rounds_in(tmp_path / "run")
+    os.killpg(process.pid, signal.SIGTERM)
+    stopped(process, 143)
+    assert rounds_in(tmp_path / "run") > before
+
+
+@dataclass
+class Busy:
+    """A scheduler with tasks in flight, or without."""
+
+    busy: bool = True
+    stopping: bool = False
+
+    def stop(self) -> None:
+        self.stopping = True
+
+
+def test_a_second_signal_stops_at_once():
+    before, scheduler = signal.getsignal(signal.SIGTERM), Busy()
+    with pytest.raises(Terminated), _graceful(scheduler):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert scheduler.stopping
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_while_no_task_runs_stops_at_once():
+    """While data are built, for example, which may take hours."""
+    with pytest.raises(Terminated), _graceful(Busy(busy=False)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on")
+
+
+def rounds_in(run):
+    return sum(path.read_bytes().count(b"\n") for path in run.glob("cells/*/rounds.jsonl"))
+
+
+def processes_of(group: int) -> list[str]:
+    """Names of the live processes of a process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = path.read_text().rpartition(")")
+            state, _parent, pgrp = rest.split()[:3]
+            if int(pgrp) == group and state != "Z":
+                found.append(name)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc to find processes in")
+def test_workers_end_with_their_coordinator(quiet, tmp_path):
+    study, _ = quiet
+    process = started(study, tmp_path / "run")
+    assert len(processes_of(process.pid)) > 1
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while processes_of(process.pid):
+        assert time.monotonic() < deadline, processes_of(process.pid)
+        time.sleep(0.2)
