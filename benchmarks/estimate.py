@@ -15,7 +15,7 @@ from harness.data_directory import check_budgets
 from harness.datasets.dataset import Sizes
 from harness.errors import StudyError
 from harness.placement import Placement, cells_that_fit, make_fleets, placed
-from harness.posteriors.posterior import AnsweredPairs, Posterior, raised
+from harness.posteriors.posterior import AnsweredPairs, Posterior
 from harness.progress import duration
 from harness.streams import stream
 from harness.study import Cell, Study
@@ -125,13 +125,12 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
     try:
         posterior.fit(few, few, stream(0, "warm-up"))
         started = time.perf_counter()
-        model, *_ = [
-            raised(model)
-            for model in posterior.fit_fleet([pairs] * cells, few, [stream(n, "probe") for n in range(cells)])
-        ]
+        models = posterior.fit_fleet([pairs] * cells, few, [stream(n, "probe") for n in range(cells)])
         if device != "cpu":
             torch.cuda.synchronize(device)
         trained = time.perf_counter()
+        if isinstance(model := models[0], Exception):
+            raise model
         model.rewards_KR(features_RD).sum().item()
         scored = time.perf_counter()
     except (ArithmeticError, RuntimeError, MemoryError) as error:

@@ -26,6 +26,7 @@ from harness.worker import Task
 
 POLL_SECONDS = 0.25
 TASK_SECONDS = 2.0  # a kill loses no more than this and a round
+SECONDS_A_SLOT = 0.02  # tasks get longer where there are many slots: the coordinator keeps some hundred reports a second
 DEATHS = 3  # of workers of a fleet without a finished round in between, until it is split or given up
 
 
@@ -157,7 +158,7 @@ class Scheduler:
             pasts=tuple(self._progress[cell.key].past for cell in fleet.cells),
             dataset_key=first.dataset_key,
             data=self._directory.data(first.dataset_key),
-            seconds=0.0 if fleet.careful else TASK_SECONDS,
+            seconds=0.0 if fleet.careful else max(TASK_SECONDS, SECONDS_A_SLOT * engine.slots),
             features=self._placement.features,
         )
         future = engine.submit(task)

@@ -104,21 +104,25 @@ class Busy:
         self.stopping = True
 
 
+def signalled(scheduler: Busy, times: int) -> None:
+    with _graceful(scheduler):
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_second_signal_stops_at_once():
     before, scheduler = signal.getsignal(signal.SIGTERM), Busy()
-    with pytest.raises(Terminated), _graceful(scheduler):
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert scheduler.stopping
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("went on")
+    signalled(scheduler, 1)
+    assert scheduler.stopping
+    with pytest.raises(Terminated):
+        signalled(Busy(), 2)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_signal_while_no_task_runs_stops_at_once():
     """While data are built, for example, which may take hours."""
-    with pytest.raises(Terminated), _graceful(Busy(busy=False)):
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("went on")
+    with pytest.raises(Terminated):
+        signalled(Busy(busy=False), 1)
 
 
 def rounds_in(run):
