@@ -26,7 +26,7 @@ from harness.worker import Task
 
 POLL_SECONDS = 0.25
 TASK_SECONDS = 2.0  # a kill loses no more than this and a round
-SECONDS_A_SLOT = 0.02  # tasks get longer where there are many slots: the coordinator keeps some hundred reports a second
+SECONDS_A_SLOT = 0.02  # at least, of a task: the coordinator keeps some hundred reports a second
 DEATHS = 3  # of workers of a fleet without a finished round in between, until it is split or given up
 
 
