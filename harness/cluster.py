@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
@@ -108,25 +109,23 @@ def _local_cluster(count: int, device: str) -> Any:
     """Worker processes of one thread each, started again by a nanny when they die; with a GPU each in turn."""
     from distributed import Nanny, Scheduler, SpecCluster
 
-    common = {
-        "nthreads": 1,
-        "memory_limit": 0,
-        "dashboard": False,
-        "host": "127.0.0.1",
-        "silence_logs": logging.CRITICAL,
-    }
-    workers = {number: {"cls": Nanny, "options": common | _gpu(number, device)} for number in range(count)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    here = {"host": "127.0.0.1", "dashboard": False}
+    worker = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    worker["preload"] = [perform.__module__]  # dask_setup
+    workers = {number: {"cls": Nanny, "options": worker | _gpu(number, device)} for number in range(count)}
+    scheduler = {"cls": Scheduler, "options": here | {"port": 0}}
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
 def _gpu(number: int, device: str) -> dict[str, Any]:
+    """What a worker of this machine sees of its GPUs."""
     if device == "cpu":
         return {}
     import torch
 
-    visible = str(number % max(torch.cuda.device_count(), 1))
-    return {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    shown = names.split(",")
+    return {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": shown[number % len(shown)]}}
 
 
 @dataclass(eq=False)
@@ -286,7 +285,8 @@ class ClusterEngine:
             self._compare(reply)
             if reply.report is not None:
                 reply.report.device = reply.worker
-                self._end(job, reply.report)
+            if outcome := reply.report or reply.error:
+                self._end(job, outcome)
                 return
             job.sends += 1
             if job.sends > SENDS:
@@ -316,8 +316,6 @@ class ClusterEngine:
             raise WorkerDied from None
         except (ImportError, AttributeError) as error:
             raise self._other_code("the scheduler or a worker", f" ({error})") from None
-        except BalbenchError:
-            raise
         except BaseException as error:
             if self._client.status != "running" or job.dask.cancelled():
                 raise self._gone() from None
@@ -384,17 +382,19 @@ class ClusterEngine:
 
     def _on(self, worker: str, function: Callable, *arguments: Any) -> Any:
         """Call a function on a worker at once, whatever it runs."""
-        return self._client.run(function, *arguments, workers=[worker])[worker]
+        try:
+            return self._client.run(function, *arguments, workers=[worker])[worker]
+        except BalbenchError as error:
+            raise type(error)(f"{worker}: {error}") from None
 
     def close(self) -> None:
         """See Engine."""
         self._arrivals.shutdown(wait=False, cancel_futures=True)
-        futures = [job.dask for job in self._jobs if job.dask is not None]
+        futures = [job.dask for job in list(self._jobs) if job.dask is not None]
         with _quiet(), suppress(Exception):
             if futures and self._client.status == "running":
                 self._client.cancel(futures, force=True)
-        with _quiet(), suppress(Exception):
-            self._client.close(timeout=ANSWER_SECONDS / 3)
-        if self._cluster is not None:
-            with _quiet(), suppress(Exception):
-                self._cluster.close(timeout=ANSWER_SECONDS / 3)
+        for part in (self._client, self._cluster):
+            if part is not None:
+                with _quiet(), suppress(Exception):
+                    part.close(timeout=ANSWER_SECONDS / 3)

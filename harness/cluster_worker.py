@@ -11,6 +11,7 @@ import os
 import pickle
 import platform
 import shutil
+import signal
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BalbenchError
+from harness.errors import BalbenchError, StudyError
 from harness.files import disk_errors
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ COMPARED = ("torch", "numpy")  # whose version may change a result's last digits
 STALE_SECONDS = 24 * 3600.0  # after which a half-sent data set is taken for abandoned
 
 _one_at_a_time = threading.Lock()  # a worker of several threads still runs one task, or they would share its data set
+
+
+def dask_setup(worker: object) -> None:
+    """Prepare a worker of this machine (`--preload`): signals are the coordinator's business."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -111,33 +118,41 @@ class Reply:
     Attributes:
         worker: its address.
         versions: see `versions`.
-        report: of the task; None where the code differs or the data are missing.
+        report: of the task; None where the code differs, the data are missing, or it failed.
+        error: why it failed; BalbenchError where the machine is at fault.
     """
 
     worker: str
     versions: dict[str, str]
     report: Report | None = None
+    error: Exception | None = None
 
 
 def perform(parcel: Parcel) -> Reply:
-    """Do a task on this worker, if it can be done here.
-
-    Raises:
-        BalbenchError: the machine is at fault; with the worker's address.
-    """
+    """Do a task on this worker, if it can be done here. What is raised, not returned, is Dask's."""
     from distributed import get_worker
 
     reply = Reply(get_worker().address, versions())
     if reply.versions["balbench"] == parcel.code and (place := parcel.data.find(parcel.trust_place)) is not None:
-        from harness.worker import work
-
         try:
-            with _one_at_a_time:
-                _use_one_thread()
-                reply.report = work(replace(pickle.loads(parcel.task), data=place))
+            reply.report = _do(parcel, place)
         except BalbenchError as error:
-            raise type(error)(f"{reply.worker}: {error}") from None
+            reply.error = type(error)(f"{reply.worker}: {error}")
+        except Exception as error:
+            reply.error = error
     return reply
+
+
+def _do(parcel: Parcel, place: Path) -> Report:
+    from harness.worker import work
+
+    try:
+        task = pickle.loads(parcel.task)
+    except (ImportError, AttributeError) as error:
+        raise StudyError(f"cannot read a task ({error}); install what the study names there too") from None
+    with _one_at_a_time:
+        _use_one_thread()
+        return work(replace(task, data=place))
 
 
 @lru_cache

@@ -13,8 +13,13 @@ from support.command import start
 from support.studies import bytes_of, write_study
 
 KILLS = int(os.environ.get("BALBENCH_CHAOS_KILLS", "5"))
+WORKERS = 4
 SECONDS = (2.0, 4.0)  # between kills
-STUDY = {"protocol": {"initial": 10, "batch": 10, "rounds": 25}, "policies": ["random", "bald", "bal_pm"], "seeds": 2}
+STUDY = {
+    "protocol": {"initial": 10, "batch": 10, "rounds": 25},
+    "policies": ["random", "bald", "bal_pm"],
+    "seeds": max(2, KILLS // 2),
+}
 RESULTS = ("study.json", "rounds.jsonl", "manifest.json")
 
 
@@ -31,7 +36,7 @@ class Killer(threading.Thread):
             self.active.wait()
             threading.Event().wait(self._moments.uniform(*SECONDS))
             pids = sorted(self._cluster.pids().values())
-            if pids and self.active.is_set():
+            if len(pids) >= WORKERS - 1 and self.active.is_set():  # else new ones start too slowly for any progress
                 kill(self._moments.choice(pids))
                 self.kills += 1
 
@@ -63,7 +68,7 @@ def test_workers_killed_every_few_seconds(tmp_path, capsys):
     log, finishes = tmp_path / "rounds", 0
     counting = ("--preload", "support.count_rounds")
     with DaskCluster(tmp_path / "dask") as cluster:
-        for _ in range(4):
+        for _ in range(WORKERS):
             cluster.workers.append(cluster.add_worker(*counting, environment={"BALBENCH_TEST_ROUNDS": str(log)}))
         killer = Killer(cluster)
         killer.start()

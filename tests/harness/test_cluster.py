@@ -4,6 +4,7 @@ import copy
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from support.policies import Mortal
 from support.studies import TINY, bytes_of, write_study
 
 STUDY = {"protocol": {"initial": 10, "batch": 10, "rounds": 12}, "policies": ["random", "bal_pm"]}
-RESULTS = ("study.json", "rounds.jsonl", "manifest.json")
+RESULTS = ("rounds.jsonl", "manifest.json")
 
 
 class Watch(Display):
@@ -70,6 +71,11 @@ def on(address, **options):
         return engine
 
     return make
+
+
+def heed_interrupts():
+    """Where tests run in the background, a shell has made its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +123,28 @@ def test_a_cluster_of_this_machine_gives_the_same_bytes_and_leaves_no_process(qu
     assert "on 2 processes (local:2)" in said
     left = [child for child in set(psutil.Process().children(recursive=True)) - before if "python" in child.name()]
     assert not [child for child in left if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_local_cluster(quiet, tmp_path, number):
+    """As Ctrl-C in a terminal, or a batch system, sends it."""
+    process = start(
+        "run",
+        write_study(tmp_path, **STUDY),
+        "--out",
+        tmp_path / "run",
+        "--cluster",
+        "local:2",
+        preexec_fn=heed_interrupts,
+    )
+    wait_for(lambda: list(tmp_path.glob("run/cells/*/rounds.jsonl")))
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "of 50 rounds are kept in" in err
+    assert "Traceback" not in err
+    assert "died" not in err
 
 
 @pytest.mark.slow
