@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from benchmarks.estimate import Probe
+from harness.posteriors.ensemble import Ensemble
 from harness.results import RunDirectory
 from support.command import run_here, start
 from support.studies import bytes_of, write_study
@@ -126,6 +128,19 @@ def test_check_prints_cells_memory_and_time_and_runs_nothing(balbench, tmp_path,
     assert "GiB" in out
     assert "time: about" in out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_check_says_what_fits_on_gpus(balbench, tmp_path, monkeypatch):
+    """On GPUs that are made up: the probe runs elsewhere."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("benchmarks.estimate.free_bytes", lambda device: 8 * 2**30)
+    monkeypatch.setattr("benchmarks.estimate.measure", lambda *_: Probe(1e-3 / 3, 1e-6))
+    monkeypatch.setattr(Ensemble, "training_bytes", lambda self, dimension: 2**30, raising=False)
+    code, out, _ = balbench("check", write_study(tmp_path), "--device", "cuda", "--fleets-per-device", 2)
+    assert code == 0
+    assert "placement: 10 cells as 4 fleets of 2 to 3 on 4 processes (cuda:0, cuda:1)" in out
+    assert "GPU memory: about 3.0 GiB a worker, 8.0 GiB free on cuda:0" in out
 
 
 def test_shipped_studies_are_valid(balbench, monkeypatch, tmp_path):

@@ -1,11 +1,12 @@
 """Where cells run: what was asked for, devices, and the sizes of fleets."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import StudyError
-from harness.placement import Placement, make_fleets, placed, usable_devices
+from harness.placement import Placement, cells_that_fit, make_fleets, placed, usable_devices
 from harness.study import check_study
 from support.studies import TINY
 
@@ -90,6 +91,16 @@ def test_a_fleet_shares_data_posterior_and_kind():
 def test_sizes_of_fleets(slots, fleet, fitting, wanted):
     cells = study_of(seeds=10, policies=["random"], full_data=False).cells
     assert sizes(make_fleets(cells, slots, fleet, lambda cell: fitting)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("free", "features", "wanted"),
+    [(1000, 0, 9), (1000, 400, 5), (1000, 850, 1), (1000, 901, 9), (50, 0, 1)],
+    ids=["all", "less the features", "hardly any", "streamed features take none", "too small for one"],
+)
+def test_how_many_cells_fit_on_a_gpu(free, features, wanted):
+    cell = SimpleNamespace(posterior=SimpleNamespace(training_bytes=lambda dimension: 10 * dimension))
+    assert cells_that_fit(cell, free, features, dimension=10) == wanted
 
 
 def test_a_line_of_where_cells_run():

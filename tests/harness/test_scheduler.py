@@ -15,6 +15,7 @@ from harness.data_directory import check_budgets
 from harness.engine import WorkerDied, make_engine
 from harness.errors import DataError, StudyError
 from harness.placement import Placement
+from harness.posteriors.ensemble import Ensemble
 from harness.progress import CellState, Display, duration
 from harness.results import RunDirectory, read_run
 from harness.scheduler import Scheduler
@@ -144,6 +145,14 @@ def test_cells_that_diverge_fail_alone_whatever_their_fleet(tmp_path):
         assert set(outcome.failed.values()) == {"DivergedError: no number"}
         assert 0 < len(outcome.failed) < 8
     assert found[0] == found[1]
+
+
+def test_on_a_gpu_a_fleet_is_what_fits(quiet, tmp_path, monkeypatch):
+    monkeypatch.setattr(Ensemble, "training_bytes", lambda self, dimension: 10**6 * dimension, raising=False)
+    engine = InProcess(1, seconds=99.0, free=30_000_000)  # for three cells of dimension 8
+    _, said = schedule(tmp_path / "run", engine=engine)
+    assert said.startswith("10 cells as 4 fleets of 2 to 3 on 1 process (here)")
+    assert bytes_of(tmp_path / "run") == quiet
 
 
 def test_a_fleet_that_does_not_fit_is_halved(tmp_path):

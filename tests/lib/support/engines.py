@@ -11,13 +11,13 @@ class InProcess:
 
     where = "here"
 
-    def __init__(self, slots=2, before=lambda task: None, seconds=None):
-        self.slots, self.before, self.seconds = slots, before, seconds
+    def __init__(self, slots=2, before=lambda task: None, seconds=None, free=None):
+        self.slots, self.before, self.seconds, self._free = slots, before, seconds, free
         self.tasks: list[Task] = []
         self.closed = False
 
     def free_bytes(self):
-        return None
+        return self._free
 
     def submit(self, task):
         self.tasks.append(task)
