@@ -18,7 +18,7 @@ SECONDS = (2.0, 4.0)  # between kills
 STUDY = {
     "protocol": {"initial": 10, "batch": 10, "rounds": 25},
     "policies": ["random", "bald", "bal_pm"],
-    "seeds": max(2, KILLS // 2),
+    "seeds": max(4, KILLS // 2),
 }
 RESULTS = ("study.json", "rounds.jsonl", "manifest.json")
 
