@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from harness.pairs import PreferenceData
 from harness.policies.policy import PoolIndex, Responses
 from harness.posteriors.posterior import AnsweredPairs
-from harness.streamed import StreamedTable, can_stream, resident
+from harness.streamed import FeatureTable, StreamedTable, can_stream, resident
 
 Array = np.ndarray
 Placement = Literal["auto", "resident", "streamed"]
@@ -59,11 +59,8 @@ class DeviceData:
         self.index = index or PoolIndex(self.pool.pairs)
         arrays = {name: split.pairs.response_features_RD for name, split in data.splits.items()}
         on_disk = streamed_splits(arrays, placement, device, processes)
-        # A streamed table answers all that is asked of features.
-        self.features = {
-            name: cast(torch.Tensor, StreamedTable.of(on_disk[name], device))
-            if name in on_disk
-            else resident(features_RD, device)
+        self.features: dict[str, FeatureTable] = {
+            name: StreamedTable.of(on_disk[name], device) if name in on_disk else resident(features_RD, device)
             for name, features_RD in arrays.items()
         }
         self.held_out = [name for name in data.splits if name != "pool"]

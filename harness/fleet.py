@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from harness.device_data import DeviceData
@@ -76,6 +77,12 @@ def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_o
 def _round(runs: list[CellRun], data: DeviceData, report: Report) -> None:
     """One round of cells that are equally far."""
     started = time.perf_counter()
+    for run in runs:
+        if np.isnan(run.target_n).all():
+            report.failed[run.cell.key] = Failure("the oracle answered none of its labels; raise protocol.initial", "")
+    runs = [run for run in runs if run.cell.key not in report.failed]
+    if not runs:
+        return
     models = runs[0].cell.posterior.fit_fleet(
         [run.labelled() for run in runs], data.eval_pairs, [run.posterior_stream() for run in runs]
     )

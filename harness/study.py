@@ -21,7 +21,7 @@ from harness.policies.policy import Policy
 from harness.posteriors.posterior import Posterior
 from oracles.oracle import Oracle
 
-LOOP_VERSION = 1  # raise it when the loop gives other bytes for the same cell
+LOOP_VERSION = 2  # raise it when the loop gives other bytes for the same cell
 FULL_DATA = "full data"
 GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
 PARTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}

@@ -23,6 +23,7 @@ from harness.pairs import PreferenceData
 from harness.policies.policy import PoolIndex, PoolView
 from harness.posteriors.ensemble import Ensemble
 from harness.posteriors.heads import Heads
+from harness.streamed import FeatureTable
 from harness.streams import stream
 
 LABELS, PICKS, DIMENSION = 23_680, 320, 4096
@@ -32,18 +33,18 @@ THREADS = 2
 class Scored:
     """A posterior whose rewards and embeddings were computed beforehand: the time is the selection's own."""
 
-    def __init__(self, directory: Path, features: dict[str, torch.Tensor]) -> None:
+    def __init__(self, directory: Path, features: dict[str, FeatureTable]) -> None:
         self._directory, self._heads = directory, heads()
-        self._split_at = {(tensor.data_ptr(), len(tensor)): name for name, tensor in features.items()}
+        self._split_at = {id(table): name for name, table in features.items()}
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         return self._load("rewards", features_RD, self._heads.rewards_KR)
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         return self._load("embedding", features_RD, self._heads.embedding_RH)
 
-    def _load(self, what: str, features_RD: torch.Tensor, compute: Callable) -> torch.Tensor:
-        split = self._split_at.get((features_RD.data_ptr(), len(features_RD)))
+    def _load(self, what: str, features_RD: FeatureTable, compute: Callable) -> torch.Tensor:
+        split = self._split_at.get(id(features_RD))
         if split is None:  # a part of a split
             return compute(features_RD)
         return torch.from_numpy(np.load(self._directory / f"{split}-{what}.npy"))

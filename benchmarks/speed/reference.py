@@ -18,7 +18,7 @@ from torch import nn
 from harness.posteriors.ensemble import Ensemble
 from harness.posteriors.epinet import Epinet
 from harness.posteriors.mc_dropout import McDropout
-from harness.posteriors.training import Recipe, rate_at
+from harness.posteriors.recipe import Recipe, rate_at
 
 SCORING_BATCH = 2048
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def score(path: Path, head: str) -> dict[str, float]:
     resident, anonymous = memory_gib("VmRSS"), PeakMemory()
     anonymous.start()
     started = time.perf_counter()
-    table = cast(torch.Tensor, StreamedTable.of(np.load(path, mmap_mode="r"), torch.device("cpu")))
+    table = StreamedTable.of(np.load(path, mmap_mode="r"), torch.device("cpu"))
     responses_N2 = torch.arange(len(table)).view(-1, 2)
     found = uncertainty(pair_probabilities(model.rewards_KR(table), responses_N2))
     assert found.epistemic_N.shape == (len(table) // 2,)

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, model_validator
 
 from harness.policies.policy import Array, Policy, PoolView, Selection, best
+from harness.streamed import FeatureTable
 from harness.streams import Stream
 
 BLOCK_BYTES = 64 * 2**20
@@ -113,7 +114,7 @@ class Adpo(_Information):
 class Design:
     """The information matrix M = ridge I + sum of w D D' over pairs, float64: add the pairs, then ask."""
 
-    def __init__(self, table_RH: torch.Tensor, ridge: float) -> None:
+    def __init__(self, table_RH: FeatureTable, ridge: float) -> None:
         """Start from the ridge alone; `table_RH` holds the features of the responses."""
         self.table_RH = table_RH
         H = table_RH.shape[1]

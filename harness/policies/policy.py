@@ -17,6 +17,7 @@ from harness.duels import DuelPool
 from harness.neighbours import NeighbourIndex
 from harness.pairs import PreferencePool
 from harness.posteriors.posterior import FittedPosterior, pair_uncertainty
+from harness.streamed import FeatureTable
 from harness.streams import Stream
 from harness.uncertainty import LN2, Uncertainty, pair_probabilities
 
@@ -67,7 +68,7 @@ class Responses:
         responses_N2: the two responses of each pair.
     """
 
-    features_RD: torch.Tensor
+    features_RD: FeatureTable
     responses_N2: torch.Tensor
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
 from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
-from harness.posteriors.training import Recipe, train
+from harness.posteriors.posterior import AnsweredPairs, DivergedError, FittedPosterior, raised
+from harness.posteriors.recipe import Recipe
+from harness.posteriors.trainable import Trainable
+from harness.posteriors.training import train_fleet
 from harness.streams import Stream
 
 MELO2024: dict[str, Any] = {
@@ -52,13 +56,38 @@ class Ensemble(Recipe):
 
     def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
         """Train all members (see `Posterior.fit`)."""
-        return self.train_heads(train, validation, stream)
+        return raised(self.fit_fleet([train], validation, [stream])[0])
 
-    def train_heads(self, data: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
-        """Train all members from new weights."""
-        heads = self.initial_heads(data.features_RD.shape[1], stream).to(data.features_RD.device)
-        train(heads, data, validation, self.orders_KEn(data, stream), self)
+    def fit_fleet(
+        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+    ) -> list[FittedPosterior | Exception]:
+        """Train all members of all cells as one program (see `Posterior.fit_fleet`)."""
+        return list(self.train_heads(trains, validation, streams))
+
+    def train_heads(
+        self, data: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+    ) -> list[Heads | DivergedError]:
+        """Train all members of all cells from new weights."""
+        heads = self.initial_fleet(data, streams)
+        orders = [self.orders_KEn(pairs, stream) for pairs, stream in zip(data, streams, strict=True)]
+        errors = train_fleet(self.trainable(heads, streams), data, validation, orders, self)
+        return [error or heads.share(c * self.members, (c + 1) * self.members) for c, error in enumerate(errors)]
+
+    def training_bytes(self, dimension: int) -> int:
+        """Weights, gradients, AdamW's two moments and the best weights, and a minibatch's rows and activations."""
+        sizes = [dimension, *self.hidden, 1]
+        numbers = 5 * sum((i + 1) * o for i, o in pairwise(sizes)) + 4 * self.batch * sum(sizes)
+        return 4 * self.members * numbers
+
+    def trainable(self, heads: Heads, streams: Sequence[Stream]) -> Trainable:
+        """The heads as they are trained."""
         return heads
+
+    def initial_fleet(self, data: Sequence[AnsweredPairs], streams: Sequence[Stream]) -> Heads:
+        """Draw initial weights for each cell and put them together on the device."""
+        features_RD = data[0].features_RD
+        parts = [self.initial_heads(features_RD.shape[1], stream).to(features_RD.device) for stream in streams]
+        return Heads.joined(parts)
 
     def orders_KEn(self, data: AnsweredPairs, stream: Stream) -> torch.Tensor:
         """Draw for each member and epoch the order of the labelled pairs."""

@@ -9,19 +9,20 @@ Axes: S indices of a training step, K indices of the posterior, Z dimensions of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
 
-from harness.posteriors import training
 from harness.posteriors.ensemble import MELO2024
 from harness.posteriors.gaussian import Standardiser
 from harness.posteriors.heads import SCORING_BYTES, Heads
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
-from harness.posteriors.single_head import SingleHead, only_used
-from harness.posteriors.training import Minibatch, pair_gradient, pair_loss
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, raised
+from harness.posteriors.single_head import SingleHead
+from harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
+from harness.posteriors.training import train_fleet
+from harness.streamed import FeatureTable, blocks
 from harness.streams import Stream
 
 PRIOR_HIDDEN = (5, 5)  # small networks, as in the paper's testbed
@@ -56,27 +57,47 @@ class Epinet(SingleHead):
 
     def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
         """Train head and epinet together (see `Posterior.fit`)."""
-        used, alone, device = only_used(train), self.as_ensemble(), train.features_RD.device
-        base = alone.initial_heads(train.features_RD.shape[1], stream)
+        return raised(self.fit_fleet([train], validation, [stream])[0])
+
+    def fit_fleet(
+        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+    ) -> list[FittedPosterior | Exception]:
+        """Train heads and epinets of all cells as one program (see `Posterior.fit_fleet`)."""
+        alone, device = self.as_ensemble(), trains[0].features_RD.device
         sizes = [self.hidden[-1] + self.index_dimension, *self.epinet_hidden, self.index_dimension]
-        epinet = Heads.draw([stream.child("epinet").torch()], sizes, None, self.activation)
-        prior = Prior(used.features_RD, self.index_dimension, self.prior_scale, stream.child("prior"))
+        drawn = [Heads.draw([stream.child("epinet").torch()], sizes, None, self.activation) for stream in streams]
+        parts = [self._fixed(train, stream) for train, stream in zip(trains, streams, strict=True)]
+        taught = _Taught(alone.initial_fleet(trains, streams), Heads.joined(drawn).to(device), parts, self.indices)
+        orders = [alone.orders_KEn(train, stream) for train, stream in zip(trains, streams, strict=True)]
+        errors = train_fleet(taught, trains, validation, orders, self)
+        return [error or taught.model(cell) for cell, error in enumerate(errors)]
+
+    def _fixed(self, train: AnsweredPairs, stream: Stream) -> _Fixed:
+        """Draw what a cell's training does not change."""
+        device = train.features_RD.device
+        used_R = torch.unique(train.responses_n2)
+        prior = Prior(train.features_RD[used_R], self.index_dimension, self.prior_scale, stream.child("prior"))
+        table_RZ = torch.zeros(len(train.features_RD), self.index_dimension, device=device)
+        table_RZ[used_R] = prior.values_RZ(train.features_RD[used_R])
         index_KZ = torch.randn(self.samples, self.index_dimension, generator=stream.child("index").torch()).to(device)
-        model = EpinetHeads(base.to(device), epinet.to(device), prior, index_KZ)
-        generator = stream.child("training index").torch()
+        return _Fixed(prior, table_RZ, index_KZ, stream.child("training index").torch())
 
-        def draw() -> torch.Tensor:
-            return torch.randn(self.indices, self.index_dimension, generator=generator).to(device)
 
-        taught = _Taught(model, prior.values_RZ(used.features_RD), draw)
-        training.train(taught, used, validation, alone.orders_KEn(used, stream), self)
-        return model
+class _Fixed(NamedTuple):
+    """What a cell's training does not change: the prior, its values for the training responses, the posterior's
+    indices, and the source of the training's indices.
+    """
+
+    prior: Prior
+    prior_RZ: torch.Tensor
+    index_KZ: torch.Tensor
+    generator: torch.Generator
 
 
 class Prior:
     """Z fixed random networks p: a reward function p(x) . z for each index z, of a given size over z."""
 
-    def __init__(self, features_RD: torch.Tensor, index_dimension: int, scale: float, stream: Stream) -> None:
+    def __init__(self, features_RD: FeatureTable, index_dimension: int, scale: float, stream: Stream) -> None:
         """Draw the networks; the size is that over the responses given."""
         self._standardise, self._root = Standardiser(features_RD), features_RD.shape[1] ** 0.5
         generators = [stream.child(z).torch() for z in range(index_dimension)]
@@ -87,11 +108,11 @@ class Prior:
         # Of identical responses only rounding differs, which must not be blown up.
         self._factor = scale / float(size) if size > 1e-5 * drawn_RZ.abs().max() else 0.0
 
-    def values_RZ(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def values_RZ(self, features_RD: FeatureTable) -> torch.Tensor:
         """p of each response, scaled, (R, Z)."""
         return self._factor * self._drawn_RZ(features_RD)
 
-    def _drawn_RZ(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def _drawn_RZ(self, features_RD: FeatureTable) -> torch.Tensor:
         return self._networks.rewards_KR(self._standardise(features_RD) * self._root).mT
 
 
@@ -101,12 +122,12 @@ class EpinetHeads:
     def __init__(self, base: Heads, epinet: Heads, prior: Prior, index_KZ: torch.Tensor) -> None:
         self.base, self.epinet, self.prior, self.index_KZ = base, epinet, prior, index_KZ
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each index, shape (K, R), computed in blocks of responses."""
         step = max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.base.weights)))
-        return torch.cat([self._block_Kb(block_bD) for block_bD in features_RD.split(step)], dim=1)
+        return torch.cat([self._block_Kb(block_bD) for block_bD in blocks(features_RD, step)], dim=1)
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """Last hidden layer of the head, float32 (R, H)."""
         return self.base.embedding_RH(features_RD)
 
@@ -123,47 +144,58 @@ class EpinetHeads:
 
 
 class _Taught:
-    """Head and epinet as one member that is trained (see `Trainable`)."""
+    """Heads and epinets, one of each a cell, as members that are trained (see `Trainable`)."""
 
-    members = 1
+    def __init__(self, base: Heads, epinet: Heads, fixed: Sequence[_Fixed], indices: int) -> None:
+        self._base, self._epinet, self._fixed, self._indices = base, epinet, fixed, indices
+        self.members, self.parameters = base.members, [*base.parameters, *epinet.parameters]
 
-    def __init__(self, model: EpinetHeads, prior_RZ: torch.Tensor, draw: Callable[[], torch.Tensor]) -> None:
-        self._model, self._prior_RZ, self._draw = model, prior_RZ, draw
-        self.parameters = [*model.base.parameters, *model.epinet.parameters]
+    def rebuilt(self, parameters: list[torch.Tensor], members: list[int]) -> Self:
+        own, fixed = len(self._base.parameters), [self._fixed[k] for k in members]
+        base, epinet = self._base.rebuilt(parameters[:own]), self._epinet.rebuilt(parameters[own:])
+        return type(self)(base, epinet, fixed, self._indices)
 
-    def clone(self) -> Self:
-        model = self._model
-        copy = EpinetHeads(model.base.clone(), model.epinet.clone(), model.prior, model.index_KZ)
-        return type(self)(copy, self._prior_RZ, self._draw)
-
-    def copy_members(self, other: Self, chosen_K: torch.Tensor) -> None:
-        self._model.base.copy_members(other._model.base, chosen_K)
-        self._model.epinet.copy_members(other._model.epinet, chosen_K)
+    def model(self, k: int) -> EpinetHeads:
+        """The posterior of a cell."""
+        fixed = self._fixed[k]
+        return EpinetHeads(self._base.share(k, k + 1), self._epinet.share(k, k + 1), fixed.prior, fixed.index_KZ)
 
     def step(self, batch: Minibatch, gradients: list[torch.Tensor]) -> torch.Tensor:
         """The loss is the mean over S new indices."""
-        base, epinet, index_SZ = self._model.base, self._model.epinet, self._draw()
-        S, own = len(index_SZ), len(base.parameters)
+        base, epinet, index_KSZ = self._base, self._epinet, self._draw()
+        K, S, own = *index_KSZ.shape[:2], len(base.parameters)
         layers = base.forward(batch.inputs_KbD)
-        inputs = torch.cat(_each_with_each(layers[-2][0], index_SZ), dim=2).flatten(0, 1)[None]
-        epinet_layers = epinet.forward(inputs)
-        sigma_Sb = (epinet_layers[-1].view(S, -1, index_SZ.shape[1]) @ index_SZ[:, :, None])[..., 0]
-        prior_Sb = index_SZ @ self._prior_RZ[batch.responses_Kb[0]].mT
-        rewards_Sb = layers[-1][0, :, 0] + sigma_Sb + prior_Sb
-        loss_S, grad_Sb = pair_gradient(rewards_Sb, batch.target_Kb.expand(S, -1))
-        grad_Sb /= S
-        base.backward(layers, grad_Sb.sum(dim=0)[None, :, None], gradients[:own])
-        grad_SbZ = grad_Sb[..., None] * index_SZ[:, None]
-        epinet.backward(epinet_layers, grad_SbZ.flatten(0, 1)[None], gradients[own:])
-        return loss_S.mean(dim=0, keepdim=True)
+        epinet_layers = epinet.forward(_each_with_each(layers[-2], index_KSZ))
+        sigma_KSb = (epinet_layers[-1].view(K, S, -1, index_KSZ.shape[2]) * index_KSZ[:, :, None]).sum(dim=3)
+        prior_KbZ = torch.stack([f.prior_RZ[rows] for f, rows in zip(self._fixed, batch.responses_Kb, strict=True)])
+        rewards_KSb = layers[-1].mT + sigma_KSb + index_KSZ @ prior_KbZ.mT
+        target_KSb = batch.target_Kb.repeat_interleave(S, dim=0)
+        weight_KSb = None if batch.weight_Kb is None else batch.weight_Kb.repeat_interleave(S, dim=0)
+        loss_KS, grad_KSb = pair_gradient(rewards_KSb.flatten(0, 1), target_KSb, weight_KSb)
+        grad_KSb = grad_KSb.view(K, S, -1) / S
+        base.backward(layers, grad_KSb.sum(dim=1)[..., None], gradients[:own])
+        grad_KSbZ = grad_KSb[..., None] * index_KSZ[:, :, None]
+        epinet.backward(epinet_layers, grad_KSbZ.flatten(1, 2), gradients[own:])
+        return loss_KS.view(K, S).mean(dim=1)
 
-    def losses(self, pairs: AnsweredPairs) -> torch.Tensor:
+    def _draw(self) -> torch.Tensor:
+        """New indices (K, S, Z), drawn on the CPU."""
+        shape = (self._indices, self._fixed[0].index_KZ.shape[1])
+        drawn = torch.stack([torch.randn(shape, generator=fixed.generator) for fixed in self._fixed])
+        return drawn.to(self._base.weights[0].device)
+
+    def losses(self, pairs: AnsweredPairs, members: list[int]) -> torch.Tensor:
         """The mean over the K indices of the posterior."""
-        rewards_KR = self._model.rewards_KR(pairs.features_RD)
-        logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
-        return pair_loss(logit_Kn, pairs.target_n).mean()[None]
+        found = []
+        for k in members:
+            rewards_KR = self.model(k).rewards_KR(pairs.features_RD)
+            logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
+            found.append(pair_loss(logit_Kn, pairs.target_n).mean())
+        return torch.stack(found)
 
 
-def _each_with_each(hidden_bH: torch.Tensor, index_SZ: torch.Tensor) -> list[torch.Tensor]:
-    S, b = len(index_SZ), len(hidden_bH)
-    return [hidden_bH.expand(S, -1, -1), index_SZ[:, None].expand(-1, b, -1)]
+def _each_with_each(hidden_KbH: torch.Tensor, index_KSZ: torch.Tensor) -> torch.Tensor:
+    """Each hidden layer with each index, (K, S b, H + Z)."""
+    S, b = index_KSZ.shape[1], hidden_KbH.shape[1]
+    parts = hidden_KbH[:, None].expand(-1, S, -1, -1), index_KSZ[:, :, None].expand(-1, -1, b, -1)
+    return torch.cat(parts, dim=3).flatten(1, 2)

@@ -13,7 +13,8 @@ import torch
 
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.single_head import SingleHead, only_used, preferred_weights
+from harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
+from harness.streamed import FeatureTable, blocks
 from harness.streams import Stream
 
 ROWS = 16384
@@ -62,32 +63,32 @@ class FeatureDensityModel:
         self._heads, self._classes = heads, (preferred, other)
         self.centre, self.spread = 0.0, 1.0
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """The head's rewards, float32 (1, R)."""
         return self._heads.rewards_KR(features_RD)
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """The last hidden layer, float32 (R, H)."""
         return self._heads.embedding_RH(features_RD)
 
-    def log_density_R(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def log_density_R(self, features_RD: FeatureTable) -> torch.Tensor:
         """log q(z) of responses, float64 (R,), in blocks; both classes have half of the training responses."""
-        blocks = []
-        for block_bD in features_RD.split(ROWS):
+        parts = []
+        for block_bD in blocks(features_RD, ROWS):
             embedding_bH = self._heads.embedding_RH(block_bD)
             both_2b = torch.stack([density.log_density(embedding_bH) for density in self._classes])
-            blocks.append(torch.logsumexp(both_2b, dim=0) - math.log(2))
-        return torch.cat(blocks)
+            parts.append(torch.logsumexp(both_2b, dim=0) - math.log(2))
+        return torch.cat(parts)
 
     def epistemic_N(
-        self, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+        self, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
     ) -> torch.Tensor:
         """Minus the log densities of a pair's responses, summed, float64 (N,)."""
         score_N = -self.log_density_R(features_RD)[responses_N2].sum(dim=1)
         return (score_N - self.centre) / self.spread
 
 
-class FeatureDensity(SingleHead):
+class FeatureDensity(OnTrainedHead):
     """One head; a pair is uncertain where its last hidden features have low density among the training responses.
 
     Attributes (and those of `SingleHead` and `Recipe`):
@@ -98,9 +99,10 @@ class FeatureDensity(SingleHead):
 
     scale: Literal["raw", "standardised"] = "raw"
 
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FeatureDensityModel:
-        """Train the head, then fit the two Gaussians (see `Posterior.fit`)."""
-        heads = self.train_head(train, validation, stream)
+    def fitted(
+        self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream
+    ) -> FeatureDensityModel:
+        """Fit the two Gaussians."""
         used = only_used(train)
         responses, preferred, other = preferred_weights(used)
         points_nH = heads.embedding_RH(used.features_RD)[responses]

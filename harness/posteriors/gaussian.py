@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.posteriors.posterior import DivergedError
-from harness.streamed import blocks
+from harness.streamed import FeatureTable, blocks
 
 ROWS = 4096  # rows of a block: bounds what is held beside the differences
 DECREMENT = 1e-14  # of the objective, in nats: the mode is then found to 1e-7 posterior standard deviations
@@ -227,7 +227,7 @@ class Standardiser:
     So the prior variance of a typical reward is 1 / lambda, however many features there are.
     """
 
-    def __init__(self, features_RD: torch.Tensor) -> None:
+    def __init__(self, features_RD: FeatureTable) -> None:
         R, D = features_RD.shape
         none_D = torch.zeros(D, dtype=torch.float64, device=features_RD.device)
         self.mean_D = sum((block.double().sum(dim=0) for block in blocks(features_RD, ROWS)), none_D) / R
@@ -237,7 +237,7 @@ class Standardiser:
         varies_D = square_D.sqrt() > 1e-6 * self.mean_D.abs()
         self.scale_D = torch.where(varies_D, (square_D * D).rsqrt(), 0.0)
 
-    def __call__(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def __call__(self, features_RD: FeatureTable) -> torch.Tensor:
         """Standardise, float32 (R, D)."""
         scaled_RD = torch.empty(features_RD.shape, dtype=torch.float32, device=features_RD.device)
         start = 0
@@ -246,12 +246,12 @@ class Standardiser:
             start += len(block_bD)
         return scaled_RD
 
-    def differences(self, features_RD: torch.Tensor, responses_n2: torch.Tensor) -> torch.Tensor:
+    def differences(self, features_RD: FeatureTable, responses_n2: torch.Tensor) -> torch.Tensor:
         """First response minus second of each pair, standardised, float64 (n, D)."""
         return differences(features_RD, responses_n2) * self.scale_D
 
 
-def differences(features_RH: torch.Tensor, responses_n2: torch.Tensor) -> torch.Tensor:
+def differences(features_RH: FeatureTable, responses_n2: torch.Tensor) -> torch.Tensor:
     """First response minus second of each pair, float64 (n, H)."""
     return features_RH[responses_n2[:, 0]].double().sub_(features_RH[responses_n2[:, 1]])
 
@@ -259,15 +259,15 @@ def differences(features_RH: torch.Tensor, responses_n2: torch.Tensor) -> torch.
 class Linear:
     """A fitted posterior (see `FittedPosterior`): K linear rewards on one embedding of the responses."""
 
-    def __init__(self, embed: Callable[[torch.Tensor], torch.Tensor], weights_KH: torch.Tensor) -> None:
+    def __init__(self, embed: Callable[[FeatureTable], torch.Tensor], weights_KH: torch.Tensor) -> None:
         self._embed, self._weights_HK = embed, weights_KH.float().mT.contiguous()
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each sample, float32 (K, R), in blocks of responses."""
         parts = [self._embed(block_bD) @ self._weights_HK for block_bD in blocks(features_RD, 4 * ROWS)]
         return torch.cat(parts).mT.contiguous()
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """What the linear rewards see, float32 (R, H)."""
         return self._embed(features_RD)
 

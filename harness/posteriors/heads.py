@@ -12,7 +12,9 @@ from typing import NamedTuple
 import torch
 
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.training import Minibatch, pair_gradient, pair_loss
+from harness.posteriors.stack import as_before, lies
+from harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
+from harness.streamed import FeatureTable, blocks
 
 SCORING_BYTES = 64 * 2**20  # bound on the largest activation held while scoring
 
@@ -78,37 +80,45 @@ class Heads:
 
     def to(self, device: torch.device) -> Heads:
         """Return the heads on a device."""
-        return Heads([w.to(device) for w in self.weights], [b.to(device) for b in self.biases], self.activation)
+        return self.rebuilt([parameter.to(device) for parameter in self.parameters])
 
-    def clone(self) -> Heads:
-        """Return a copy."""
-        return Heads([w.clone() for w in self.weights], [b.clone() for b in self.biases], self.activation)
+    def rebuilt(self, parameters: list[torch.Tensor], members: list[int] | None = None) -> Heads:
+        """Return heads of the same shape with other parameters (`members` are whose: see `Trainable`)."""
+        depth = len(self.weights)
+        return Heads(parameters[:depth], parameters[depth:], self.activation)
 
-    def copy_members(self, other: Heads, chosen_K: torch.Tensor) -> None:
-        """Take over the weights of the chosen members from other heads."""
-        everyone = bool(chosen_K.all())
-        for mine, theirs in zip(self.parameters, other.parameters, strict=True):
-            if everyone:
-                mine.copy_(theirs)
-            else:
-                mine[chosen_K] = theirs[chosen_K]
+    def share(self, start: int, stop: int) -> Heads:
+        """Return consecutive members, on the same memory."""
+        return self.rebuilt([parameter[start:stop] for parameter in self.parameters])
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    @classmethod
+    def joined(cls, parts: Sequence[Heads]) -> Heads:
+        """Return the members of several heads of the same shape, one after another (copies, if there are several)."""
+        if len(parts) == 1:
+            return parts[0]
+        lie = zip(*([lies(parameter) for parameter in part.parameters] for part in parts), strict=True)
+        together = zip((torch.cat(tensors) for tensors in lie), parts[0].parameters, strict=True)
+        return parts[0].rebuilt([as_before(tensor, like) for tensor, like in together])
+
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each member, shape (K, R), computed in blocks of responses."""
-        K, widest = len(self.weights[0]), max(w.shape[2] for w in self.weights)
-        rewards_KR = torch.empty((K, len(features_RD)), dtype=torch.float32, device=self.weights[0].device)
-        step = max(256, SCORING_BYTES // (4 * widest))
-        for start in range(0, len(features_RD), step):
-            block_bD = features_RD[start : start + step]
-            for k in range(K):
-                rewards_KR[k, start : start + step] = self._member_rewards(k, block_bD)
-        return rewards_KR
+        return self._rewards_kR(features_RD, range(self.members))
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def _rewards_kR(self, features_RD: FeatureTable, members: Sequence[int]) -> torch.Tensor:
+        widest = max(w.shape[2] for w in self.weights)
+        rewards_kR = torch.empty((len(members), len(features_RD)), dtype=torch.float32, device=self.weights[0].device)
+        start = 0
+        for block_bD in blocks(features_RD, max(256, SCORING_BYTES // (4 * widest))):
+            for row_R, k in zip(rewards_kR, members, strict=True):
+                row_R[start : start + len(block_bD)] = self._member_rewards(k, block_bD)
+            start += len(block_bD)
+        return rewards_kR
+
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """Last hidden layer of member 0 for each response, shape (R, H); without hidden layers the features."""
         widest = max(w.shape[2] for w in self.weights)
-        blocks = features_RD.split(max(256, SCORING_BYTES // (4 * widest)))
-        return torch.cat([self._last_hidden(0, block_bD) for block_bD in blocks])
+        rows = max(256, SCORING_BYTES // (4 * widest))
+        return torch.cat([self._last_hidden(0, block_bD) for block_bD in blocks(features_RD, rows)])
 
     def hidden(self, layer: int, k: int, inputs_bi: torch.Tensor) -> torch.Tensor:
         """Outputs (b, o) of one layer of member k; those of the last layer are rewards."""
@@ -126,15 +136,15 @@ class Heads:
     def step(self, batch: Minibatch, gradients: list[torch.Tensor], dropout: Dropout | None = None) -> torch.Tensor:
         """Write the gradients of the members' mean losses; return these, shape (K,) (see `Trainable`)."""
         layers = self.forward(batch.inputs_KbD, dropout)
-        loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.target_Kb)
+        loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.target_Kb, batch.weight_Kb)
         self.backward(layers, grad_Kb[..., None], gradients, dropout)
         return loss_K
 
-    def losses(self, pairs: AnsweredPairs) -> torch.Tensor:
-        """Mean loss of each member over pairs, shape (K,)."""
-        rewards_KR = self.rewards_KR(pairs.features_RD)
-        logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
-        return pair_loss(logit_Kn, pairs.target_n).mean(dim=1)
+    def losses(self, pairs: AnsweredPairs, members: Sequence[int] | None = None) -> torch.Tensor:
+        """Mean loss of each (chosen) member over pairs, shape (K,)."""
+        rewards_kR = self._rewards_kR(pairs.features_RD, range(self.members) if members is None else members)
+        logit_kn = rewards_kR[:, pairs.responses_n2[:, 0]] - rewards_kR[:, pairs.responses_n2[:, 1]]
+        return pair_loss(logit_kn, pairs.target_n).mean(dim=1)
 
     def forward(self, inputs_Kbi: torch.Tensor, dropout: Dropout | None = None) -> list[torch.Tensor]:
         """Return the inputs of every layer and, last, the rewards (K, b, 1)."""
@@ -142,7 +152,7 @@ class Heads:
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             # What dropout leaves is scaled in the product that follows, so that `layers` holds plain activations.
             scale = dropout.scale if dropout and number else 1.0
-            layers.append(torch.baddbmm(bias, layers[-1], weight, alpha=scale))
+            layers.append(_baddbmm(bias, layers[-1], weight, scale))
             if number + 1 < len(self.weights):
                 self._activate(layers[-1])
                 if dropout:
@@ -162,9 +172,29 @@ class Heads:
             torch.sum(grad, dim=1, keepdim=True, out=gradients[depth + layer])
             if dropout and layer:
                 grad = grad * dropout.scale
-            torch.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
+            _bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
             if layer:
                 grad = torch.bmm(grad, self.weights[layer].transpose(1, 2))
                 if dropout:
                     grad.mul_(dropout.keep_Kbo[layer - 1])
                 grad = self._through(grad, layers[layer])
+
+
+# On a CPU the product of one matrix with a vector goes another way than a batch of several, with other bits; those of
+# a single member must be those that it has among others.
+def _baddbmm(bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float) -> torch.Tensor:
+    if _lonely_vector(weight_Kio):
+        twice = (tensor.expand(2, -1, -1) for tensor in (bias_K1o, inputs_Kbi, weight_Kio))
+        return torch.baddbmm(*twice, alpha=scale)[:1].clone()
+    return torch.baddbmm(bias_K1o, inputs_Kbi, weight_Kio, alpha=scale)
+
+
+def _bmm(left_Kib: torch.Tensor, right_Kbo: torch.Tensor, out: torch.Tensor) -> None:
+    if _lonely_vector(right_Kbo):
+        out.copy_(torch.bmm(left_Kib.expand(2, -1, -1), right_Kbo.expand(2, -1, -1))[:1])
+    else:
+        torch.bmm(left_Kib, right_Kbo, out=out)
+
+
+def _lonely_vector(right_Kio: torch.Tensor) -> bool:
+    return len(right_Kio) == 1 and right_Kio.shape[2] == 1 and right_Kio.device.type == "cpu"

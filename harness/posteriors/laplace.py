@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from harness.posteriors.gaussian import BradleyTerry, Linear, best_samples, differences
+from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.single_head import SingleHead, only_used
+from harness.posteriors.single_head import OnTrainedHead, only_used
 from harness.streams import Stream
 
 PRIOR_GRID = tuple(10.0**power for power in range(4, -5, -1))
 
 
-class Laplace(SingleHead):
+class Laplace(OnTrainedHead):
     """One trained head; Gaussian over its last layer's weights (2106.14806, section 3).
 
     The Gaussian has the trained weights as its mean and lambda I + sum p (1 - p) d d^T as its precision, d the
@@ -29,9 +30,8 @@ class Laplace(SingleHead):
     samples: int = Field(50, ge=1, le=4096)
     prior_precision: Annotated[float, Field(gt=0)] | Literal["eval"] = "eval"
 
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Linear:
-        """Train the head, then approximate (see `Posterior.fit`)."""
-        heads = self.train_head(train, validation, stream)
+    def fitted(self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Linear:
+        """Approximate."""
         weights_H = heads.weights[-1][0, :, 0].double()
         used = only_used(train)
         likelihood = BradleyTerry(differences(heads.embedding_RH(used.features_RD), used.responses_n2), used.target_n)

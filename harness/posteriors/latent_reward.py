@@ -8,7 +8,8 @@ import torch
 
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.single_head import SingleHead, only_used, preferred_weights
+from harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
+from harness.streamed import FeatureTable
 from harness.streams import Stream
 
 SMALLEST_STD = 1e-12  # keeps equal rewards at tail probability 1/2 and all others at 0
@@ -50,32 +51,33 @@ class LatentRewardModel:
     def __init__(self, heads: Heads, preferred: RewardGaussian, other: RewardGaussian) -> None:
         self._heads, self._preferred, self._other = heads, preferred, other
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """The head's rewards, float32 (1, R)."""
         return self._heads.rewards_KR(features_RD)
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """The last hidden layer, float32 (R, H)."""
         return self._heads.embedding_RH(features_RD)
 
     def epistemic_N(
-        self, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+        self, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
     ) -> torch.Tensor:
         """`tail_score` of each pair, the response with the higher reward taken as the preferred one."""
         reward_N2 = rewards_KR[0][responses_N2].double()
         return tail_score(self._preferred, self._other, reward_N2.amax(dim=1), reward_N2.amin(dim=1))
 
 
-class LatentReward(SingleHead):
+class LatentReward(OnTrainedHead):
     """One head; a pair is uncertain where its two rewards lie in the tails of the training rewards.
 
     Gaussians are fitted to the rewards of the preferred and of the other training responses. A pair that is not
     labelled yet has no preferred response, so the head's own prediction stands in for it.
     """
 
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> LatentRewardModel:
-        """Train the head, then fit the two Gaussians (see `Posterior.fit`)."""
-        heads = self.train_head(train, validation, stream)
+    def fitted(
+        self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream
+    ) -> LatentRewardModel:
+        """Fit the two Gaussians."""
         used = only_used(train)
         responses, preferred, other = preferred_weights(used)
         reward_n = heads.rewards_KR(used.features_RD)[0][responses]

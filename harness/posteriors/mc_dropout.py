@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import Field, model_validator
 
-from harness.posteriors import training
 from harness.posteriors.ensemble import MELO2024, Ensemble
 from harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
 from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
-from harness.posteriors.training import Minibatch
+from harness.posteriors.trainable import Minibatch, Trainable
+from harness.streamed import FeatureTable, blocks
 from harness.streams import Stream
+
+Draw = Callable[[Sequence[torch.Generator], int, torch.device], Dropout]
 
 
 class McDropout(Ensemble):
@@ -43,15 +45,24 @@ class McDropout(Ensemble):
             raise ValueError(f"samples is {self.samples}, but each of {self.members} members needs one")
         return self
 
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
-        """Train the networks, then draw the masks (see `Posterior.fit`)."""
-        device = train.features_RD.device
-        generators = [stream.child("dropout", k).torch() for k in range(self.members)]
-        heads = self.initial_heads(train.features_RD.shape[1], stream).to(device)
-        thinned = _Thinned(heads, lambda responses: self._draw(generators, responses, device))
-        training.train(thinned, train, validation, self.orders_KEn(train, stream), self)
-        masks = [stream.child("mask", k).torch() for k in range(self.samples)]
-        return MaskedHeads(heads, self._draw(masks, 1, device))
+    def fit_fleet(
+        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+    ) -> list[FittedPosterior | Exception]:
+        """Train all networks of all cells as one program, then draw the masks (see `Posterior.fit_fleet`)."""
+        device = trains[0].features_RD.device
+        trained = self.train_heads(trains, validation, streams)
+        return [
+            heads if isinstance(heads, Exception) else MaskedHeads(heads, self._masks(stream, device))
+            for heads, stream in zip(trained, streams, strict=True)
+        ]
+
+    def trainable(self, heads: Heads, streams: Sequence[Stream]) -> Trainable:
+        """The networks as they are trained: with dropout."""
+        generators = [stream.child("dropout", k).torch() for stream in streams for k in range(self.members)]
+        return _Thinned(heads, generators, self._draw)
+
+    def _masks(self, stream: Stream, device: torch.device) -> Dropout:
+        return self._draw([stream.child("mask", k).torch() for k in range(self.samples)], 1, device)
 
     def _draw(self, generators: Sequence[torch.Generator], rows: int, device: torch.device) -> Dropout:
         """Draw what stays, one generator a network or sample, on the CPU: the same on every device."""
@@ -65,21 +76,19 @@ class McDropout(Ensemble):
 class _Thinned:
     """Heads that are trained with dropout and evaluated without (see `Trainable`)."""
 
-    def __init__(self, heads: Heads, draw: Callable[[int], Dropout]) -> None:
-        self._heads, self._draw = heads, draw
+    def __init__(self, heads: Heads, generators: Sequence[torch.Generator], draw: Draw) -> None:
+        self._heads, self._generators, self._draw = heads, generators, draw
         self.members, self.parameters = heads.members, heads.parameters
 
-    def clone(self) -> Self:
-        return type(self)(self._heads.clone(), self._draw)
-
-    def copy_members(self, other: Self, chosen_K: torch.Tensor) -> None:
-        self._heads.copy_members(other._heads, chosen_K)
+    def rebuilt(self, parameters: list[torch.Tensor], members: list[int]) -> Self:
+        return type(self)(self._heads.rebuilt(parameters), [self._generators[k] for k in members], self._draw)
 
     def step(self, batch: Minibatch, gradients: list[torch.Tensor]) -> torch.Tensor:
-        return self._heads.step(batch, gradients, self._draw(batch.inputs_KbD.shape[1]))
+        inputs_KbD = batch.inputs_KbD
+        return self._heads.step(batch, gradients, self._draw(self._generators, inputs_KbD.shape[1], inputs_KbD.device))
 
-    def losses(self, pairs: AnsweredPairs) -> torch.Tensor:
-        return self._heads.losses(pairs)
+    def losses(self, pairs: AnsweredPairs, members: list[int]) -> torch.Tensor:
+        return self._heads.losses(pairs, members)
 
 
 class MaskedHeads:
@@ -93,20 +102,21 @@ class MaskedHeads:
     def __init__(self, heads: Heads, masks: Dropout) -> None:
         self.heads, self.masks = heads, masks
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each mask, shape (K, R), computed in blocks of responses."""
         samples, networks = len(self.masks.keep_Kbo[0]), len(self.heads.weights[0])
         rewards_KR = torch.empty((samples, len(features_RD)), dtype=torch.float32, device=features_RD.device)
-        step = max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.heads.weights)))
-        for start in range(0, len(features_RD), step):
-            block_bD = features_RD[start : start + step]
+        start, rows = 0, max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.heads.weights)))
+        for block_bD in blocks(features_RD, rows):
+            stop = start + len(block_bD)
             for network in range(networks):
                 first_bo = self.heads.hidden(0, network, block_bD)  # what all masks of a network share
                 for k in range(network, samples, networks):
-                    rewards_KR[k, start : start + step] = self._rewards(k, network, first_bo)
+                    rewards_KR[k, start:stop] = self._rewards(k, network, first_bo)
+            start = stop
         return rewards_KR
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """Last hidden layer of the first network with all its units, float32 (R, H)."""
         return self.heads.embedding_RH(features_RD)
 

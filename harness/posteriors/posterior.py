@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from harness.component import Component
 from harness.errors import BalbenchError
+from harness.streamed import FeatureTable
 from harness.streams import Stream
 from harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
+
+T = TypeVar("T")
 
 
 class AnsweredPairs(NamedTuple):
@@ -24,7 +27,7 @@ class AnsweredPairs(NamedTuple):
         target_n: float32 P(first preferred): 1 or 0 for an answer, 0.5 for a tie, a share for several votes.
     """
 
-    features_RD: torch.Tensor
+    features_RD: FeatureTable
     responses_n2: torch.Tensor
     target_n: torch.Tensor
 
@@ -32,11 +35,11 @@ class AnsweredPairs(NamedTuple):
 class FittedPosterior(Protocol):
     """A posterior given labels."""
 
-    def rewards_KR(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Return float32 reward samples (K, R) of responses, the same sample k in every call."""
         ...
 
-    def embedding_RH(self, features_RD: torch.Tensor) -> torch.Tensor:
+    def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """Return what the last layer of sample 0's reward model sees, float32 (R, H).
 
         That layer is linear, so these are the gradients of its rewards by its weights, which gradient and design
@@ -56,14 +59,14 @@ class OwnEpistemic(Protocol):
     epistemic_range: tuple[float, float]
 
     def epistemic_N(
-        self, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+        self, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
     ) -> torch.Tensor:
         """Return the uncertainty of each pair, float64 (N,); more is more uncertain. `rewards_KR` are its rewards."""
         ...
 
 
 def pair_uncertainty(
-    model: FittedPosterior, features_RD: torch.Tensor, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
+    model: FittedPosterior, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
 ) -> Uncertainty:
     """Uncertainties of pairs of responses; the epistemic one is the posterior's own where it has one."""
     found = uncertainty(pair_probabilities(rewards_KR, responses_N2))
@@ -75,6 +78,23 @@ def pair_uncertainty(
 
 class DivergedError(ArithmeticError):
     """Training gave a loss that is not a number."""
+
+
+def attempted(make: Callable[..., T], *arguments: Any) -> T | Exception:
+    """Return what a call gives or the error that it ends with, except where the machine is at fault."""
+    try:
+        return make(*arguments)
+    except (BalbenchError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        return error
+
+
+def raised(found: T | Exception) -> T:
+    """Return what was found, or raise it where it is an error."""
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 class Posterior(Component):
@@ -93,6 +113,14 @@ class Posterior(Component):
             DivergedError: the loss is not a number.
         """
 
+    def training_bytes(self, dimension: int) -> int:
+        """About how many bytes on the device the training of one cell takes, features apart.
+
+        Args:
+            dimension: of the features of a response.
+        """
+        return 16 * dimension**2  # a linear posterior: some float64 matrices of that size
+
     def fit_fleet(
         self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
@@ -109,14 +137,4 @@ class Posterior(Component):
             BalbenchError: the machine is at fault.
             MemoryError: so is its memory (torch.OutOfMemoryError on a GPU).
         """
-        return [self._fit_or_error(train, validation, stream) for train, stream in zip(trains, streams, strict=True)]
-
-    def _fit_or_error(
-        self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream
-    ) -> FittedPosterior | Exception:
-        try:
-            return self.fit(train, validation, stream)
-        except (BalbenchError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            return error
+        return [attempted(self.fit, train, validation, stream) for train, stream in zip(trains, streams, strict=True)]

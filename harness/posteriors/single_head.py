@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -9,8 +11,8 @@ from pydantic import Field
 
 from harness.posteriors.ensemble import MELO2024, Ensemble
 from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.training import Recipe
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, attempted, raised
+from harness.posteriors.recipe import Recipe
 from harness.streams import Stream
 
 
@@ -31,14 +33,36 @@ class SingleHead(Recipe):
     activation: Literal["tanh", "relu"] = "tanh"
     weight_std: float = Field(0.01, gt=0)
 
-    def train_head(self, train_pairs: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Heads:
-        """Train the head from new weights (see `Posterior.fit`)."""
-        return self.as_ensemble().train_heads(train_pairs, validation, stream)
+    def training_bytes(self, dimension: int) -> int:
+        """Those of the head (see `Ensemble`)."""
+        return self.as_ensemble().training_bytes(dimension)
 
     def as_ensemble(self) -> Ensemble:
         """The same head as an ensemble of one."""
         settings = {name: getattr(self, name) for name in SingleHead.model_fields}
         return Ensemble(members=1, **settings)
+
+
+class OnTrainedHead(SingleHead):
+    """A posterior that is fitted to a head after its training."""
+
+    @abstractmethod
+    def fitted(self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
+        """Return the posterior of a trained head."""
+
+    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
+        """Train the head, then fit what is built on it (see `Posterior.fit`)."""
+        return raised(self.fit_fleet([train], validation, [stream])[0])
+
+    def fit_fleet(
+        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+    ) -> list[FittedPosterior | Exception]:
+        """Train the heads of all cells as one program (see `Posterior.fit_fleet`)."""
+        trained = self.as_ensemble().train_heads(trains, validation, streams)
+        return [
+            heads if isinstance(heads, Exception) else attempted(self.fitted, heads, train, validation, stream)
+            for heads, train, stream in zip(trained, trains, streams, strict=True)
+        ]
 
 
 def only_used(pairs: AnsweredPairs) -> AnsweredPairs:

@@ -1,63 +1,87 @@
-"""Training of batched heads by the recipe of Melo et al. 2024: members step together, each on its own minibatch.
+"""Training as one batched program: all members of all cells of a fleet step together, each on its own minibatch.
 
-Axes: K members, b pairs of a minibatch, n labelled pairs, S steps.
+Axes: C cells, K members (of all cells, cell after cell), b pairs of a minibatch, n labelled pairs, E epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple, Protocol, Self
 
 import torch
-import torch.nn.functional as F
-from pydantic import Field
 
-from harness.posteriors.posterior import AnsweredPairs, DivergedError, Posterior
+from harness.posteriors.posterior import AnsweredPairs, DivergedError
+from harness.posteriors.recipe import Recipe, evaluations_after, rate_at
+from harness.posteriors.stack import AdamW, MemberStack
+from harness.posteriors.trainable import Minibatch, Trainable
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Recipe(Posterior):
-    """How heads are trained.
-
-    Attributes:
-        epochs, batch: passes over the labels, pairs a minibatch (the last of an epoch may be smaller).
-        learning_rate: AdamW's peak rate; up linearly over `warmup` steps from 0, then down to 0.
-        betas, epsilon, weight_decay: AdamW's.
-        clip: largest norm of a member's gradient.
-        evaluate_every: steps between evaluations on the eval split (each epoch's end is evaluated as well).
-        patience: evaluations without a strictly lower loss after which a member stops; its best weights are kept.
-        repeat_evaluations: as coded by the authors, an evaluation step that ends an epoch is evaluated twice and
-            the repeat counts against patience.
-    """
-
-    epochs: int = Field(4, ge=1)
-    batch: int = Field(32, ge=1)
-    learning_rate: float = Field(3e-5, gt=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
-    warmup: int = Field(5, ge=0)
-    evaluate_every: int = Field(100, ge=1)
-    patience: int = Field(3, ge=1)
-    repeat_evaluations: bool = False
+DIVERGED = "the evaluation loss is not a number: lower the learning rate or look at the features"
 
 
 @dataclass
 class TrainingLog:
-    """What happened: the minibatch losses of each step and every evaluation, both for each member."""
+    """What happened: the minibatch losses of each step and every evaluation, both (K,), NaN for who had left."""
 
     step_losses: list[torch.Tensor] = field(default_factory=list)
     evaluations: list[tuple[int, torch.Tensor]] = field(default_factory=list)
 
 
-def rate_at(step: int, steps: int, warmup: int) -> float:
-    """Factor on the learning rate: s / warmup while warming up, then down to 0 linearly."""
-    if step < warmup:
-        return step / warmup
-    return max(0.0, (steps - step) / max(1, steps - warmup))
+def train(
+    model: Trainable, data: AnsweredPairs, validation: AnsweredPairs, order_KEn: torch.Tensor, recipe: Recipe
+) -> TrainingLog:
+    """Train the members of one cell in place (see `train_fleet`).
+
+    Raises:
+        DivergedError: the loss is not a number.
+    """
+    log = TrainingLog()
+    (error,) = train_fleet(model, [data], validation, [order_KEn], recipe, log=log)
+    if error:
+        raise error
+    return log
+
+
+def train_fleet(
+    model: Trainable,
+    data: Sequence[AnsweredPairs],
+    validation: AnsweredPairs,
+    orders: Sequence[torch.Tensor],
+    recipe: Recipe,
+    padded: bool | None = None,
+    log: TrainingLog | None = None,
+) -> list[DivergedError | None]:
+    """Train in place; at the end the model holds, for each member, the weights of its best evaluation.
+
+    A member leaves the program when it runs out of patience, a cell when its steps are done or its loss is not a
+    number; what a member computes does not depend on the others.
+
+    Args:
+        model: initial weights of the members of all cells, cell after cell.
+        data: labelled pairs of each cell, all on one table of features.
+        validation: evaluated at the end of each epoch and each `evaluate_every` steps.
+        orders: for each cell (K/C, E, n), the order of its labelled pairs for each of its members and epochs.
+        recipe: the settings.
+        padded: train cells with differing numbers of labels together, minibatches filled up with pairs of weight 0.
+            By default on a GPU only: on a CPU the filling would change the last bits, so there such cells train one
+            group after another.
+        log: is told what happened.
+
+    Returns:
+        For each cell why it failed, or None.
+    """
+    if padded is None:
+        padded = data[0].target_n.is_cuda
+    counts = [len(pairs.target_n) for pairs in data]
+    everyone = range(len(data))
+    groups = [list(everyone)] if padded else [[c for c in everyone if counts[c] == n] for n in dict.fromkeys(counts)]
+    errors: list[DivergedError | None] = [None] * len(data)
+    for group in groups:
+        lessons = _Lessons([data[c] for c in group], [orders[c] for c in group], recipe)
+        course = _Course(model, group, model.members // len(data), lessons, recipe, log)
+        for cell in course.run(validation):
+            errors[cell] = DivergedError(DIVERGED)
+    return errors
 
 
 def minibatches(order_KEn: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
@@ -66,159 +90,185 @@ def minibatches(order_KEn: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
         yield from order_KEn[:, epoch].split(batch, dim=1)
 
 
-def pair_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """-log P(answer) of each pair; `target` is P(first preferred)."""
-    return F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none")
-
-
-class Trainable(Protocol):
-    """What `train` trains: K members with stacked parameters."""
-
-    @property
-    def members(self) -> int:
-        """K."""
-        ...
-
-    @property
-    def parameters(self) -> list[torch.Tensor]:
-        """Tensors of three axes, the first of length K."""
-        ...
-
-    def clone(self) -> Self:
-        """Return a copy."""
-        ...
-
-    def copy_members(self, other: Self, chosen_K: torch.Tensor) -> None:
-        """Take over the weights of the chosen members."""
-        ...
-
-    def step(self, batch: Minibatch, gradients: list[torch.Tensor]) -> torch.Tensor:
-        """Write the gradients of the members' mean losses; return these, shape (K,)."""
-        ...
-
-    def losses(self, pairs: AnsweredPairs) -> torch.Tensor:
-        """Mean loss of each member over held-out pairs, shape (K,)."""
-        ...
-
-
-class Minibatch(NamedTuple):
-    """One minibatch for each member.
+class _Lessons:
+    """The labelled pairs of some cells and the minibatches in which their members see them.
 
     Attributes:
-        inputs_KbD: features of the first responses of all its pairs, then of the second ones (2b in all).
-        responses_Kb: their rows in the table of responses.
-        target_Kb: P(first preferred) of each pair.
+        steps: of each cell.
     """
 
-    inputs_KbD: torch.Tensor
-    responses_Kb: torch.Tensor
-    target_Kb: torch.Tensor
+    def __init__(self, data: Sequence[AnsweredPairs], orders: Sequence[torch.Tensor], recipe: Recipe) -> None:
+        self._features_RD = data[0].features_RD
+        self._responses_n2 = torch.cat([pairs.responses_n2 for pairs in data])
+        self._target_n = torch.cat([pairs.target_n for pairs in data])
+        counts = [len(pairs.target_n) for pairs in data]
+        starts = [sum(counts[:c]) for c in range(len(counts))]
+        found = [list(minibatches(order + start, recipe.batch)) for order, start in zip(orders, starts, strict=True)]
+        self.steps = [len(batches) for batches in found]
+        self._weights: list[torch.Tensor] | None = None
+        if len(set(counts)) == 1:
+            self._rows = [torch.cat(rows) for rows in zip(*found, strict=True)]
+        else:
+            self._rows, self._weights = _padded(found, recipe.batch)
+
+    def minibatch(self, step: int, members: torch.Tensor | None) -> Minibatch:
+        """The minibatches of all or of the chosen members at a step."""
+        rows_Kb = self._rows[step] if members is None else self._rows[step][members]
+        weight_Kb = None
+        if self._weights is not None:
+            weight_Kb = self._weights[step] if members is None else self._weights[step][members]
+        responses_Kb = self._responses_n2[rows_Kb].transpose(1, 2).flatten(1)
+        inputs_KbD = self._features_RD.index_select(0, responses_Kb.flatten()).view(*responses_Kb.shape, -1)
+        return Minibatch(inputs_KbD, responses_Kb, self._target_n[rows_Kb], weight_Kb)
 
 
-def pair_gradient(rewards_Kb: torch.Tensor, target_Kb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss of each member (K,), and its gradient by the rewards (K, 2b) of first and then second responses."""
-    logit_Kb = rewards_Kb[:, : target_Kb.shape[1]] - rewards_Kb[:, target_Kb.shape[1] :]
-    grad_Kb = (torch.sigmoid(logit_Kb) - target_Kb) / target_Kb.shape[1]
-    return pair_loss(logit_Kb, target_Kb).mean(dim=1), torch.cat([grad_Kb, -grad_Kb], dim=1)
+def _padded(found: list[list[torch.Tensor]], batch: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Rows and weights (K, batch) of each step, where the cells' minibatches differ in number and size."""
+    rows, weights = [], []
+    for step in range(max(len(batches) for batches in found)):
+        rows_K, weights_K = [], []
+        for batches in found:
+            mine_Kb = batches[min(step, len(batches) - 1)]
+            K, b = mine_Kb.shape
+            rows_K.append(torch.cat([mine_Kb, mine_Kb.new_zeros(K, batch - b)], dim=1))
+            weights_K.append(torch.zeros(K, batch, device=mine_Kb.device))
+            weights_K[-1][:, :b] = 1 / max(b, 1)
+        rows.append(torch.cat(rows_K))
+        weights.append(torch.cat(weights_K))
+    return rows, weights
 
 
-def train(
-    model: Trainable, data: AnsweredPairs, validation: AnsweredPairs, order_KEn: torch.Tensor, recipe: Recipe
-) -> TrainingLog:
-    """Train in place; at the end the model holds, for each member, the weights of its best evaluation.
+@dataclass
+class _Member:
+    """A member in training.
 
-    Args:
-        model: initial weights.
-        data: labelled pairs.
-        validation: evaluated at the end of each epoch and each `evaluate_every` steps.
-        order_KEn: for each member and epoch the order of the n labelled pairs.
-        recipe: the settings.
-
-    Raises:
-        DivergedError: the loss is not a number.
+    Attributes:
+        row, seat: its place in the model and in the lessons.
+        cell, steps: its cell, and how many steps that takes.
+        lowest, since: its lowest evaluation loss, and how many evaluations ago that was.
     """
-    batches = list(minibatches(order_KEn, recipe.batch))
-    steps_an_epoch = len(batches) // recipe.epochs
-    stepper, selector, log = _Stepper(model, recipe), _Selector(model, recipe.patience), TrainingLog()
-    for step, index_Kb in enumerate(batches):
-        loss_K = stepper.step(data, index_Kb, recipe.learning_rate * rate_at(step, len(batches), recipe.warmup))
-        log.step_losses.append(loss_K)
-        done = step + 1
-        at_interval, at_epoch = done % recipe.evaluate_every == 0, done % steps_an_epoch == 0
-        # As coded, a step that is both is evaluated twice, and the repeat counts against patience.
-        for _ in range(at_interval + at_epoch if recipe.repeat_evaluations else at_interval or at_epoch):
-            log.evaluations.append((done, model.losses(validation)))
-            selector.consider(log.evaluations[-1][1])
-        if selector.stopped:
-            break
-    selector.restore()
-    return log
+
+    row: int
+    seat: int
+    cell: int
+    steps: int
+    lowest: float = math.inf
+    since: int = 0
+
+    def improves(self, loss: float) -> bool:
+        """Take note of an evaluation; say whether it is the best so far."""
+        better = loss < self.lowest
+        self.lowest, self.since = (loss, 0) if better else (self.lowest, self.since + 1)
+        return better
 
 
-class _Stepper:
-    """One optimiser step of all members: forward, backward, clipping by member, AdamW."""
+class _Course:
+    """Some cells in training: who is still there with which weights; the best ones are kept in the model."""
 
-    def __init__(self, model: Trainable, recipe: Recipe) -> None:
-        self._model, self._clip = model, recipe.clip
-        self._gradients = [torch.empty_like(parameter) for parameter in model.parameters]
-        # The fused optimiser is fast on contiguous memory only, so it is given each weight as it lies there.
-        parameters = [_as_it_lies(parameter) for parameter in model.parameters]
-        for parameter, gradient in zip(parameters, self._gradients, strict=True):
-            parameter.grad = _as_it_lies(gradient)
-        self._optimiser = torch.optim.AdamW(
-            parameters,
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            eps=recipe.epsilon,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+    def __init__(
+        self,
+        model: Trainable,
+        cells: Sequence[int],
+        each: int,
+        lessons: _Lessons,
+        recipe: Recipe,
+        log: TrainingLog | None,
+    ) -> None:
+        self._model, self._lessons, self._recipe, self._log = model, lessons, recipe, log
+        of_cell = zip(cells, lessons.steps, strict=True)
+        rows = [(cell * each + k, cell, steps) for cell, steps in of_cell for k in range(each)]
+        self._present = [_Member(row, seat, cell, steps) for seat, (row, cell, steps) in enumerate(rows)]
+        members = [member.row for member in self._present]
+        everyone = members == list(range(model.members))
+        weights = MemberStack.of(model.parameters, None if everyone else self._index(members))
+        self._optimiser = AdamW(weights, recipe.betas, recipe.epsilon, recipe.weight_decay)
+        self._now = model.rebuilt(weights.tensors, members)
+        self._seats: torch.Tensor | None = None  # who is left, once somebody has gone
+
+    def _index(self, numbers: Iterable[int]) -> torch.Tensor:
+        return torch.tensor(list(numbers), dtype=torch.int64, device=self._model.parameters[0].device)
 
     @torch.no_grad()
-    def step(self, data: AnsweredPairs, index_Kb: torch.Tensor, rate: float) -> torch.Tensor:
-        """Return the minibatch loss of each member before the step, shape (K,)."""
-        rows_Kb = data.responses_n2[index_Kb].transpose(1, 2).flatten(1)
-        inputs_KbD = data.features_RD.index_select(0, rows_Kb.flatten()).view(*rows_Kb.shape, -1)
-        loss_K = self._model.step(Minibatch(inputs_KbD, rows_Kb, data.target_n[index_Kb]), self._gradients)
-        self._clip_by_member()
-        self._optimiser.param_groups[0]["lr"] = rate
-        self._optimiser.step()
+    def run(self, validation: AnsweredPairs) -> set[int]:
+        """Train until nobody is left; return the cells whose loss is not a number."""
+        failed: set[int] = set()
+        for step in range(max(self._lessons.steps)):
+            loss_K = self._step(step)
+            if self._log:
+                self._log.step_losses.append(self._spread(range(len(self._present)), loss_K))
+            failed |= self._evaluate(step + 1, validation)
+            self._dismiss(step + 1, failed)
+            if not self._present:
+                break
+        return failed
+
+    def _step(self, step: int) -> torch.Tensor:
+        """Forward, backward, clipping by member, AdamW; return the loss of each member before the step."""
+        gradients = self._optimiser.gradients.tensors
+        loss_K = self._now.step(self._lessons.minibatch(step, self._seats), gradients)
+        _clip_by_member(gradients, self._recipe.clip)
+        self._optimiser.step(self._rates(step))
         return loss_K
 
-    def _clip_by_member(self) -> None:
-        norms = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in self._gradients])
-        scale_K = (self._clip / (norms.norm(dim=0) + 1e-6)).clamp(max=1.0)
-        if scale_K.is_cuda or bool((scale_K < 1).any()):
-            for gradient in self._gradients:
-                gradient.mul_(scale_K[:, None, None])
+    def _rates(self, step: int) -> list[tuple[int, int, float]]:
+        """Learning rates of runs of members that train equally long."""
+        starts = [i for i, m in enumerate(self._present) if i == 0 or m.steps != self._present[i - 1].steps]
+        factors = [rate_at(step, self._present[start].steps, self._recipe.warmup) for start in starts]
+        stops = [*starts[1:], len(self._present)]
+        return [(a, b, self._recipe.learning_rate * f) for a, b, f in zip(starts, stops, factors, strict=True)]
+
+    def _evaluate(self, done: int, validation: AnsweredPairs) -> set[int]:
+        """Evaluate whose turn it is and keep the weights that are better than before; return cells that diverged."""
+        times = {m.steps: evaluations_after(done, m.steps, self._recipe) for m in self._present}
+        due = [place for place, member in enumerate(self._present) if times[member.steps]]
+        if not due:
+            return set()
+        loss_k = self._now.losses(validation, due)
+        losses = loss_k.tolist()
+        better = [place for place, loss in zip(due, losses, strict=True) if self._present[place].improves(loss)]
+        self._keep(better)
+        for place, loss in zip(due, losses, strict=True):
+            for _ in range(times[self._present[place].steps] - 1):
+                self._present[place].improves(loss)
+        if self._log:
+            self._log.evaluations += [(done, self._spread(due, loss_k))] * max(times.values())
+        return {self._present[place].cell for place, loss in zip(due, losses, strict=True) if not math.isfinite(loss)}
+
+    def _keep(self, places: list[int]) -> None:
+        """Copy the present weights of some members into the model."""
+        if len(places) == self._model.members:
+            for best, now in zip(self._model.parameters, self._now.parameters, strict=True):
+                best.copy_(now)
+        elif places:
+            here, rows = self._index(places), self._index(self._present[place].row for place in places)
+            for best, now in zip(self._model.parameters, self._now.parameters, strict=True):
+                best[rows] = now[here]
+
+    def _dismiss(self, done: int, failed: set[int]) -> None:
+        """Let go who is done, out of patience or in a failed cell; the rest move together."""
+        patience = self._recipe.patience
+        left = [
+            place
+            for place, m in enumerate(self._present)
+            if done < m.steps and m.since < patience and m.cell not in failed
+        ]
+        if len(left) == len(self._present):
+            return
+        self._present = [self._present[place] for place in left]
+        if left:
+            self._optimiser.keep(self._index(left))
+            self._now = self._now.rebuilt(self._optimiser.weights.tensors, left)
+            self._seats = self._index(member.seat for member in self._present)
+
+    def _spread(self, places: Iterable[int], loss_k: torch.Tensor) -> torch.Tensor:
+        loss_K = torch.full((self._model.members,), torch.nan)
+        loss_K[[self._present[place].row for place in places]] = loss_k.cpu()
+        return loss_K
 
 
-def _as_it_lies(weight: torch.Tensor) -> torch.Tensor:
-    """The weight, or its transpose if that is what is contiguous in memory."""
-    return weight.detach() if weight.is_contiguous() else weight.transpose(1, 2)
-
-
-class _Selector:
-    """Keeps each member's best weights and says when all members have run out of patience."""
-
-    def __init__(self, model: Trainable, patience: int) -> None:
-        self._model, self._best, self._patience = model, model.clone(), patience
-        K, device = model.members, model.parameters[0].device
-        self._lowest_K = torch.full((K,), torch.inf, device=device)
-        self._since_K = torch.zeros(K, dtype=torch.int64, device=device)
-
-    def consider(self, loss_K: torch.Tensor) -> None:
-        if not bool(torch.isfinite(loss_K).all()):
-            raise DivergedError("the evaluation loss is not a number: lower the learning rate or look at the features")
-        better_K = (loss_K < self._lowest_K) & (self._since_K < self._patience)
-        self._since_K = torch.where(better_K, 0, self._since_K + 1)
-        self._lowest_K = torch.where(better_K, loss_K, self._lowest_K)
-        if bool(better_K.any()):
-            self._best.copy_members(self._model, better_K)
-
-    @property
-    def stopped(self) -> bool:
-        return bool((self._since_K >= self._patience).all())
-
-    def restore(self) -> None:
-        self._model.copy_members(self._best, torch.ones_like(self._since_K, dtype=torch.bool))
+def _clip_by_member(gradients: list[torch.Tensor], clip: float) -> None:
+    norms = torch.stack([torch.linalg.vector_norm(gradient, dim=(1, 2)) for gradient in gradients])
+    scale_K = (clip / (norms.norm(dim=0) + 1e-6)).clamp(max=1.0)
+    if scale_K.is_cuda or bool((scale_K < 1).any()):
+        for gradient in gradients:
+            gradient.mul_(scale_K[:, None, None])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import registry
+from harness import registry, streamed
 from harness.posteriors.posterior import AnsweredPairs, DivergedError, pair_uncertainty
 from harness.streams import stream
 from support.worlds import on_disk
@@ -67,19 +67,21 @@ class TestPosteriorContract:
         parts = torch.cat([model.embedding_RH(part) for part in data.features_RD.split(123)])
         torch.testing.assert_close(first, parts, rtol=1e-5, atol=1e-6)
 
-    def test_streamed_features_give_the_same_bits(self, name, tmp_path):
+    def test_streamed_features_give_the_same_bits(self, name, tmp_path, monkeypatch):
+        monkeypatch.setattr(streamed, "BLOCK_BYTES", 123 * 4 * 5)
+        monkeypatch.setattr(streamed, "LEAST_ROWS", 1)
         data, validation = answered(20, responses=700), answered(10, seed=1)
-        streamed, streamed_validation = (
+        on_file, validation_on_file = (
             part._replace(features_RD=on_disk(part.features_RD, tmp_path)) for part in (data, validation)
         )
         model = self.posterior(name).fit(data, validation, stream(0))
-        model_of_streamed = self.posterior(name).fit(streamed, streamed_validation, stream(0))
+        model_of_streamed = self.posterior(name).fit(on_file, validation_on_file, stream(0))
         for what in ("rewards_KR", "embedding_RH"):
-            found = getattr(model_of_streamed, what)(streamed.features_RD)
+            found = getattr(model_of_streamed, what)(on_file.features_RD)
             assert torch.equal(found, getattr(model, what)(data.features_RD))
         found, wanted = (
             pair_uncertainty(fitted, part.features_RD, part.responses_n2, fitted.rewards_KR(part.features_RD))
-            for fitted, part in ((model_of_streamed, streamed), (model, data))
+            for fitted, part in ((model_of_streamed, on_file), (model, data))
         )
         assert torch.equal(found.epistemic_N, wanted.epistemic_N)
 

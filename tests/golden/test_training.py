@@ -7,7 +7,8 @@ import torch
 from harness.posteriors.ensemble import Ensemble
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.training import rate_at, train
+from harness.posteriors.recipe import rate_at
+from harness.posteriors.training import train
 
 
 def pairs_of(table: np.ndarray) -> AnsweredPairs:

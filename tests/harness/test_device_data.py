@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import device_data, pairs
+from harness import device_data, pairs, streamed
 from harness.device_data import DeviceData, streamed_splits, usable_memory
 from harness.fleet import advance
 from harness.loop import Past
@@ -56,7 +56,9 @@ def rounds_of(data: DeviceData) -> list:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_a_study_gives_the_same_streamed_and_resident(saved, dtype):
+def test_a_study_gives_the_same_streamed_and_resident(saved, dtype, monkeypatch):
+    monkeypatch.setattr(streamed, "BLOCK_BYTES", 50 * 4 * 8)
+    monkeypatch.setattr(streamed, "LEAST_ROWS", 1)
     data = saved(stored_as(dtype))
     on_disk, on_device = (DeviceData(data, CPU, placement=placement) for placement in ("streamed", "resident"))
     assert streamed_names(on_disk) == set(DATA.splits)

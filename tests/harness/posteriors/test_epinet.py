@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.posteriors.epinet import Epinet, EpinetHeads, Prior, _Taught
+from harness.posteriors.epinet import Epinet, EpinetHeads, Prior, _Fixed, _Taught
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.training import Minibatch
+from harness.posteriors.trainable import Minibatch
 from harness.streams import stream
 
 SMALL = {"hidden": [12, 6], "learning_rate": 0.02, "weight_std": 0.3, "epochs": 20, "epinet_hidden": [7]}
@@ -52,7 +52,10 @@ def test_rewards_are_those_of_the_definition():
 
 def test_a_step_has_the_loss_and_the_gradients_of_autograd():
     model, indices = model_of(), torch.randn(5, Z, generator=stream(6).torch())
-    taught = _Taught(model, model.prior.values_RZ(TRAIN.features_RD), lambda: indices)
+    prior_RZ = model.prior.values_RZ(TRAIN.features_RD)
+    taught = _Taught(
+        model.base, model.epinet, [_Fixed(model.prior, prior_RZ, model.index_KZ, stream(6).torch())], len(indices)
+    )
     rows = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
     target = torch.tensor([1.0, 0.0, 0.5, 1.0])
     gradients = [torch.empty_like(parameter) for parameter in taught.parameters]

@@ -34,7 +34,7 @@ def numpy_of(*tensors):
 class TestLaplace:
     def test_the_head_is_member_0_of_the_ensemble(self):
         train, validation = answered(50), answered(20, 1)
-        alone = Laplace(**SMALL).train_head(train, validation, stream(0))
+        alone = Laplace(**SMALL).as_ensemble().fit(train, validation, stream(0))
         among = Ensemble(members=3, **SMALL).fit(train, validation, stream(0))
         first, second = (heads.rewards_KR(train.features_RD)[0] for heads in (alone, among))
         # The last bias has no gradient but rounding, so only differences of rewards agree.
@@ -44,7 +44,7 @@ class TestLaplace:
         train, validation, prior = answered(50), answered(20, 1), 2.0
         posterior = Laplace(**SMALL, prior_precision=prior, samples=4000)
         model = posterior.fit(train, validation, stream(0))
-        heads = posterior.train_head(train, validation, stream(0))
+        heads = posterior.as_ensemble().fit(train, validation, stream(0))
         phi, rewards = numpy_of(heads.embedding_RH(train.features_RD), model.rewards_KR(train.features_RD))
         d = phi[train.responses_n2[:, 0]] - phi[train.responses_n2[:, 1]]
         w = heads.weights[-1][0, :, 0].double().numpy()

@@ -8,7 +8,8 @@ from torch import nn
 from harness.posteriors.ensemble import Ensemble
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.training import minibatches, rate_at, train
+from harness.posteriors.recipe import rate_at
+from harness.posteriors.training import minibatches, train
 from harness.streams import stream
 
 D, R = 6, 80

@@ -1,0 +1,113 @@
+"""Parameters of many members in one flat buffer, and AdamW over it.
+
+Axes: K members, i and o the inputs and outputs of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch.optim.adamw import adamw
+
+# Vectorised code then has no remainder in the buffer, so that a member's bits do not depend on how many others it has.
+MULTIPLE = 64
+
+
+class MemberStack:
+    """Stacked parameters of K members: layer after layer, in each layer the members side by side, in one buffer.
+
+    Attributes:
+        flat: the buffer, one axis; what is left at its end is 0.
+        tensors: its parts as (K, i, o), each in the memory order of the tensor that it was made for.
+    """
+
+    def __init__(self, like: Sequence[torch.Tensor], members: int) -> None:
+        """Make room for some members with parameters like these (K', i, o); all numbers are 0."""
+        self._lie = [lies(tensor) for tensor in like]
+        self._widths = [tensor[0].numel() for tensor in like]
+        self._starts = [0, *accumulate(members * width for width in self._widths)]
+        length = -(-self._starts[-1] // MULTIPLE) * MULTIPLE
+        self.flat = torch.zeros(length, dtype=like[0].dtype, device=like[0].device)
+        self.tensors = [
+            as_before(part.view(members, *lie.shape[1:]), tensor)
+            for part, lie, tensor in zip(self.members(0, members), self._lie, like, strict=True)
+        ]
+
+    @classmethod
+    def of(cls, tensors: Sequence[torch.Tensor], members: torch.Tensor | None = None) -> MemberStack:
+        """Copy stacked parameters, of all or of the chosen members."""
+        stack = cls(tensors, len(tensors[0]) if members is None else len(members))
+        for mine, theirs in zip(stack.tensors, tensors, strict=True):
+            mine.copy_(theirs if members is None else theirs[members])
+        return stack
+
+    def members(self, start: int, stop: int) -> list[torch.Tensor]:
+        """The parts of the buffer that hold consecutive members, one a layer."""
+        return [
+            self.flat[begin + start * width : begin + stop * width]
+            for begin, width in zip(self._starts, self._widths, strict=False)
+        ]
+
+
+def lies(weight: torch.Tensor) -> torch.Tensor:
+    """The weight, or its transpose if that is what is contiguous in memory."""
+    return weight if weight.is_contiguous() else weight.transpose(1, 2)
+
+
+def as_before(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Undo `lies` for a tensor that lies as that of `like` does."""
+    return part if like.is_contiguous() else part.transpose(1, 2)
+
+
+class AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over a stack, whose members may have rates of their own and may leave.
+
+    Attributes:
+        weights, gradients: what a step changes and by what.
+    """
+
+    def __init__(self, weights: MemberStack, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
+        self.weights = weights
+        K = len(weights.tensors[0])
+        self.gradients, self._mean, self._square = (MemberStack(weights.tensors, K) for _ in range(3))
+        self._betas, self._epsilon, self._weight_decay = betas, epsilon, weight_decay
+        self._steps = 0
+
+    def keep(self, members: torch.Tensor) -> None:
+        """Go on with the chosen members only."""
+        self.weights, self._mean, self._square = (
+            MemberStack.of(stack.tensors, members) for stack in (self.weights, self._mean, self._square)
+        )
+        self.gradients = MemberStack(self.weights.tensors, len(members))
+
+    def step(self, rates: Sequence[tuple[int, int, float]]) -> None:
+        """Take one step.
+
+        Args:
+            rates: (start, stop, learning rate) of consecutive members, together all of them.
+        """
+        stacks = (self.weights, self.gradients, self._mean, self._square)
+        for start, stop, rate in rates:
+            weights, gradients, mean, square = (
+                [stack.flat] if len(rates) == 1 else stack.members(start, stop) for stack in stacks
+            )
+            steps = [self.weights.flat.new_tensor(float(self._steps)) for _ in weights]
+            adamw(
+                weights,
+                gradients,
+                mean,
+                square,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                lr=rate,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                eps=self._epsilon,
+                weight_decay=self._weight_decay,
+            )
+        self._steps += 1
