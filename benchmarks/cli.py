@@ -174,6 +174,10 @@ def main() -> None:
     except BalbenchError as error:
         Console(stderr=True).print(f"balbench: {error}", style="bold", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
+    except MemoryError as error:
+        told = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        Console(stderr=True).print(f"balbench: out of memory{told}; make the study smaller", style="bold", markup=False)
+        sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
 

@@ -35,8 +35,9 @@ class Report:
     """What a fleet did.
 
     Attributes:
-        rounds: key of the cell, record and timings of each finished round, in order.
-        failed: why cells failed, by key.
+        rounds: directory of the cell, record and timings of each finished round, in order. (Two cells of a study may
+            have the same key, hence the same results, under two labels.)
+        failed: why cells failed, by directory.
         out_of_memory: the fleet did not fit on the device in its last round.
         facts: what manifests say of the worker's machine and versions.
         device: what the worker ran on, as the engine calls it.
@@ -66,7 +67,7 @@ def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_o
     report = Report()
     runs = [CellRun(cell, data, past) for cell, past in zip(cells, pasts, strict=True)]
     try:
-        while (active := [r for r in runs if not r.finished and r.cell.key not in report.failed]) and go_on():
+        while (active := [r for r in runs if not r.finished and r.cell.directory not in report.failed]) and go_on():
             behind = min(run.rounds_done for run in active)
             _round([run for run in active if run.rounds_done == behind], data, report)
     except (torch.OutOfMemoryError, MemoryError):
@@ -79,8 +80,10 @@ def _round(runs: list[CellRun], data: DeviceData, report: Report) -> None:
     started = time.perf_counter()
     for run in runs:
         if np.isnan(run.target_n).all():
-            report.failed[run.cell.key] = Failure("the oracle answered none of its labels; raise protocol.initial", "")
-    runs = [run for run in runs if run.cell.key not in report.failed]
+            report.failed[run.cell.directory] = Failure(
+                "the oracle answered none of its labels; raise protocol.initial", ""
+            )
+    runs = [run for run in runs if run.cell.directory not in report.failed]
     if not runs:
         return
     models = runs[0].cell.posterior.fit_fleet(
@@ -91,11 +94,11 @@ def _round(runs: list[CellRun], data: DeviceData, report: Report) -> None:
     seconds = (time.perf_counter() - started) / len(runs)
     for run, model in zip(runs, models, strict=True):
         if isinstance(model, Exception):
-            report.failed[run.cell.key] = Failure.of(model)
+            report.failed[run.cell.directory] = Failure.of(model)
             continue
         try:
-            report.rounds.append((run.cell.key, *run.round(model, seconds)))
+            report.rounds.append((run.cell.directory, *run.round(model, seconds)))
         except (BalbenchError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            report.failed[run.cell.key] = Failure.of(error)
+            report.failed[run.cell.directory] = Failure.of(error)

@@ -142,7 +142,11 @@ class PreferenceData:
 
     @classmethod
     def load(cls, directory: Path, reference_lines: dict[str, Any]) -> PreferenceData:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: a file is damaged.
+        """
         names = sorted({path.name.split(".")[0] for path in directory.glob("*.npy")})
         return cls({name: _load_split(directory, name) for name in names}, reference_lines)
 
@@ -167,7 +171,10 @@ def _load_split(directory: Path, name: str) -> Split:
             path = directory / f"{name}.{item.name}.npy"
             if path.exists():
                 mapped: Literal["c"] | None = "c" if path.stat().st_size > MEMORY_MAP_BYTES else None
-                found[item.name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
+                try:
+                    found[item.name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
+                except (ValueError, OSError, EOFError) as error:
+                    raise DataError(f"{path}: is damaged ({error}); delete {path.parent} and run again") from None
         return part(**found)
 
     return Split(load(PreferencePool), load(PairRecords))

@@ -136,8 +136,8 @@ def make_fleets(
         pieces = -(-len(group) // size)
         ends = [len(group) * number // pieces for number in range(pieces + 1)]
         fleets += [group[start:end] for start, end in pairwise(ends)]
-    place = {cell.key: number for number, cell in enumerate(cells)}
-    return sorted(fleets, key=lambda cells: place[cells[0].key])
+    place = {cell.directory: number for number, cell in enumerate(cells)}
+    return sorted(fleets, key=lambda cells: place[cells[0].directory])
 
 
 def _chosen(fitting: int | None, spread: int) -> int:

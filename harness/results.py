@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ROUND_KEYS = {"round", "labels", "metrics", "acquired"}
 HEADER_KEYS = {"study", "cells", "lines"}
+STUDY_KEYS = {"name", "reference", "protocol"}
 OURS = {"cells", "data", "lock", "report"}
 EXTENDABLE = {
     "description",
@@ -191,7 +192,8 @@ class RunDirectory:
         """
         path = self.path / "study.json"
         header = read_json(path)
-        if header is not None and not (isinstance(header, dict) and header.keys() >= HEADER_KEYS):
+        whole = isinstance(header, dict) and header.keys() >= HEADER_KEYS and header["study"].keys() >= STUDY_KEYS
+        if header is not None and not whole:
             raise RunDirectoryError(f"{path}: is damaged; delete it and run the study again")
         return header
 

@@ -84,8 +84,9 @@ class Scheduler:
         """
         self._directory, self._placement, self._display = directory, placement, display
         self._make_engine = make_engine
-        self._progress = {cell.key: CellProgress(cell, directory.cell(cell.directory)) for cell in study.cells}
-        self._left = [cell for cell in study.cells if self._progress[cell.key].state != "finished"]
+        cells = {cell.directory: cell for cell in study.cells}  # full-data cells of two settings may be one
+        self._progress = {name: CellProgress(cell, directory.cell(name)) for name, cell in cells.items()}
+        self._left = [cell for name, cell in cells.items() if self._progress[name].state != "finished"]
         self._waiting: deque[Fleet] = deque()
         self._running: dict[Future[Report], Fleet] = {}
         self._returned: queue.SimpleQueue[Future[Report]] = queue.SimpleQueue()
@@ -119,7 +120,7 @@ class Scheduler:
         try:
             pool_sizes = prepare(self._left, self._directory, self._display)
             for cell in self._left:
-                self._progress[cell.key].open(pool_sizes[cell.dataset_key])
+                self._progress[cell.directory].open(pool_sizes[cell.dataset_key])
             self._run(engine)
         finally:
             engine.close()
@@ -152,10 +153,10 @@ class Scheduler:
     def _submit(self, engine: Engine, fleet: Fleet) -> None:
         first = fleet.cells[0]
         for cell in fleet.cells:
-            self._progress[cell.key].state = "running"
+            self._progress[cell.directory].state = "running"
         task = Task(
             cells=tuple(fleet.cells),
-            pasts=tuple(self._progress[cell.key].past for cell in fleet.cells),
+            pasts=tuple(self._progress[cell.directory].past for cell in fleet.cells),
             dataset_key=first.dataset_key,
             data=self._directory.data(first.dataset_key),
             seconds=0.0 if fleet.careful else max(TASK_SECONDS, SECONDS_A_SLOT * engine.slots),
@@ -197,18 +198,18 @@ class Scheduler:
         if rounds:
             fleet.deaths = 0
         for cell in fleet.cells:
-            if cell.key in failed:
-                self._fail(cell, failed[cell.key])
-            elif self._progress[cell.key].whole:
-                self._progress[cell.key].finish(report.facts)
-        fleet.cells = [cell for cell in fleet.cells if self._progress[cell.key].state == "running"]
+            if cell.directory in failed:
+                self._fail(cell, failed[cell.directory])
+            elif self._progress[cell.directory].whole:
+                self._progress[cell.directory].finish(report.facts)
+        fleet.cells = [cell for cell in fleet.cells if self._progress[cell.directory].state == "running"]
         if report.out_of_memory and fleet.cells:
             self._out_of_memory(fleet, report.device)
         elif fleet.cells:
             self._waiting.appendleft(fleet)
 
     def _fail(self, cell: Cell, failure: Failure) -> None:
-        self._progress[cell.key].fail(failure)
+        self._progress[cell.directory].fail(failure)
         self._outcome.failed[cell.title] = failure.reason
         self._display.say(f"failed: {cell.title}: {failure.reason}")
 
@@ -222,7 +223,7 @@ class Scheduler:
     def _worker_died(self, fleet: Fleet) -> None:
         fleet.deaths += 1
         fleet.careful = True
-        done = min(self._progress[cell.key].done for cell in fleet.cells)
+        done = min(self._progress[cell.directory].done for cell in fleet.cells)
         if fleet.deaths < DEATHS:
             self._display.say(f"the worker of {_title(fleet.cells)} died; going on from round {done}")
             self._waiting.appendleft(fleet)

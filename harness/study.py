@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +22,7 @@ from harness.policies.policy import Policy
 from harness.posteriors.posterior import Posterior
 from oracles.oracle import Oracle
 
+DEEPEST = 50  # nesting that is looked into
 LOOP_VERSION = 2  # raise it when the loop gives other bytes for the same cell
 FULL_DATA = "full data"
 GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
@@ -37,9 +39,9 @@ class Protocol(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    initial: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    rounds: int = Field(ge=1)
+    initial: int = Field(ge=1, strict=True)
+    batch: int = Field(ge=1, strict=True)
+    rounds: int = Field(ge=1, strict=True)
 
     @property
     def budget(self) -> int:
@@ -65,7 +67,7 @@ class StudyFile(BaseModel):
     posterior: dict[str, Any]
     policies: list[dict[str, Any]] = Field(min_length=1)
     reference: str = "random"
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(strict=True, ge=0, lt=2**63)]] = Field(min_length=1)
     protocol: Protocol
     full_data: bool = True
     grid: dict[str, list[Any]] = {}
@@ -175,6 +177,8 @@ class _StrictLoader(yaml.SafeLoader):
 
 def normalised(raw: dict[str, Any], place: str) -> dict[str, Any]:
     """Write parts that are given as a mere name as mappings, and a number of seeds as a list."""
+    if (where := _not_finite(raw)) is not None:
+        raise StudyError(f"{place}: {where}: must be finite; write a number")
     try:
         raw = json.loads(json.dumps(raw, default=str, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
@@ -185,6 +189,17 @@ def normalised(raw: dict[str, Any], place: str) -> dict[str, Any]:
     if isinstance(raw.get("policies"), list):
         raw["policies"] = [{"name": policy} if isinstance(policy, str) else policy for policy in raw["policies"]]
     return raw
+
+
+def _not_finite(value: Any, depth: int = 0) -> str | None:
+    """Where a value holds a NaN or an infinity, as a dotted path."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in inner if depth < DEEPEST else ():
+        if (where := _not_finite(part, depth + 1)) is not None:
+            return f"{name}.{where}".rstrip(".")
+    return None
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
@@ -232,8 +247,13 @@ def check_study(raw: dict[str, Any], place: str) -> Study:
     if len(set(file.seeds)) < len(file.seeds):
         raise StudyError(f"{place}: seeds: a seed stands twice in {file.seeds}")
     cells: list[Cell] = []
+    same: dict[tuple[str, ...], str] = {}
     for setting, point in _grid_points(file, place):
-        cells += _cells(point, setting, place)
+        found = _cells(point, setting, place)
+        twin = same.setdefault(tuple(cell.directory for cell in found), setting)
+        if twin != setting or any(cell.setting == setting for cell in cells):
+            raise StudyError(f"{place}: grid: {twin!r} and {setting!r} are the same; remove one")
+        cells += found
     return Study(file, tuple(cells))
 
 

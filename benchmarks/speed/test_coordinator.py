@@ -56,7 +56,9 @@ class AnswersAtOnce:
                 metrics = dict.fromkeys(("eval", "test", "ood", "buffer", "pool", "batch"), METRICS)
                 acquired = list(range(number * BATCH, (number + 1) * BATCH)) if number + 1 < ROUNDS else []
                 record = {"round": number, "labels": BATCH * (number + 1), "metrics": metrics, "acquired": acquired}
-                report.rounds.append((cell.key, record, {"round": number, "seconds": {"fit": 1.0, "select": 0.1}}))
+                report.rounds.append(
+                    (cell.directory, record, {"round": number, "seconds": {"fit": 1.0, "select": 0.1}})
+                )
         future: Future[Report] = Future()
         future.set_result(report)
         return future

@@ -5,6 +5,7 @@ import itertools
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,8 @@ from harness.errors import DataError
 from harness.fleet import advance
 from harness.loop import Past
 from harness.study import check_study
+from oracles.annotations import Choice
+from oracles.replay import Replay
 from support.policies import Broken
 from support.posteriors import Crowded, Touchy
 from support.studies import TINY
@@ -32,7 +35,7 @@ def advanced(cells, pasts=None, rounds=99):
     """Rounds of each cell, as they would be written, and the report."""
     pasts, left = pasts or [[] for _ in cells], iter(range(rounds))
     report = advance(cells, [Past.of(past) for past in pasts], DATA, lambda: next(left, None) is not None)
-    lines = {cell.key: [json.dumps(record) for record in past] for cell, past in zip(cells, pasts, strict=True)}
+    lines = {cell.directory: [json.dumps(record) for record in past] for cell, past in zip(cells, pasts, strict=True)}
     for key, record, _ in report.rounds:
         lines[key].append(json.dumps(record))
     return lines, report
@@ -52,7 +55,7 @@ def test_a_cell_does_not_depend_on_its_fleet(alone, size):
 
 
 def test_a_cell_does_not_depend_on_how_far_its_fleet_is(alone):
-    pasts = [[json.loads(line) for line in alone[cell.key][: number % 5]] for number, cell in enumerate(CELLS)]
+    pasts = [[json.loads(line) for line in alone[cell.directory][: number % 5]] for number, cell in enumerate(CELLS)]
     assert {len(past) for past in pasts} == {0, 1, 2, 3, 4}
     lines, report = advanced(CELLS, pasts)
     assert lines == alone
@@ -69,10 +72,10 @@ def test_each_round_is_asked_for(alone):
 def test_a_cell_whose_policy_raises_leaves_the_fleet(alone):
     broken = replace(CELLS[2], policy=Broken())
     lines, report = advanced([*CELLS[:2], broken, *CELLS[3:]])
-    assert list(report.failed) == [broken.key]
-    assert report.failed[broken.key].reason == "RuntimeError: this policy is broken"
-    assert 'raise RuntimeError("this policy is broken")' in report.failed[broken.key].details
-    assert lines == alone | {broken.key: []}
+    assert list(report.failed) == [broken.directory]
+    assert report.failed[broken.directory].reason == "RuntimeError: this policy is broken"
+    assert 'raise RuntimeError("this policy is broken")' in report.failed[broken.directory].details
+    assert lines == alone | {broken.directory: []}
 
 
 def with_posterior(cls):
@@ -92,14 +95,14 @@ def test_a_cell_that_diverges_leaves_the_fleet():
 
 def test_what_was_done_before_the_memory_was_too_small_is_kept(alone):
     cells = with_posterior(Crowded)[:3]
-    lines = [[json.loads(line) for line in alone[cell.key]] for cell in cells]
+    lines = [[json.loads(line) for line in alone[cell.directory]] for cell in cells]
     found, report = advanced(cells, [lines[0][:2], [], []])
     assert report.out_of_memory
     assert not report.failed
     assert [(key, record["round"]) for key, record, _ in report.rounds] == list(
-        itertools.chain.from_iterable([(cells[1].key, n), (cells[2].key, n)] for n in range(2))
+        itertools.chain.from_iterable([(cells[1].directory, n), (cells[2].directory, n)] for n in range(2))
     )
-    assert found == {cell.key: alone[cell.key][:2] for cell in cells}
+    assert found == {cell.directory: alone[cell.directory][:2] for cell in cells}
 
 
 class Unreadable(Broken):
@@ -110,3 +113,19 @@ class Unreadable(Broken):
 def test_faults_of_the_machine_stop_all():
     with pytest.raises(DataError, match="is gone"):
         advanced([CELLS[0], replace(CELLS[1], policy=Unreadable())])
+
+
+class Silent(Replay):
+    """Abstains always."""
+
+    def annotate(self, pairs, stream):
+        found = super().annotate(pairs, stream)
+        return replace(found, choice_B=np.full(len(pairs), Choice.ABSTAIN, dtype=np.int8))
+
+
+def test_a_cell_without_an_answer_fails_alone_and_says_why(alone):
+    silent = replace(CELLS[1], oracle=Silent())
+    lines, report = advanced([CELLS[0], silent, CELLS[2]])
+    assert report.failed[silent.directory].reason == "the oracle answered none of its labels; raise protocol.initial"
+    assert lines == {cell.directory: alone[cell.directory] for cell in (CELLS[0], CELLS[2])} | {silent.directory: []}
+    assert list(advanced([silent])[1].failed) == [silent.directory]

@@ -34,7 +34,7 @@ def run(cell, past=(), data=DATA, rounds=99):
     left = iter(range(rounds))
     report = advance([cell], [Past.of(past)], device_data(data), lambda: next(left, None) is not None)
     assert not report.failed, report.failed
-    assert {key for key, _, _ in report.rounds} <= {cell.key}
+    assert {key for key, _, _ in report.rounds} <= {cell.directory}
     return [*past, *(record for _, record, _ in report.rounds)]
 
 
@@ -112,7 +112,7 @@ def test_a_policy_that_breaks_its_contract_is_stopped():
     cell = replace(cell_of("random"), policy=Greedy())
     report = advance([cell], [Past.of([])], device_data(), lambda: True)
     assert not report.rounds
-    assert "distinct unlabelled pairs" in report.failed[cell.key].reason
+    assert "distinct unlabelled pairs" in report.failed[cell.directory].reason
 
 
 def test_ties_and_abstentions():

@@ -109,3 +109,11 @@ def test_the_prompt_of_a_pair():
     pool = pool_of()
     wanted = [pool.prompt_of_response_R[first] for first, _ in pool.responses_of_pair_N2]
     assert pool.prompt_of_pair_N.tolist() == wanted
+
+
+def test_an_array_that_was_cut_is_named(tmp_path):
+    data_of().save(tmp_path)
+    path = tmp_path / "pool.pair_id_N.npy"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"pool.pair_id_N.npy: is damaged .*; delete .* and run again"):
+        PreferenceData.load(tmp_path, {})

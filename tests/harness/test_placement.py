@@ -71,8 +71,8 @@ def test_a_fleet_shares_data_posterior_and_kind():
     assert sizes(fleets) == [6, 3, 6, 3]  # both policies, then full data, for each posterior
     for fleet in fleets:
         assert len({(cell.dataset_key, cell.posterior, cell.policy.acquires_all) for cell in fleet}) == 1
-    order = {cell.key: number for number, cell in enumerate(cells)}
-    numbers = [order[cell.key] for fleet in fleets for cell in fleet]
+    order = {cell.directory: number for number, cell in enumerate(cells)}
+    numbers = [order[cell.directory] for fleet in fleets for cell in fleet]
     assert numbers == list(range(len(cells)))
 
 

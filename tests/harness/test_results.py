@@ -170,7 +170,7 @@ def test_a_lost_study_file_can_be_written_again(tmp_path):
     assert RunDirectory(tmp_path).header["study"] == STUDY
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"study": {}}'])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"study": {}}', '{"study": {}, "cells": [], "lines": {}}'])
 def test_a_damaged_study_file_is_named(tmp_path, content):
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(RunDirectoryError, match=r"study.json: is damaged; delete it"):

@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import shutil
 from concurrent.futures import Future
 from functools import partial
 
@@ -83,6 +84,24 @@ def test_a_run_goes_on_from_wherever_each_cell_is(quiet, tmp_path):
     outcome, _ = schedule(path, fleet=8)
     assert not outcome.failed
     assert bytes_of(path) == quiet
+
+
+def test_two_cells_with_the_same_key_are_both_run(tmp_path):
+    """A policy whose own posterior is that of another setting of the study: same results under two labels."""
+    linear = {"name": "bayesian_linear"}
+    changes = {
+        "policies": ["random", "bald", {"name": "bald", "label": "own", "posterior": linear}],
+        "grid": {"posterior": [TINY["posterior"], linear]},
+        "seeds": [0],
+    }
+    schedule(tmp_path / "run", engine=InProcess(), **changes)
+    wanted = bytes_of(tmp_path / "run")
+    for name in ("bald-seed0", "own-seed0"):  # the first of the twins, then the other
+        schedule(tmp_path / name, engine=InProcess(), **changes)
+        for cell in (tmp_path / name / "cells").glob(f"{name}-*"):
+            shutil.rmtree(cell)
+        schedule(tmp_path / name, engine=InProcess(), **changes)
+        assert bytes_of(tmp_path / name) == wanted
 
 
 @pytest.fixture(autouse=True)
