@@ -235,7 +235,7 @@ def test_a_worker_with_other_code_is_refused(tmp_path):
 def test_a_scheduler_without_balbench_is_refused(tmp_path):
     """Its Python finds a package of the same name that is not ours."""
     (tmp_path / "code" / "harness").mkdir(parents=True)
-    (tmp_path / "code" / "harness" / "__init__.py").touch()
+    (tmp_path / "code" / "harness" / "__init__.py").write_text("raise ImportError('another package')\n")
     with DaskCluster(tmp_path / "dask", environment={"PYTHONPATH": str(tmp_path / "code")}) as cluster:
         cluster.workers.append(cluster.add_worker(environment={"PYTHONPATH": str(tmp_path / "code")}))
         with pytest.raises(StudyError, match="has other code of balbench than this machine"):
