@@ -16,6 +16,7 @@ from harness.errors import BalbenchError, StudyError
 if TYPE_CHECKING:
     from harness.worker import Features
 
+PIPE_WIDTH = 160
 STUDIES = Path(__file__).parent / "studies"
 
 app = typer.Typer(
@@ -106,11 +107,13 @@ def list_(
     from benchmarks.listing import component_details, components_table, studies_table
 
     if name is None:
-        Console().print(studies_table(STUDIES) if kind is Kind.studies else components_table(kind.value))
+        wide_console().print(studies_table(STUDIES) if kind is Kind.studies else components_table(kind.value))
     elif kind is Kind.studies:
-        Console().print(study_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
+        wide_console().print(
+            study_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True
+        )
     else:
-        Console().print(component_details(kind.value, name))
+        wide_console().print(component_details(kind.value, name))
 
 
 @app.command()
@@ -119,7 +122,7 @@ def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run direct
     from benchmarks.listing import status_table
     from harness.results import read_run
 
-    Console().print(status_table(read_run(run)))
+    wide_console().print(status_table(read_run(run)))
 
 
 @app.command()
@@ -142,7 +145,13 @@ def check(
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features))
     placement.check()
     checked = load_study(study_path(study), tuple(override or ()), seeds)
-    Console().print(plan(checked, placement))
+    wide_console().print(plan(checked, placement))
+
+
+def wide_console() -> Console:
+    """Standard output; where that has no width of its own (a log, a pipe) nothing is cut off."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def study_path(name: str) -> Path:

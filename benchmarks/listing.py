@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from harness import registry
+from harness.errors import StudyError
 from harness.results import Run
 
 
@@ -22,7 +24,11 @@ def components_table(kind: str) -> Table:
     table = Table("name", *more, "what", caption=caption, caption_justify="left")
     table.columns[0].no_wrap = True
     for name in registry.names(kind):
-        component = registry.load(kind, name)
+        try:
+            component = registry.load(kind, name)
+        except StudyError as error:
+            table.add_row(name, *([""] * len(more)), escape(str(error)))
+            continue
         row = [name, *(getattr(component, column, "") for column in more), _documentation(component)[0]]
         table.add_row(*map(escape, row))
     return table
@@ -40,9 +46,23 @@ def component_details(kind: str, name: str) -> Group:
         default = "required" if field.is_required() else json.dumps(field.get_default(), default=str)
         table.add_row(*map(escape, (setting, default, _values(component, setting))))
     lines = [escape("\n".join(_documentation(component)))]
-    if presets := getattr(component, "presets", None):
-        lines.append(f"presets: {', '.join(presets)}")
+    lines += [escape("\n".join(_attributes(base))) for base in component.__mro__[1:] if _attributes(base)]
+    fields = component.model_fields.items()
+    told = [f"    {setting}: {field.description}." for setting, field in fields if field.description]
+    lines += [escape("\n".join(["Settings:", *told]))] if told else []
+    for preset, settings in (getattr(component, "presets", None) or {}).items():
+        shown = ", ".join(f"{setting} {json.dumps(value, default=str)}" for setting, value in settings.items())
+        lines.append(escape(f"preset {preset}: {shown or 'the defaults'}"))
     return Group(table, *lines)
+
+
+def _attributes(base: type) -> list[str]:
+    """What a class says of settings that others inherit."""
+    if not issubclass(base, BaseModel) or base.__module__.startswith("pydantic"):
+        return []
+    lines = _documentation(base)
+    start = next((number for number, line in enumerate(lines) if line.startswith("Attributes")), len(lines))
+    return [f"Attributes of {base.__name__}:", *lines[start + 1 :]] if start < len(lines) else []
 
 
 def _documentation(component: type) -> list[str]:

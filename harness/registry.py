@@ -80,7 +80,7 @@ def load(kind: str, name: str) -> Any:
     """Return the class of a name.
 
     Raises:
-        StudyError: nothing has that name; the message proposes the nearest.
+        StudyError: nothing has that name (the message proposes the nearest), or a plug-in cannot be loaded.
     """
     if name in _registered[kind]:
         return _registered[kind][name]
@@ -89,7 +89,13 @@ def load(kind: str, name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     for point in entry_points(group=f"balbench.{kind}"):
         if point.name == name:
-            return point.load()
+            try:
+                return point.load()
+            except Exception as error:  # whatever a stranger's module does
+                told = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise StudyError(
+                    f"{kind}: the plug-in {name!r} ({point.value}) cannot be loaded: {told}; mend or uninstall it"
+                ) from None
     raise StudyError(f"{kind}: no {name!r}; {nearest(name, names(kind))}")
 
 
