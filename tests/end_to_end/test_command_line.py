@@ -102,9 +102,7 @@ def test_partial_results_are_reported_as_such(finished, balbench, tmp_path):
 def test_list(balbench, kind):
     code, out, _ = balbench("list", kind)
     assert code == 0
-    for name in {"policies": ["bal_pm", "power_bald", "U = H[mean_k"], "studies": ["quickstart", "ukp"]}.get(
-        kind, []
-    ):
+    for name in {"policies": ["bal_pm", "power_bald", "U = H[mean_k"], "studies": ["quickstart", "ukp"]}.get(kind, []):
         assert name in out
 
 

@@ -18,9 +18,7 @@ def gone(monkeypatch):
 
 
 def test_a_plug_in_that_cannot_be_loaded_is_named(gone):
-    with pytest.raises(
-        StudyError, match=r"the plug-in 'gone' \(nowhere_at_all.policies:Gone\) cannot be loaded: No"
-    ):
+    with pytest.raises(StudyError, match=r"the plug-in 'gone' \(nowhere_at_all.policies:Gone\) cannot be loaded: No"):
         registry.load("policies", "gone")
 
 
