@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs, DivergedError, FittedPosterior, raised
+from harness.posteriors.posterior import AnsweredPairs, DivergedError, FittedPosterior
 from harness.posteriors.recipe import Recipe
 from harness.posteriors.trainable import Trainable
 from harness.posteriors.training import train_fleet
@@ -53,10 +53,6 @@ class Ensemble(Recipe):
     activation: Literal["tanh", "relu"] = "tanh"
     weight_std: float = Field(0.01, gt=0)
     init: Literal["independent", "shared"] = "independent"
-
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
-        """Train all members (see `Posterior.fit`)."""
-        return raised(self.fit_fleet([train], validation, [stream])[0])
 
     def fit_fleet(
         self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from harness.posteriors.ensemble import MELO2024
 from harness.posteriors.gaussian import Standardiser
 from harness.posteriors.heads import SCORING_BYTES, Heads
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, raised
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
 from harness.posteriors.single_head import SingleHead
 from harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 from harness.posteriors.training import train_fleet
@@ -54,10 +54,6 @@ class Epinet(SingleHead):
         if not self.hidden:
             raise ValueError("epinet works on the last hidden layer; give hidden at least one layer")
         return self
-
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
-        """Train head and epinet together (see `Posterior.fit`)."""
-        return raised(self.fit_fleet([train], validation, [stream])[0])
 
     def fit_fleet(
         self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]

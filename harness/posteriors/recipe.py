@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
-from harness.posteriors.posterior import Posterior
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, Posterior, raised
+from harness.streams import Stream
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -36,6 +39,16 @@ class Recipe(Posterior):
     evaluate_every: int = Field(100, ge=1)
     patience: int = Field(3, ge=1)
     repeat_evaluations: bool = False
+
+    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
+        """Train a fleet of one cell (see `Posterior.fit`)."""
+        return raised(self.fit_fleet([train], validation, [stream])[0])
+
+    @abstractmethod
+    def fit_fleet(
+        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+    ) -> list[FittedPosterior | Exception]:
+        """Train all cells as one program (see `Posterior.fit_fleet`)."""
 
 
 def rate_at(step: int, steps: int, warmup: int) -> float:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.posteriors.ensemble import MELO2024, Ensemble
 from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, attempted, raised
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, attempted
 from harness.posteriors.recipe import Recipe
 from harness.streams import Stream
 
@@ -49,10 +49,6 @@ class OnTrainedHead(SingleHead):
     @abstractmethod
     def fitted(self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
         """Return the posterior of a trained head."""
-
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
-        """Train the head, then fit what is built on it (see `Posterior.fit`)."""
-        return raised(self.fit_fleet([train], validation, [stream])[0])
 
     def fit_fleet(
         self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
