@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,9 @@ from harness.worker import THREADS, Task, free_bytes, start_worker, work
 
 if TYPE_CHECKING:
     from harness.fleet import Report
+
+
+PICK_UP_SECONDS = 5.0  # it takes a millisecond
 
 
 class WorkerDied(Exception):
@@ -64,6 +68,7 @@ class _Slot:
         device: the same, as the slot's process sees it.
         environment: of the process.
         executor: of one process, so that a dying worker takes no other down; started when it is first needed.
+        latest: what was submitted last.
         dataset_key: what the process has loaded.
     """
 
@@ -71,14 +76,16 @@ class _Slot:
     device: str
     environment: dict[str, str]
     executor: ProcessPoolExecutor | None = None
+    latest: Future | None = None
     dataset_key: str = ""
 
     def submit(self, function: Callable, *arguments: Any) -> Future:
         try:
-            return self._ready().submit(function, *arguments)
+            self.latest = self._ready().submit(function, *arguments)
         except BrokenProcessPool:  # killed while it waited for work
             self.end(wait=False)
-            return self._ready().submit(function, *arguments)
+            self.latest = self._ready().submit(function, *arguments)
+        return self.latest
 
     def _ready(self) -> ProcessPoolExecutor:
         if self.executor is None:
@@ -90,7 +97,15 @@ class _Slot:
     def end(self, wait: bool) -> None:
         executor, self.executor, self.dataset_key = self.executor, None, ""
         if executor is not None:
+            _picked_up(self.latest)
             executor.shutdown(wait=wait, kill_workers=True)
+
+
+def _picked_up(future: Future | None) -> None:
+    """Wait until loky's thread has a task in hand: one shut down before that fails with a traceback on stderr."""
+    deadline = time.monotonic() + PICK_UP_SECONDS
+    while future is not None and not (future.running() or future.done()) and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 class LocalEngine:

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -93,3 +94,16 @@ def test_a_slot_that_has_the_data_is_preferred(engine_on, task):
     engine.submit(task).result()
     engine.submit(task).result()
     assert sum(slot.executor is not None for slot in engine._all) == 1
+
+
+def test_a_task_just_handed_over_can_be_ended(monkeypatch):
+    """As on Ctrl-C: the threads of loky would not find a task again that they had not picked up yet."""
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    slot = LocalEngine(["cpu"])._all[0]
+    for _ in range(3):
+        assert slot.submit(os.getpid).result()
+        future = slot.submit(time.sleep, 60)
+        slot.end(wait=True)
+        assert future.exception() is not None
+    assert not errors
