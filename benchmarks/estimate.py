@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.data_directory import check_budgets
 from harness.datasets.dataset import Sizes
 from harness.errors import StudyError
-from harness.placement import Placement, cells_that_fit, make_fleets, placed
+from harness.placement import Placement, cells_together, make_fleets, placed
 from harness.posteriors.posterior import AnsweredPairs, Posterior
 from harness.progress import duration
 from harness.streams import stream
@@ -67,14 +67,13 @@ def _needs(study: Study, placement: Placement) -> list[str]:
         lines.append(f"data{f' ({setting})' if setting else ''}: {known}")
     free = free_bytes(device)
 
-    def fitting(cell: Cell) -> int | None:
-        if free is None:
-            return None
-        known = sizes[cell.setting]
-        share = free // devices.count(device)
-        return cells_that_fit(cell, share, known.response_bytes, known.dimension)
+    share = None if free is None else free // devices.count(device)
 
-    fleets = make_fleets(study.cells, len(devices), placement.fleet, fitting)
+    def together(cell: Cell) -> int:
+        known = sizes[cell.setting]
+        return cells_together(cell, share, known.response_bytes, known.dimension)
+
+    fleets = make_fleets(study.cells, len(devices), placement.fleet, share, together)
     where = ", ".join(dict.fromkeys(devices))
     lines.append(f"placement: {placed(len(study.cells), [len(cells) for cells in fleets], len(devices), where)}")
     seconds = sum(_fleet_seconds(cells, sizes, device) for cells in fleets)

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.errors import DataError, StudyError
 from harness.files import disk_errors, read_json, write_json
 from harness.pairs import PreferenceData
@@ -109,8 +111,9 @@ def _check_budget(protocol: Protocol, pool_size: int) -> None:
 
 
 def feature_bytes(place: Path) -> int:
-    """Bytes of the response features of all splits of a prepared data set."""
-    return sum(path.stat().st_size for path in place.glob("*.response_features_RD.npy"))
+    """Bytes that the response features of all splits of a prepared data set take on a device: as float32."""
+    tables = (np.load(path, mmap_mode="r") for path in place.glob("*.response_features_RD.npy"))
+    return sum(4 * table.size for table in tables)
 
 
 def feature_dimension(place: Path) -> int:

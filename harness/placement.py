@@ -12,7 +12,10 @@ from harness.errors import StudyError
 from harness.study import Cell
 from harness.worker import Features
 
-CPU_FLEET = 1  # cells of a fleet on a CPU
+# On a CPU cells gain from training together while what a step touches stays in caches (docs/scaling.md).
+CPU_FLEET = 8
+CPU_FLEET_BYTES = 16 * 2**20
+CPU_TURNS = 3  # fleets of each process, at least, so that all end at about the same time
 FREE_SHARE = 0.9  # of a GPU's free memory that a fleet may count on
 
 
@@ -116,7 +119,7 @@ def usable_devices(name: str) -> list[str]:
 
 
 def make_fleets(
-    cells: Sequence[Cell], slots: int, fleet: int | None, fitting: Callable[[Cell], int | None]
+    cells: Sequence[Cell], slots: int, fleet: int | None, free: int | None, together: Callable[[Cell], int]
 ) -> list[list[Cell]]:
     """Group cells that can run together, and cut the groups into fleets of about equal size.
 
@@ -124,15 +127,17 @@ def make_fleets(
         cells: in the order in which they should run.
         slots: how many fleets can run at once.
         fleet: the largest size of a fleet, None to choose it.
-        fitting: how many cells like one fit on a device; None on CPUs.
+        free: bytes of free memory on each GPU, None on CPUs.
+        together: how many cells like one should run together at most (see `cells_together`).
     """
     groups: dict[tuple, list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.dataset_key, cell.posterior, cell.policy.acquires_all), []).append(cell)
-    spread = -(-len(cells) // max(slots, 1))  # so that no slot stays empty (a cluster may have none yet)
+    turns = CPU_TURNS if free is None else 1
+    spread = -(-len(cells) // (max(slots, 1) * turns))  # so that no slot stays empty (a cluster may have none yet)
     fleets = []
     for group in groups.values():
-        size = fleet or _chosen(fitting(group[0]), spread)
+        size = fleet or min(together(group[0]), spread)
         pieces = -(-len(group) // size)
         ends = [len(group) * number // pieces for number in range(pieces + 1)]
         fleets += [group[start:end] for start, end in pairwise(ends)]
@@ -140,23 +145,22 @@ def make_fleets(
     return sorted(fleets, key=lambda cells: place[cells[0].directory])
 
 
-def _chosen(fitting: int | None, spread: int) -> int:
-    return CPU_FLEET if fitting is None else max(1, min(fitting, spread))
-
-
-def cells_that_fit(cell: Cell, free: int, features: int, dimension: int) -> int:
-    """How many cells train together on a device.
+def cells_together(cell: Cell, free: int | None, features: int, dimension: int) -> int:
+    """How many cells should train together: on a GPU all that fit, on a CPU few, and small ones.
 
     Args:
         cell: one of them.
-        free: bytes of the device's free memory.
-        features: bytes of the data set's response features; where they do not fit they are streamed.
+        free: bytes of the GPU's free memory, None on a CPU.
+        features: bytes of the data set's response features as float32; where they do not fit they are streamed.
         dimension: of a response's features.
     """
+    each = cell.posterior.training_bytes(dimension)
+    if free is None:
+        return max(1, min(CPU_FLEET, CPU_FLEET_BYTES // each))
     usable = int(FREE_SHARE * free)
     if features < usable:
         usable -= features
-    return max(1, usable // cell.posterior.training_bytes(dimension))
+    return max(1, usable // each)
 
 
 def placed(cells: int, sizes: Sequence[int], slots: int, where: str) -> str:

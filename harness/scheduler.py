@@ -18,7 +18,7 @@ from harness.data_directory import feature_bytes, feature_dimension, prepare
 from harness.engine import Engine, WorkerDied
 from harness.errors import BalbenchError
 from harness.fleet import Failure, Report
-from harness.placement import Placement, cells_that_fit, count, make_fleets, placed
+from harness.placement import Placement, cells_together, count, make_fleets, placed
 from harness.progress import Display
 from harness.results import RunDirectory
 from harness.study import Cell, Study
@@ -142,13 +142,11 @@ class Scheduler:
     def _fleets(self, engine: Engine) -> list[list[Cell]]:
         free = engine.free_bytes() if self._placement.fleet is None else None
 
-        def fitting(cell: Cell) -> int | None:
-            if free is None:
-                return None
+        def together(cell: Cell) -> int:
             place = self._directory.data(cell.dataset_key)
-            return cells_that_fit(cell, free, feature_bytes(place), feature_dimension(place))
+            return cells_together(cell, free, feature_bytes(place), feature_dimension(place))
 
-        return make_fleets(self._left, engine.slots, self._placement.fleet, fitting)
+        return make_fleets(self._left, engine.slots, self._placement.fleet, free, together)
 
     def _submit(self, engine: Engine, fleet: Fleet) -> None:
         first = fleet.cells[0]

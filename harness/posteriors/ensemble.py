@@ -94,7 +94,7 @@ class Ensemble(Recipe):
         """Draw initial weights for inputs of a dimension."""
         members = [min(k, 1) if self.init == "shared" else k for k in range(self.members)]
         generators = [stream.child("member", k).torch() for k in members]
-        return Heads.draw(generators, [dimension, *self.hidden, 1], self.weight_std, self.activation)
+        return Heads.draw(generators, [dimension, *self.hidden, 1], self.weight_std, self.activation, self.precision)
 
     def _order(self, n: int, stream: Stream) -> torch.Tensor:
         generator = stream.torch()

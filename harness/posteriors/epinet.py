@@ -61,7 +61,8 @@ class Epinet(SingleHead):
         """Train heads and epinets of all cells as one program (see `Posterior.fit_fleet`)."""
         alone, device = self.as_ensemble(), trains[0].features_RD.device
         sizes = [self.hidden[-1] + self.index_dimension, *self.epinet_hidden, self.index_dimension]
-        drawn = [Heads.draw([stream.child("epinet").torch()], sizes, None, self.activation) for stream in streams]
+        generators = [stream.child("epinet").torch() for stream in streams]
+        drawn = [Heads.draw([generator], sizes, None, self.activation, self.precision) for generator in generators]
         parts = [self._fixed(train, stream) for train, stream in zip(trains, streams, strict=True)]
         taught = _Taught(alone.initial_fleet(trains, streams), Heads.joined(drawn).to(device), parts, self.indices)
         orders = [alone.orders_KEn(train, stream) for train, stream in zip(trains, streams, strict=True)]

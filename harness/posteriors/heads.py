@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from harness.posteriors.posterior import AnsweredPairs
+from harness.posteriors.products import Precision, Products
 from harness.posteriors.stack import as_before, lies
 from harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 from harness.streamed import FeatureTable, blocks
@@ -45,14 +46,25 @@ class Heads:
         biases: one (K, 1, o) tensor for each layer.
     """
 
-    def __init__(self, weights: list[torch.Tensor], biases: list[torch.Tensor], activation: str) -> None:
-        self.weights, self.biases = weights, biases
+    def __init__(
+        self,
+        weights: list[torch.Tensor],
+        biases: list[torch.Tensor],
+        activation: str,
+        precision: Precision = "float32",
+    ) -> None:
+        self.weights, self.biases, self._products = weights, biases, Products(precision)
         self._activate, self._through = ACTIVATIONS[activation]
         self.activation = activation
 
     @classmethod
     def draw(
-        cls, generators: Sequence[torch.Generator], sizes: Sequence[int], weight_std: float | None, activation: str
+        cls,
+        generators: Sequence[torch.Generator],
+        sizes: Sequence[int],
+        weight_std: float | None,
+        activation: str,
+        precision: Precision = "float32",
     ) -> Heads:
         """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), one generator a member.
 
@@ -66,7 +78,7 @@ class Heads:
             weights.append(drawn.transpose(1, 2) if out < fan_in else drawn.transpose(1, 2).contiguous())
             limit = fan_in**-0.5
             biases.append(torch.stack([(2 * torch.rand(1, out, generator=g) - 1) * limit for g in generators]))
-        return cls(weights, biases, activation)
+        return cls(weights, biases, activation, precision)
 
     @property
     def members(self) -> int:
@@ -85,7 +97,7 @@ class Heads:
     def rebuilt(self, parameters: list[torch.Tensor], members: list[int] | None = None) -> Heads:
         """Return heads of the same shape with other parameters (`members` are whose: see `Trainable`)."""
         depth = len(self.weights)
-        return Heads(parameters[:depth], parameters[depth:], self.activation)
+        return Heads(parameters[:depth], parameters[depth:], self.activation, self._products.precision)
 
     def share(self, start: int, stop: int) -> Heads:
         """Return consecutive members, on the same memory."""
@@ -122,7 +134,7 @@ class Heads:
 
     def hidden(self, layer: int, k: int, inputs_bi: torch.Tensor) -> torch.Tensor:
         """Outputs (b, o) of one layer of member k; those of the last layer are rewards."""
-        product_bo = torch.addmm(self.biases[layer][k], inputs_bi, self.weights[layer][k])
+        product_bo = self._products.addmm(self.biases[layer][k], inputs_bi, self.weights[layer][k])
         return product_bo if layer + 1 == len(self.weights) else self._activate(product_bo)
 
     def _last_hidden(self, k: int, hidden_bi: torch.Tensor) -> torch.Tensor:
@@ -152,7 +164,7 @@ class Heads:
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             # What dropout leaves is scaled in the product that follows, so that `layers` holds plain activations.
             scale = dropout.scale if dropout and number else 1.0
-            layers.append(_baddbmm(bias, layers[-1], weight, scale))
+            layers.append(self._products.baddbmm(bias, layers[-1], weight, scale))
             if number + 1 < len(self.weights):
                 self._activate(layers[-1])
                 if dropout:
@@ -172,29 +184,9 @@ class Heads:
             torch.sum(grad, dim=1, keepdim=True, out=gradients[depth + layer])
             if dropout and layer:
                 grad = grad * dropout.scale
-            _bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
+            self._products.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
             if layer:
-                grad = torch.bmm(grad, self.weights[layer].transpose(1, 2))
+                grad = self._products.bmm(grad, self.weights[layer].transpose(1, 2))
                 if dropout:
                     grad.mul_(dropout.keep_Kbo[layer - 1])
                 grad = self._through(grad, layers[layer])
-
-
-# On a CPU the product of one matrix with a vector goes another way than a batch of several, with other bits; those of
-# a single member must be those that it has among others.
-def _baddbmm(bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float) -> torch.Tensor:
-    if _lonely_vector(weight_Kio):
-        twice = (tensor.expand(2, -1, -1) for tensor in (bias_K1o, inputs_Kbi, weight_Kio))
-        return torch.baddbmm(*twice, alpha=scale)[:1].clone()
-    return torch.baddbmm(bias_K1o, inputs_Kbi, weight_Kio, alpha=scale)
-
-
-def _bmm(left_Kib: torch.Tensor, right_Kbo: torch.Tensor, out: torch.Tensor) -> None:
-    if _lonely_vector(right_Kbo):
-        out.copy_(torch.bmm(left_Kib.expand(2, -1, -1), right_Kbo.expand(2, -1, -1))[:1])
-    else:
-        torch.bmm(left_Kib, right_Kbo, out=out)
-
-
-def _lonely_vector(right_Kio: torch.Tensor) -> bool:
-    return len(right_Kio) == 1 and right_Kio.shape[2] == 1 and right_Kio.device.type == "cpu"

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, Posterior, raised
+from harness.posteriors.products import Precision
 from harness.streams import Stream
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -26,6 +27,8 @@ class Recipe(Posterior):
         patience: evaluations without a strictly lower loss after which a member stops; its best weights are kept.
         repeat_evaluations: as coded by the authors, an evaluation step that ends an epoch is evaluated twice and
             the repeat counts against patience.
+        precision: of the operands of the heads' matrix products, in training and in scoring (harness/posteriors/
+            products.py); weights, sums and the optimiser are float32.
     """
 
     epochs: int = Field(4, ge=1)
@@ -39,6 +42,7 @@ class Recipe(Posterior):
     evaluate_every: int = Field(100, ge=1)
     patience: int = Field(3, ge=1)
     repeat_evaluations: bool = False
+    precision: Precision = "float32"
 
     def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
         """Train a fleet of one cell (see `Posterior.fit`)."""

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import StudyError
-from harness.placement import Placement, cells_that_fit, make_fleets, placed, usable_devices
+from harness.placement import CPU_FLEET, CPU_FLEET_BYTES, Placement, cells_together, make_fleets, placed, usable_devices
 from harness.study import check_study
 from support.studies import TINY
 
@@ -67,7 +67,7 @@ def sizes(fleets):
 def test_a_fleet_shares_data_posterior_and_kind():
     posteriors = [{"name": "ensemble", "members": members} for members in (2, 3)]
     cells = study_of(seeds=3, policies=["random", "bald"], grid={"posterior": posteriors}).cells
-    fleets = make_fleets(cells, 1, 100, lambda cell: None)
+    fleets = make_fleets(cells, 1, 100, None, lambda cell: 1)
     assert sizes(fleets) == [6, 3, 6, 3]  # both policies, then full data, for each posterior
     for fleet in fleets:
         assert len({(cell.dataset_key, cell.posterior, cell.policy.acquires_all) for cell in fleet}) == 1
@@ -77,10 +77,9 @@ def test_a_fleet_shares_data_posterior_and_kind():
 
 
 @pytest.mark.parametrize(
-    ("slots", "fleet", "fitting", "wanted"),
+    ("slots", "fleet", "together", "wanted"),
     [
-        (2, None, None, [1] * 10),  # a CPU
-        (2, 4, None, [3, 3, 4]),  # as asked, in about equal parts
+        (2, 4, 1, [3, 3, 4]),  # as asked, in about equal parts
         (1, None, 100, [10]),
         (1, None, 4, [3, 3, 4]),
         (4, None, 100, [2, 3, 2, 3]),  # no slot stays empty
@@ -88,9 +87,29 @@ def test_a_fleet_shares_data_posterior_and_kind():
         (0, None, 100, [10]),  # a cluster without workers yet
     ],
 )
-def test_sizes_of_fleets(slots, fleet, fitting, wanted):
+def test_sizes_of_fleets_on_gpus(slots, fleet, together, wanted):
     cells = study_of(seeds=10, policies=["random"], full_data=False).cells
-    assert sizes(make_fleets(cells, slots, fleet, lambda cell: fitting)) == wanted
+    assert sizes(make_fleets(cells, slots, fleet, 1000, lambda cell: together)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("slots", "fleet", "together", "wanted"),
+    [
+        (1, None, 1, [1] * 10),
+        (1, None, 8, [3, 3, 4]),  # some turns each, or one process ends long after another
+        (2, None, 8, [2] * 5),
+        (2, 5, 1, [5, 5]),
+        (0, None, 8, [3, 3, 4]),
+    ],
+)
+def test_sizes_of_fleets_on_cpus(slots, fleet, together, wanted):
+    cells = study_of(seeds=10, policies=["random"], full_data=False).cells
+    assert sizes(make_fleets(cells, slots, fleet, None, lambda cell: together)) == wanted
+
+
+def taking(number):
+    """A cell whose training takes ten times so many bytes."""
+    return SimpleNamespace(posterior=SimpleNamespace(training_bytes=lambda dimension: number * dimension))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +118,12 @@ def test_sizes_of_fleets(slots, fleet, fitting, wanted):
     ids=["all", "less the features", "hardly any", "streamed features take none", "too small for one"],
 )
 def test_how_many_cells_fit_on_a_gpu(free, features, wanted):
-    cell = SimpleNamespace(posterior=SimpleNamespace(training_bytes=lambda dimension: 10 * dimension))
-    assert cells_that_fit(cell, free, features, dimension=10) == wanted
+    assert cells_together(taking(10), free, features, dimension=10) == wanted
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(100, CPU_FLEET), (CPU_FLEET, CPU_FLEET), (3, 3), (1.5, 1), (0.5, 1)])
+def test_cells_train_together_on_a_cpu_while_they_are_small(share, wanted):
+    assert cells_together(taking(CPU_FLEET_BYTES // share / 10), None, 10**12, dimension=10) == wanted
 
 
 def test_a_line_of_where_cells_run():
