@@ -86,7 +86,7 @@ def _one_kind(schema: dict[str, Any]) -> str:
 
 def studies_table(directory: Path) -> Table:
     """List the shipped studies."""
-    from harness.study import read_yaml
+    from harness.study_yaml import read_yaml
 
     table = Table("study", "what it asks")
     for path in sorted(directory.rglob("*.yaml")):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.datasets.dataset import Contents
 from harness.errors import DataError, StudyError
 from harness.files import disk_errors, read_json, write_json
 from harness.pairs import PreferenceData
@@ -81,10 +82,10 @@ def check_policies(cells: list[Cell], place: Path) -> None:
     Raises:
         DataError: with the policy, what is missing and the remedy.
     """
-    splits = {name: split.pairs for name, split in PreferenceData.load(place, {}).splits.items()}
+    contents = Contents.of(PreferenceData.load(place, {}))
     for label, policy in {cell.label: cell.policy for cell in cells}.items():
         try:
-            policy.check_data(splits)
+            policy.check_data(contents)
         except DataError as error:
             raise DataError(f"policy {label}: {error}") from None
 

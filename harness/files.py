@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
+
+DEEPEST = 50  # nesting that `not_finite` looks into
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -42,6 +45,29 @@ def read_json(path: Path) -> Any:
         return None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
+
+
+def not_finite(value: Any, depth: int = 0) -> str | None:
+    """Where plain values hold a NaN or an infinity, as a dotted path; None where they do not."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in inner if depth < DEEPEST else ():
+        if (where := not_finite(part, depth + 1)) is not None:
+            return f"{name}.{where}".rstrip(".")
+    return None
+
+
+def check_directory(path: Path) -> None:
+    """See that a path is, or can become, a directory.
+
+    Raises:
+        RunDirectoryError: it or a part of it is a file.
+    """
+    file = next((part for part in (path, *path.parents) if part.is_file()), None)
+    if file is not None:
+        what = "is" if file == path else f"{file} is"
+        raise RunDirectoryError(f"{path}: {what} a file, not a directory; give another --out")
 
 
 class disk_errors:

@@ -6,27 +6,43 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness import registry
 from harness.component import Component
 from harness.datasets.dataset import Dataset
-from harness.errors import StudyError
+from harness.errors import BalbenchError, DataError, StudyError
 from harness.policies.policy import Policy
 from harness.posteriors.posterior import Posterior
+from harness.settings import A_PART, make_component, shown, validated
+from harness.study_yaml import normalised, read_yaml, set_override, set_path
 from oracles.oracle import Oracle
 
-DEEPEST = 50  # nesting that is looked into
 LOOP_VERSION = 2  # raise it when the loop gives other bytes for the same cell
 FULL_DATA = "full data"
 GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
 PARTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
+MOST_CELLS = 1_000_000  # of a study, all of which are made at once
+SEEDS = "must be a number of seeds, or a list of seeds"
+# What keys must be, where their types say too little.
+WANTED = {
+    "name": "must be 1 to 100 letters, digits and . _ -, and begin with a letter or a digit; quote a number",
+    "description": "must be a text; quote it",
+    "reference": "must be the label of a policy",
+    "seeds": SEEDS,
+    "protocol": "must be a mapping of initial, batch and rounds",
+    "grid": "must be a mapping such as {posterior.members: [2, 5]}; leave it out where nothing varies",
+    "grid.*": "must be a list of values, as in {posterior.members: [2, 5]}",
+    "policies": "must be a list of one or more policies",
+    "policies.*": A_PART,
+    **dict.fromkeys(PARTS, A_PART),
+}
 
 
 class Protocol(BaseModel):
@@ -39,9 +55,9 @@ class Protocol(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    initial: int = Field(ge=1, strict=True)
-    batch: int = Field(ge=1, strict=True)
-    rounds: int = Field(ge=1, strict=True)
+    initial: int = Field(ge=1, le=10**9, strict=True)
+    batch: int = Field(ge=1, le=10**9, strict=True)
+    rounds: int = Field(ge=1, le=10**6, strict=True)
 
     @property
     def budget(self) -> int:
@@ -133,123 +149,29 @@ def load_study(path: Path, overrides: tuple[str, ...] = (), seeds: int | None = 
 
     Raises:
         StudyError: what is wrong, where, and the nearest right spelling.
+        DataError: the data set is not there, or lacks what a policy needs.
     """
     raw = normalised(read_yaml(path), str(path))
     for override in overrides:
-        _set(raw, override)
+        set_override(raw, override)
     if seeds is not None:
         raw["seeds"] = seeds
     return check_study(raw, str(path))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping."""
-    try:
-        raw = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}); give the name or path of a study") from None
-    except UnicodeDecodeError:
-        raise StudyError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
-        raise StudyError(f"{path}: {place}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
-    except RecursionError:
-        raise StudyError(f"{path}: is nested too deeply") from None
-    if not isinstance(raw, dict):
-        raise StudyError(f"{path}: must be a mapping of keys such as name, dataset, policies")
-    return raw
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def normalised(raw: dict[str, Any], place: str) -> dict[str, Any]:
-    """Write parts that are given as a mere name as mappings, and a number of seeds as a list."""
-    if (where := _not_finite(raw)) is not None:
-        raise StudyError(f"{place}: {where}: must be finite; write a number")
-    try:
-        raw = json.loads(json.dumps(raw, default=str, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StudyError(f"{place}: holds what no study can hold ({str(error).splitlines()[0]})") from None
-    for key in ("dataset", "oracle", "posterior"):
-        if isinstance(raw.get(key), str):
-            raw[key] = {"name": raw[key]}
-    if isinstance(raw.get("policies"), list):
-        raw["policies"] = [{"name": policy} if isinstance(policy, str) else policy for policy in raw["policies"]]
-    return raw
-
-
-def _not_finite(value: Any, depth: int = 0) -> str | None:
-    """Where a value holds a NaN or an infinity, as a dotted path."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else ""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, part in inner if depth < DEEPEST else ():
-        if (where := _not_finite(part, depth + 1)) is not None:
-            return f"{name}.{where}".rstrip(".")
-    return None
-
-
-def _set(raw: dict[str, Any], override: str) -> None:
-    """Apply one `a.b=value`; `policies.1.beta` counts from 0."""
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise StudyError(f"--set {override}: must have the form key=value, for example posterior.members=10")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise StudyError(f"--set {override}: the value is not valid YAML") from None
-    set_path(raw, path, value, f"--set {override}")
-
-
-def set_path(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
-    """Set a dotted path in nested mappings and lists."""
-    *parents, last = path.split(".")
-    target: Any = raw
-    for name in parents:
-        if isinstance(target, list) and name.isdecimal() and int(name) < len(target):
-            target = target[int(name)]
-        elif isinstance(target, dict):
-            target = target.setdefault(name, {})
-        else:
-            target = None
-        if isinstance(target, str):
-            raise StudyError(f"{place}: {name!r} is a name, not a mapping; write it as {{name: {target}}}")
-    if isinstance(target, list) and last.isdecimal() and int(last) < len(target):
-        target[int(last)] = value
-    elif isinstance(target, dict):
-        target[last] = value
-    else:
-        raise StudyError(f"{place}: there is nothing at {'.'.join(parents)!r} to set {last!r} of")
-
-
 def check_study(raw: dict[str, Any], place: str) -> Study:
-    """Check a normalised study and expand it into cells."""
+    """Check a study and expand it into cells (errors as in `load_study`, with `place` for the file)."""
     raw = normalised(raw, place)
-    seeds = raw.get("seeds", 5)
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        if seeds < 1:
-            raise StudyError(f"{place}: seeds: must be at least 1, not {seeds}")
-        seeds = list(range(seeds))
-    file = _validated(StudyFile, raw | {"seeds": seeds}, place)
+    file = validated(StudyFile, raw | {"seeds": _seeds(raw.get("seeds", 5), place)}, place, wanted=WANTED)
     if len(set(file.seeds)) < len(file.seeds):
-        raise StudyError(f"{place}: seeds: a seed stands twice in {file.seeds}")
+        raise StudyError(f"{place}: seeds: a seed stands twice in {shown(file.seeds)}; remove one")
+    number = math.prod([len(file.seeds), len(file.policies), *map(len, file.grid.values())])
+    if number > MOST_CELLS:
+        raise StudyError(f"{place}: has {number:,} cells, more than {MOST_CELLS:,}; take fewer seeds or grid values")
     cells: list[Cell] = []
     same: dict[tuple[str, ...], str] = {}
     for setting, point in _grid_points(file, place):
-        found = _cells(point, setting, place)
+        found = _point_cells(file, point, setting, place)
         twin = same.setdefault(tuple(cell.directory for cell in found), setting)
         if twin != setting or any(cell.setting == setting for cell in cells):
             raise StudyError(f"{place}: grid: {twin!r} and {setting!r} are the same; remove one")
@@ -257,24 +179,54 @@ def check_study(raw: dict[str, Any], place: str) -> Study:
     return Study(file, tuple(cells))
 
 
-def _grid_points(file: StudyFile, place: str) -> list[tuple[str, StudyFile]]:
+def _seeds(seeds: Any, place: str) -> Any:
+    """A number of seeds as a list."""
+    if not isinstance(seeds, int) or isinstance(seeds, bool):
+        return seeds
+    if not 1 <= seeds <= MOST_CELLS:
+        raise StudyError(f"{place}: seeds: must be at least 1 and at most {MOST_CELLS:,}, not {seeds:,}")
+    return list(range(seeds))
+
+
+def _grid_points(file: StudyFile, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The settings of a grid, each with the study that it makes."""
     names = list(file.grid)
-    for name, choices in file.grid.items():
+    for number, (name, choices) in enumerate(file.grid.items()):
         if name.split(".")[0] not in GRID_ROOTS:
-            raise StudyError(f"{place}: grid: {name}: only parts of {', '.join(GRID_ROOTS)} can vary")
+            raise StudyError(f"{place}: grid: {name or repr(name)}: only parts of {', '.join(GRID_ROOTS)} can vary")
+        if not choices:
+            raise StudyError(f"{place}: grid: {name}: the list of values is empty; give some or remove the key")
         if len({digest(choice) for choice in choices}) < len(choices):
-            raise StudyError(f"{place}: grid: {name}: a value stands twice in {choices}")
-    points = []
+            raise StudyError(f"{place}: grid: {name}: a value stands twice in {shown(choices)}; remove one")
+        if inner := [other for other in names[:number] if other.startswith(f"{name}.")]:
+            raise StudyError(f"{place}: grid: {name}: stands after {inner[0]} and replaces it; let it stand before")
     for values in product(*file.grid.values()):
         raw = json.loads(file.model_dump_json())
         for name, value in zip(names, values, strict=True):
-            set_path(raw, name, value, f"{place}: grid")
-        shown = [f"{name}={_shown(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
-        setting, raw = ", ".join(shown), normalised(raw, place)
-        points.append((setting, _validated(StudyFile, raw, place)))
-    if not points:
-        raise StudyError(f"{place}: grid: a list of values is empty")
-    return points
+            set_path(raw, name, value, f"{place}: grid: {name}")
+            raw = normalised(raw, place)  # a part by its name becomes a mapping, of which the next may set a key
+        titles = [f"{name}={_shown(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
+        yield ", ".join(titles), raw
+
+
+def _point_cells(file: StudyFile, point: dict[str, Any], setting: str, place: str) -> list[Cell]:
+    """The cells of a setting; where they are wrong and those without a grid are not, the grid's values are named."""
+
+    def cells(raw: dict[str, Any], setting: str) -> list[Cell]:
+        return _cells(validated(StudyFile, raw, place, wanted=WANTED), setting, place)
+
+    try:
+        return cells(point, setting)
+    except BalbenchError as error:
+        try:
+            if setting:
+                cells(json.loads(file.model_dump_json()), "")
+        except BalbenchError as without:
+            if str(without) == str(error):
+                raise error from None
+        if not setting:
+            raise
+        raise type(error)(f"{place}: grid: {setting}: {str(error).removeprefix(f'{place}: ')}") from None
 
 
 def _shown(value: Any, choices: list[Any]) -> str:
@@ -287,8 +239,9 @@ def _shown(value: Any, choices: list[Any]) -> str:
 
 
 def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
-    parts = {name: _component(kind, getattr(file, name), f"{place}: {name}") for name, kind in PARTS.items()}
+    parts = {name: make_component(kind, getattr(file, name), place, name) for name, kind in PARTS.items()}
     policies, own_posterior = _policies(file, place)
+    _check_contents(parts["dataset"], policies, place)
     dataset_key = digest([_identity(parts["dataset"]), parts["dataset"].source_key()])
     names = {FULL_DATA: "full_data"} | {policy.get("label", policy["name"]): policy["name"] for policy in file.policies}
     cells = []
@@ -303,21 +256,33 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
     return cells
 
 
+def _check_contents(dataset: Dataset, policies: dict[str, Policy], place: str) -> None:
+    """See that the data will hold what policies need, where that is known before they are built."""
+    contents = dataset.contents()
+    if contents is None:
+        return
+    for number, policy in enumerate(policies.values()):
+        try:
+            policy.check_data(contents)
+        except DataError as error:
+            raise DataError(f"{place}: policies.{number}: {error}") from None
+
+
 def _policies(file: StudyFile, place: str) -> tuple[dict[str, Policy], dict[str, Posterior]]:
     """The policies by label, and the posteriors of those that bring their own."""
     policies: dict[str, Policy] = {}
     own_posterior: dict[str, Posterior] = {}
     for number, settings in enumerate(file.policies):
-        settings = dict(settings)
-        label, here = settings.pop("label", settings.get("name", "")), f"{place}: policies.{number}"
+        settings, key = dict(settings), f"policies.{number}"
+        label, here = settings.pop("label", settings.get("name", "")), f"{place}: {key}"
         own = settings.pop("posterior", None)
         if not isinstance(label, str) or ("name" in settings and not label.strip()):
-            raise StudyError(f"{here}: label: must be a text, not {label!r}")
+            raise StudyError(f"{here}.label: must be a text, not {shown(label)}")
         if label in policies:
             raise StudyError(f"{here}: two policies are called {label!r}; give one a label")
-        policies[label] = _component("policies", settings, here)
+        policies[label] = make_component("policies", settings, place, key, more_keys=("label", "posterior"))
         if own is not None:
-            own_posterior[label] = _component("posteriors", _named(own, f"{here}: posterior"), f"{here}: posterior")
+            own_posterior[label] = make_component("posteriors", own, place, f"{key}.posterior")
         what = (policies[label], own_posterior.get(label))
         twins = (o for o, policy in policies.items() if o != label and (policy, own_posterior.get(o)) == what)
         if (twin := next(twins, None)) is not None:
@@ -330,53 +295,8 @@ def _policies(file: StudyFile, place: str) -> tuple[dict[str, Policy], dict[str,
     if file.full_data and not any(policy.acquires_all for policy in policies.values()):
         if FULL_DATA in policies:
             raise StudyError(f"{place}: policies: the label {FULL_DATA!r} is taken; give another or full_data: false")
-        policies[FULL_DATA] = _component("policies", {"name": "full_data"}, place)
+        policies[FULL_DATA] = make_component("policies", "full_data", place, "full_data")
     return policies, own_posterior
-
-
-def _named(part: Any, place: str) -> dict[str, Any]:
-    if not isinstance(part, str | dict):
-        raise StudyError(f"{place}: must be a name, or a mapping with `name` and settings")
-    return {"name": part} if isinstance(part, str) else part
-
-
-def _component(kind: str, settings: dict[str, Any], place: str) -> Any:
-    settings = dict(settings)
-    name = settings.pop("name", None)
-    if not isinstance(name, str):
-        raise StudyError(f"{place}: no name; known {kind}: {', '.join(registry.names(kind))}")
-    try:
-        component = registry.load(kind, name)
-    except StudyError as error:
-        raise StudyError(f"{place}: {error}") from None
-    return _validated(component, settings, place)
-
-
-def _validated(model: type[BaseModel], settings: Any, place: str) -> Any:
-    try:
-        return model.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(model, first["loc"][:-1])
-            message = (
-                f"unknown key; {registry.nearest(str(first['loc'][-1]), known) if known else 'there are no settings'}"
-            )
-        elif first["type"] == "missing":
-            message = "is missing"
-        elif first["type"] != "value_error":
-            message = f"{message[0].lower()}{message[1:]}, not {first['input']!r}"
-        raise StudyError(f"{place}: {where}: {message}" if where else f"{place}: {message}") from None
-
-
-def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    for name in path:
-        inner = model.model_fields[name].annotation if name in model.model_fields else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            model = inner
-    return [*model.model_fields, *(["preset"] if getattr(model, "presets", None) else [])]
 
 
 def _identity(component: Component | Oracle) -> dict[str, Any]:

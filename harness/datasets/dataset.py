@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pydantic import Field
 
@@ -48,6 +48,26 @@ class Sizes:
         )
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a data set holds beside features and votes.
+
+    Attributes:
+        splits: names of its splits.
+        response_tables: the optional tables of `PreferencePool` that it has for all responses.
+    """
+
+    splits: tuple[str, ...]
+    response_tables: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, data: PreferenceData) -> Contents:
+        """The contents of a data set that is built."""
+        pool = data.splits["pool"].pairs
+        optional = {item.name for item in fields(pool) if item.default is None}
+        return cls(tuple(data.splits), frozenset(name for name in optional if getattr(pool, name) is not None))
+
+
 class Dataset(Component):
     """A source of pairs. Its fields are its settings in a study file.
 
@@ -69,6 +89,13 @@ class Dataset(Component):
     def source_key(self) -> str:
         """Return a hash of what the data depend on besides the settings (files); empty where there is nothing."""
         return ""
+
+    def contents(self) -> Contents | None:
+        """Return what the data will hold as their settings say, so that a study that needs more is refused at once.
+
+        None (as here): it is known only when they are built.
+        """
+        return None
 
     @abstractmethod
     def sizes(self) -> Sizes:

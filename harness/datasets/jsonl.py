@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.datasets.baselines import length_only
-from harness.datasets.dataset import Dataset, Progress, Sizes
+from harness.datasets.dataset import Contents, Dataset, Progress, Sizes
 from harness.datasets.features import EncoderSettings, Text, file_digest
 from harness.datasets.reading import Layout
 from harness.datasets.splitting import SplitSettings, build_split
@@ -22,6 +22,7 @@ from harness.streams import stream
 
 Array = np.ndarray
 LENGTH_ONLY = "length only"
+JUDGED = ("response_log_perplexity_R", "response_token_entropy_R")  # what `EncoderSettings.judge` tells
 
 
 class JsonLines(SplitSettings, EncoderSettings, Dataset):
@@ -67,8 +68,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         """What the language model makes of all responses, by its name in `PreferencePool` (nothing without a model)."""
         if self.perplexity is None:
             return {}
-        log_perplexity_R, token_entropy_R = self.judge(texts, progress).T.copy()
-        return {"response_log_perplexity_R": log_perplexity_R, "response_token_entropy_R": token_entropy_R}
+        return dict(zip(JUDGED, self.judge(texts, progress).T.copy(), strict=True))
 
     def sizes(self) -> Sizes:
         """Count what the file holds (see `Dataset.sizes`)."""
@@ -82,6 +82,11 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
             held_out_responses=int((~in_pool_R).sum()),
             dimension=self.width(),
         )
+
+    def contents(self) -> Contents:
+        """Say what the data will hold (see `Dataset.contents`)."""
+        splits = ("pool", "eval", "test", *(["ood"] if self.ood_field is not None else []))
+        return Contents(splits, frozenset(JUDGED if self.perplexity is not None else ()))
 
     def source_key(self) -> str:
         """Return a hash of the data file and the models' files (errors as in `find` and `encode`)."""

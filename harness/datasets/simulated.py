@@ -14,7 +14,9 @@ from pydantic import Field, model_validator
 from scipy.special import expit
 
 from harness.datasets import world
-from harness.datasets.dataset import Dataset, Progress, Sizes
+from harness.datasets.dataset import Contents, Dataset, Progress, Sizes
+from harness.errors import DataError
+from harness.memory import gib, machine_bytes
 from harness.metrics import held_out_metrics
 from harness.pairs import PreferenceData, PreferencePool, Split
 from harness.streams import Stream, stream
@@ -79,13 +81,15 @@ class Simulated(Dataset):
         },
     }
 
-    pool_pairs: int = Field(5_000, ge=2, description="pairs of the pool")
-    pool_prompts: int = Field(800, ge=1, description="prompts of the pool")
-    eval_pairs: int = Field(1_000, ge=1, description="pairs to select models on")
-    test_pairs: int = Field(2_000, ge=1, description="pairs to judge by, of new prompts like the pool's")
-    ood_pairs: int = Field(2_000, ge=1, description="pairs to judge by, of other topics, all equally frequent")
+    pool_pairs: int = Field(5_000, ge=2, le=10**9, description="pairs of the pool")
+    pool_prompts: int = Field(800, ge=1, le=10**9, description="prompts of the pool")
+    eval_pairs: int = Field(1_000, ge=1, le=10**9, description="pairs to select models on")
+    test_pairs: int = Field(2_000, ge=1, le=10**9, description="pairs to judge by, of new prompts like the pool's")
+    ood_pairs: int = Field(
+        2_000, ge=1, le=10**9, description="pairs to judge by, of other topics, all equally frequent"
+    )
 
-    topics: int = Field(60, ge=1, description="topics of the pool")
+    topics: int = Field(60, ge=1, le=10**6, description="topics of the pool")
     zipf: float = Field(1.2, ge=0, le=5, description="topic frequencies are rank ** -zipf (0: all the same)")
     spread: float = Field(
         0.3, ge=0, le=10, description="distance of prompts from their topic's centre; small: redundant"
@@ -110,8 +114,8 @@ class Simulated(Dataset):
     temperature: float | None = Field(None, gt=0, description="in units of reward; where given, agreement has no say")
 
     latent_dimension: int = Field(12, ge=1, le=1_000, description="L: dimensions of prompt and of response space")
-    dimension: int = Field(64, ge=1, description="D: features of a response")
-    prompt_dimension: int | None = Field(None, ge=1, description="Q: features of a prompt; D where not given")
+    dimension: int = Field(64, ge=1, le=10**6, description="D: features of a response")
+    prompt_dimension: int | None = Field(None, ge=1, le=10**6, description="Q: features of a prompt; D where not given")
     nonlinearity: float = Field(
         0.3, ge=0, le=1, description="share of sine waves in the variance of features; the rest is affine"
     )
@@ -143,11 +147,24 @@ class Simulated(Dataset):
         return PreferenceData(splits, {BEST_POSSIBLE: truth})
 
     def sizes(self) -> Sizes:
-        """Count what the world will hold (see `Dataset.sizes`)."""
+        """Count what the world will hold (see `Dataset.sizes`); DataError: more than fits into memory."""
         pairs, prompts = self._size("pool")
+        most = max(self._size(name)[1] for name in ("pool", *HELD_OUT))
+        table = 16 * most * self.max_pairs_per_prompt  # what `draw_pair_counts` takes
+        self._check_memory(table, "drawing the pairs", "the numbers of pairs and prompts")
         responses = {name: int(world.responses_needed(self._pair_counts(name)).sum()) for name in ("pool", *HELD_OUT)}
         pool = responses.pop("pool")
-        return Sizes(pairs, pool, prompts, sum(responses.values()), self.dimension)
+        sizes = Sizes(pairs, pool, prompts, sum(responses.values()), self.dimension)
+        self._check_memory(sizes.bytes, "the features", "dataset.dimension or the numbers of pairs")
+        return sizes
+
+    def _check_memory(self, needed: int, what: str, settings: str) -> None:
+        if needed > (there := machine_bytes()):
+            raise DataError(f"dataset: {what} would take {gib(needed)} of memory, of {gib(there)}; lower {settings}")
+
+    def contents(self) -> Contents:
+        """Say what the world will hold (see `Dataset.contents`)."""
+        return Contents(("pool", *HELD_OUT), frozenset({"response_log_perplexity_R"}))
 
     def _pair_counts(self, name: str) -> Array:
         counts = self._stream(name).child("counts")

@@ -60,7 +60,7 @@ class BalPm(Policy):
     variant: Literal["published", "as_coded"] = "published"
     estimator: Literal["ksg", "kl"] = "ksg"
     k: int = Field(13, ge=1)
-    beta: float = Field(1e-2, ge=0)
+    beta: float = Field(1e-2, ge=0, le=1e100)
     digamma_divisor: Annotated[float, Field(gt=0)] | Literal["dimension"] = 1.0
     neighbours: Literal["distinct_prompts", "remaining_pairs"] = "distinct_prompts"
     ball: Literal["open", "closed"] = "open"
@@ -99,7 +99,7 @@ class BalPm(Policy):
             entropy_X = prompts.entropy_X
             if self.normalise_entropy:
                 entropy_X = _standardised(entropy_X, candidates.left_X)
-            weighted_X = sign * self.beta * entropy_X
+            weighted_X = self._weighted(sign * entropy_X)
             pick, point, score = candidates.take(weighted_X)
             picks.append(pick)
             scores.append(score)
@@ -110,6 +110,13 @@ class BalPm(Policy):
             "entropy_score": float(np.mean(entropy_scores)),
         }
         return Selection(view.unlabelled_U[picks], np.array(scores), notes)
+
+    def _weighted(self, entropy_X: Array) -> Array:
+        """The prompt entropy times beta; ValueError where that is no number."""
+        weighted_X = self.beta * entropy_X
+        if not np.isfinite(weighted_X).all():
+            raise ValueError("scores are not finite: the prompt entropy overflows; raise digamma_divisor")
+        return weighted_X
 
     def _prompt_entropy(self, view: PoolView, batch_size: int) -> PromptEntropy:
         index, point_N = view.index.neighbours, view.index.point_of_pair_N

@@ -60,7 +60,7 @@ class BatchBald(Policy):
     cost: ClassVar[str] = "B (N + M samples) K"
 
     exact_up_to: int = Field(10, ge=0, le=16)
-    samples: int = Field(1000, ge=1)
+    samples: int = Field(1000, ge=1, le=10**6)
     estimator: Literal["paired", "published"] = "paired"
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:

@@ -69,7 +69,7 @@ class MaxHerding(_Herding):
     source: ClassVar[str] = "Bae, Noh and Sutherland 2024 (2407.12212)"
     needs_rewards: ClassVar[bool] = False
 
-    lengthscale: float = Field(1.0, ge=1e-6)
+    lengthscale: float = Field(1.0, ge=1e-6, le=1e6)
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily (deterministic: `stream` is not used)."""
@@ -92,7 +92,7 @@ class UHerding(_Herding):
 
     source: ClassVar[str] = "Bae, Oliveira and Sutherland 2025 (2412.20644)"
 
-    lengthscale: Annotated[float, Field(ge=1e-6)] | Literal["acquired"] = "acquired"
+    lengthscale: Annotated[float, Field(ge=1e-6, le=1e6)] | Literal["acquired"] = "acquired"
     uncertainty: UncertaintyKind | Literal["margin"] = "margin"
     temperature: float = Field(1.0, gt=0)
 

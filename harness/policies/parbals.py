@@ -51,8 +51,8 @@ class ParBaLS(TargetPolicy):
 
     targets: int = Field(100, ge=1)
     candidates: int = Field(1000, ge=1)
-    universes: int = Field(10, ge=1)
-    samples: int = Field(400, ge=1)
+    universes: int = Field(10, ge=1, le=4096)
+    samples: int = Field(400, ge=1, le=10**6)
     pseudo_labels: Literal["likeliest", "drawn", "predictive"] = "likeliest"
     prior_precision: float = Field(1.0, gt=0)
 

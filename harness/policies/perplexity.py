@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from harness.datasets.dataset import Contents
 from harness.errors import DataError
 from harness.pairs import PreferencePool
 from harness.policies.policy import Array, Policy, PoolView, Selection, best
@@ -23,9 +23,9 @@ class _Perplexity(Policy):
 
     score: Score = "log_perplexity"
 
-    def check_data(self, splits: Mapping[str, PreferencePool]) -> None:
+    def check_data(self, contents: Contents) -> None:
         """Check that the data set has the score (errors as in `Policy.check_data`)."""
-        if getattr(splits["pool"], f"response_{self.score}_R") is None:
+        if f"response_{self.score}_R" not in contents.response_tables:
             raise DataError(
                 f"the data set has no {self.score.replace('_', ' ')} of its responses;"
                 " where it has texts, name a language model: --set dataset.perplexity=MODEL"
@@ -33,7 +33,6 @@ class _Perplexity(Policy):
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Take the pairs with the largest (or smallest) scores (deterministic: `stream` is not used)."""
-        self.check_data({"pool": view.pool})
         return best(view, self.sign * pair_scores(view.pool, view.unlabelled_U, self.score), batch_size)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from harness.component import Component
+from harness.datasets.dataset import Contents
 from harness.duels import DuelPool
 from harness.neighbours import NeighbourIndex
 from harness.pairs import PreferencePool
@@ -178,8 +179,8 @@ class Policy(Component):
     needs_rewards: ClassVar[bool] = True
     acquires_all: ClassVar[bool] = False  # the whole pool is labelled before the first round
 
-    def check_data(self, splits: Mapping[str, PreferencePool]) -> None:
-        """Check, before any round, that a data set (`pool` and the held-out splits) holds what the policy needs.
+    def check_data(self, contents: Contents) -> None:
+        """Check, before any round and where possible before they are built, that the data hold what the policy needs.
 
         Raises:
             DataError: it does not; with what is missing and the remedy.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from harness.datasets.dataset import Contents
 from harness.errors import DataError
-from harness.pairs import PreferencePool
 from harness.policies.policy import Policy, PoolView
 from harness.streams import Stream
 from harness.uncertainty import entropy
@@ -27,10 +26,11 @@ class TargetPolicy(Policy):
     target: Literal["eval", "test", "ood", "pool"] = "eval"
     targets: int = Field(1000, ge=1)
 
-    def check_data(self, splits: Mapping[str, PreferencePool]) -> None:
+    def check_data(self, contents: Contents) -> None:
         """Check that the data set has the target (errors as in `Policy.check_data`)."""
-        if self.target not in splits:
-            raise DataError(f"the data set has no split {self.target!r} to target; it has {', '.join(splits)}")
+        if self.target not in contents.splits:
+            known = ", ".join(contents.splits)
+            raise DataError(f"the data set has no split {self.target!r} to target; set target to one of {known}")
 
     def target_responses(self, view: PoolView, stream: Stream) -> torch.Tensor:
         """Draw target pairs: rows (T, 2) of their responses in the target split."""

@@ -13,6 +13,8 @@ from rich.console import Console
 from benchmarks.running import describe
 from harness import registry
 from harness.data_directory import check_budgets
+from harness.datasets.dataset import Dataset
+from harness.datasets.simulated import Simulated
 from harness.engine import WorkerDied, make_engine
 from harness.errors import DataError, StudyError
 from harness.placement import Placement
@@ -297,7 +299,8 @@ def test_data_that_cannot_be_built_stop_the_run(tmp_path):
         schedule(tmp_path / "run", dataset={"name": "jsonl", "path": "nowhere.jsonl"})
 
 
-def test_data_that_lack_what_a_policy_needs_stop_the_run_before_the_first_round(tmp_path):
+def test_data_that_lack_what_a_policy_needs_stop_the_run_before_the_first_round(tmp_path, monkeypatch):
+    monkeypatch.setattr(Simulated, "contents", Dataset.contents)  # data that say nothing of themselves
     policies = ["random", {"name": "llm_perplexity_low", "score": "token_entropy", "label": "LLM"}]
     one_line(lambda: schedule(tmp_path / "run", policies=policies), "policy LLM: the data set has no token entropy")
     assert not list((tmp_path / "run").rglob("rounds.jsonl"))

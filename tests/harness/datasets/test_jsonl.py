@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harness.datasets import feature_cache
+from harness.datasets.dataset import Contents
 from harness.datasets.jsonl import JsonLines
 from harness.datasets.reading import votes
 from harness.datasets.text_pairs import gather, read_pairs
@@ -195,6 +196,14 @@ def test_errors_of_rows_and_splits_come_through(tmp_path, bert):
     one_line(lambda: dataset(path, bert).build(silent), path, "1 distinct prompts are too few")
     path.write_text(json.dumps(ROWS[0]) + "\n{}")
     one_line(lambda: dataset(path, bert).build(silent), path, "line 2, field 'prompt': missing")
+
+
+@pytest.mark.parametrize("ood", [{}, {"ood_field": "source", "ood_pattern": ":4$"}])
+def test_contents_are_those_of_the_data_that_are_built(data, bert, ood):
+    settings = dataset(data, bert, **ood)
+    known, found = settings.contents(), Contents.of(settings.build(silent))
+    assert set(known.splits) == set(found.splits)
+    assert known.response_tables == found.response_tables == frozenset()
 
 
 def test_sizes_are_those_of_the_data_that_are_built(data, bert):

@@ -5,10 +5,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.datasets import world
+from harness.datasets.dataset import Contents
 from harness.datasets.simulated import BEST_POSSIBLE, Simulated
 from harness.pairs import PreferenceData
 from harness.streams import stream
 from oracles.annotations import Choice
+from support.faults import one_line
 
 TINY = {
     "pool_pairs": 900,
@@ -320,6 +322,19 @@ def test_nonlinearity_hides_latents_from_affine_maps():
     shares = [unexplained(nonlinearity) for nonlinearity in (0.0, 0.3, 1.0)]
     assert shares[0] < 1e-10
     assert 0.05 < shares[1] < 0.5 * shares[2]
+
+
+def test_contents_are_known_before_the_world_is_drawn(small):
+    assert Simulated().contents() == Contents.of(small)
+
+
+def test_a_world_larger_than_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("harness.datasets.simulated.machine_bytes", lambda: 10**6)
+    one_line(
+        lambda: Simulated().sizes(), "dataset: the features would take 0.0 GiB of memory", "lower dataset.dimension"
+    )
+    wide = Simulated(max_pairs_per_prompt=1000)
+    one_line(wide.sizes, "dataset: drawing the pairs would take", "lower the numbers of pairs and prompts")
 
 
 def test_votes_come_as_often_as_their_probabilities_say(small):

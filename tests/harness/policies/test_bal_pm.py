@@ -91,6 +91,15 @@ def test_uncertainties_that_round_to_one_score_tie():
     assert selection.pairs_B.tolist() == [0, 1]
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered")
+def test_scores_are_finite_or_the_setting_is_named():
+    with pytest.raises(ValidationError, match="less than or equal to 10"):
+        BalPm(beta=1e308)
+    assert np.isfinite(list(BalPm(beta=1e100).select(view_of(pool_of()), 3, stream(0)).notes.values())).all()
+    with pytest.raises(ValueError, match="scores are not finite: the prompt entropy overflows; raise digamma_divisor"):
+        BalPm(digamma_divisor=1e-308).select(view_of(pool_of()), 3, stream(0))
+
+
 def test_more_weight_on_entropy_buys_more_prompts():
     """With k 1 a ball holds its own prompt only: entropy falls there with each pick, and nowhere else."""
     unique = np.zeros(3)

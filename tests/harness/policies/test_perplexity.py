@@ -1,12 +1,9 @@
 """Policies that ask a language model, against their definitions; a pool without its answers is refused."""
 
-from dataclasses import replace
-
 import pytest
 
-from harness.errors import DataError
+from harness.datasets.dataset import Contents
 from harness.policies.perplexity import LlmPerplexityHigh, LlmPerplexityLow
-from harness.policies.policy import PoolIndex
 from harness.policies.random import Random
 from harness.streams import stream
 from support.faults import one_line
@@ -29,12 +26,8 @@ def test_pairs_are_ranked_by_both_responses(policy, sign, score):
 
 
 def test_a_pool_without_them_is_refused():
-    pool = replace(pool_of(), response_token_entropy_R=None)
-    LlmPerplexityHigh().check_data({"pool": pool})
-    Random().check_data({"pool": pool})
+    contents = Contents(("pool", "eval"), frozenset({"response_log_perplexity_R"}))
+    LlmPerplexityHigh().check_data(contents)
+    Random().check_data(contents)
     policy = LlmPerplexityHigh(score="token_entropy")
-    one_line(
-        lambda: policy.check_data({"pool": pool}), "no token entropy of its responses", "--set dataset.perplexity=MODEL"
-    )
-    with pytest.raises(DataError):
-        policy.select(replace(view_of(pool), index=PoolIndex(pool)), 3, stream(0))
+    one_line(lambda: policy.check_data(contents), "no token entropy of its responses", "--set dataset.perplexity=MODEL")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.datasets.dataset import Contents
 from harness.policies.epig import Epig
 from harness.policies.parbals import ParBaLS
 from harness.streams import stream
@@ -13,10 +14,12 @@ from support.worlds import pool_of, view_of
 
 @pytest.mark.parametrize("policy", [Epig, ParBaLS])
 def test_a_data_set_without_the_target_is_refused(policy):
-    splits = {"pool": pool_of(), "eval": pool_of()}
-    policy().check_data(splits)
-    policy(target="pool").check_data(splits)
-    one_line(lambda: policy(target="ood").check_data(splits), "no split 'ood' to target; it has pool, eval")
+    contents = Contents(("pool", "eval"))
+    policy().check_data(contents)
+    policy(target="pool").check_data(contents)
+    one_line(
+        lambda: policy(target="ood").check_data(contents), "no split 'ood' to target; set target to one of pool, eval"
+    )
 
 
 @pytest.mark.parametrize("target", ["eval", "pool"])
