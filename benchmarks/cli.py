@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
 
+from benchmarks.console import wide_console
 from harness.errors import BalbenchError, StudyError
 
 if TYPE_CHECKING:
     from harness.worker import Features
 
-PIPE_WIDTH = 160
+UsageError: Any = typer.BadParameter.__base__  # typer has no public name for it
+# Typer's words for a bad value -> those of all other messages.
+PLAINER = (
+    (r"^Invalid value for '([^']+)'", r"\1"),
+    (r"Value error, ", ""),
+    (r"Input should be a valid", "must be a valid"),
+    (r", unable to parse string as an? \w+", ""),
+)
 STUDIES = Path(__file__).parent / "studies"
 
 app = typer.Typer(
@@ -26,14 +35,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _at_least_one(option: typer.CallbackParam, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise StudyError(f"{option.opts[0]} {value}: must be at least 1")
+    return value
+
+
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or path of a YAML file.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10."),
 ]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Run this many seeds (0, 1, ...).")]
+SeedsOption = Annotated[
+    int | None, typer.Option("--seeds", callback=_at_least_one, help="Run this many seeds (0, 1, ...).")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
-JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Worker processes  [default: one a core]")]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", callback=_at_least_one, help="Worker processes  [default: one a core]")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
 FleetOption = Annotated[
     int | None,
@@ -90,8 +110,11 @@ def report(
 ) -> None:
     """Write the report of one or several runs, finished or not, from the rounds that are there."""
     from benchmarks.running import write_and_print
+    from harness.files import check_directory
     from harness.results import read_run
 
+    if out is not None:
+        check_directory(out)
     found = [read_run(path) for path in runs]
     if out is None and len(found) > 1:
         raise StudyError("--out: say where to write the report of several runs")
@@ -148,12 +171,6 @@ def check(
     wide_console().print(plan(checked, placement))
 
 
-def wide_console() -> Console:
-    """Standard output; where that has no width of its own (a log, a pipe) nothing is cut off."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
-
-
 def study_path(name: str) -> Path:
     """Return the path of a shipped study, or the path given.
 
@@ -179,16 +196,32 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(standalone_mode=True)
+        sys.exit(app(prog_name="balbench", standalone_mode=False) or 0)
     except BalbenchError as error:
-        Console(stderr=True).print(f"balbench: {error}", style="bold", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except UsageError as error:
+        _refuse(_usage(error))
     except MemoryError as error:
         told = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        Console(stderr=True).print(f"balbench: out of memory{told}; make the study smaller", style="bold", markup=False)
-        sys.exit(2)
+        _refuse(f"out of memory{told}; make the study smaller")
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _refuse(message: str) -> NoReturn:
+    Console(stderr=True).print(f"balbench: {message}", style="bold", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the arguments, in one line with the place and the remedy."""
+    if not sys.argv[1:]:  # the help was printed
+        return "no command; give one of those above"
+    told = " ".join(error.format_message().split()).rstrip(".")
+    for theirs, ours in PLAINER:
+        told = re.sub(theirs, ours, told)
+    place = error.ctx.command_path if error.ctx else "balbench"
+    return f"{told[:1].lower()}{told[1:]} (see {place} --help)"
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.data_directory import check_budgets
 from harness.datasets.dataset import Sizes
 from harness.errors import StudyError
+from harness.memory import gib, machine_bytes
 from harness.placement import Placement, cells_together, make_fleets, placed
 from harness.posteriors.posterior import AnsweredPairs, Posterior
 from harness.progress import duration
@@ -22,6 +23,7 @@ from harness.study import Cell, Study
 from harness.worker import free_bytes
 
 PROBE_PAIRS = 256
+SMALLER = "lower posterior.hidden, posterior.members or the features' dimension"
 WORKER_BYTES = 400 * 2**20  # a process with torch and its libraries
 
 
@@ -110,18 +112,21 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
     Raises:
         StudyError: the posterior cannot be trained, or does not fit into memory.
     """
+    needed = cells * posterior.training_bytes(dimension) if device == "cpu" else 0
+    if needed > (there := machine_bytes()):
+        raise StudyError(f"posterior: training takes {gib(needed)} of memory, of {gib(there)}; {SMALLER}")
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
     generator = stream(0, "probe").torch()
-    features_RD = torch.randn(2 * PROBE_PAIRS, dimension, generator=generator).to(device)
-    pairs = AnsweredPairs(
-        features_RD,
-        torch.arange(2 * PROBE_PAIRS, device=device).view(-1, 2),
-        torch.ones(PROBE_PAIRS, device=device),
-    )
-    few = AnsweredPairs(features_RD[:2], pairs.responses_n2[:1], pairs.target_n[:1])
     try:
+        features_RD = torch.randn(2 * PROBE_PAIRS, dimension, generator=generator).to(device)
+        pairs = AnsweredPairs(
+            features_RD,
+            torch.arange(2 * PROBE_PAIRS, device=device).view(-1, 2),
+            torch.ones(PROBE_PAIRS, device=device),
+        )
+        few = AnsweredPairs(features_RD[:2], pairs.responses_n2[:1], pairs.target_n[:1])
         posterior.fit(few, few, stream(0, "warm-up"))
         started = time.perf_counter()
         models = posterior.fit_fleet([pairs] * cells, few, [stream(n, "probe") for n in range(cells)])
@@ -133,7 +138,8 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
         model.rewards_KR(features_RD).sum().item()
         scored = time.perf_counter()
     except (ArithmeticError, RuntimeError, MemoryError) as error:
-        raise StudyError(f"posterior: a short probe failed ({str(error).splitlines()[0]})") from None
+        told = (str(error) or type(error).__name__).splitlines()[0]
+        raise StudyError(f"posterior: a short probe failed ({told}); change its settings, or {SMALLER}") from None
     finally:
         torch.set_num_threads(threads)
     return Probe((trained - started) / PROBE_PAIRS / cells, (scored - trained) / len(features_RD))

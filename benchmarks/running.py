@@ -12,15 +12,15 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.console import say, wide_console
 from harness.engine import make_engine
-from harness.placement import Placement
+from harness.placement import Placement, count
 from harness.progress import Display
 from harness.results import Run, RunDirectory, read_run
-from harness.scheduler import Outcome, Scheduler
+from harness.scheduler import Scheduler
 from harness.study import Cell, Study, load_study
 
 INTERRUPTED, TERMINATED = 130, 143
-PIPE_WIDTH = 120
 
 
 class Terminated(KeyboardInterrupt):
@@ -53,7 +53,8 @@ def run_study(path: Path, out: Path | None, placement: Placement, seeds: int | N
             _say_stopped(study, directory, console)
             return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         write_and_print([read_run(directory.path)], directory.path / "report")
-    return _end(outcome, directory, console)
+    _say_failed(outcome.failed, directory, console)
+    return 1 if outcome.failed else 0
 
 
 @contextmanager
@@ -94,33 +95,28 @@ def write_and_print(runs: list[Run], out: Path, force: bool = False) -> None:
     from reports.tables import terminal_table
 
     page = write_report(runs, out, force=force)
-    console = Console()
-    if not console.is_terminal:  # a log or a pipe has no width of its own
-        console = Console(width=PIPE_WIDTH)
+    console = wide_console()
     for run in runs:
         table = savings_table(run)
         for setting in table["setting"].unique():
             for split in (name for name in ("test", "ood") if name in set(table["split"])):
                 console.print(terminal_table(table, setting, split))
-    console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"report: {page}")
 
 
 def _say_stopped(study: Study, directory: RunDirectory, console: Console) -> None:
-    rounds = sum(directory.cell(cell.directory).count() for cell in study.cells)
+    logs = {cell.title: directory.cell(cell.directory) for cell in study.cells}
+    _say_failed({title: log.failure["reason"] for title, log in logs.items() if log.failure}, directory, console)
+    rounds = sum(log.count() for log in logs.values())
     total = sum(cell.rounds for cell in study.cells)
-    console.print(
-        f"stopped: {rounds} of {total} rounds are kept in {directory.path}; run the same command to go on",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(console, f"stopped: {rounds} of {total} rounds are kept in {directory.path}; run the same command to go on")
 
 
-def _end(outcome: Outcome, directory: RunDirectory, console: Console) -> int:
-    for title, reason in outcome.failed.items():
-        console.print(f"failed: {title}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    if outcome.failed:
-        console.print(
-            f"{len(outcome.failed)} cells failed (details: failed.json of each cell in {directory.path}/cells)"
+def _say_failed(failed: dict[str, str], directory: RunDirectory, console: Console) -> None:
+    for title, reason in failed.items():
+        say(console, f"failed: {title}: {reason}")
+    if failed:
+        say(
+            console,
+            f"{count(len(failed), 'cell')} failed (details: failed.json of each cell in {directory.path}/cells)",
         )
-    return 1 if outcome.failed else 0

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from filelock import FileLock, Timeout
 
 from harness.errors import RunDirectoryError
-from harness.files import disk_errors, read_json, write_json
+from harness.files import check_directory, disk_errors, not_finite, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,7 +121,12 @@ class CellLog:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    try:
+        return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    except ValueError:
+        if (where := not_finite(record)) is None:
+            raise
+        raise ValueError(f"{where} is not finite, which JSON cannot hold; look at the cell's settings") from None
 
 
 def _append(path: Path, lines: bytes) -> None:
@@ -170,8 +175,9 @@ class RunDirectory:
         """Take the run's lock.
 
         Raises:
-            RunDirectoryError: another run works in this directory.
+            RunDirectoryError: another run works in this directory, or it is none.
         """
+        check_directory(self.path)
         lock = FileLock(self.path / "lock")
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -282,7 +288,8 @@ def read_run(path: Path) -> Run:
     directory = RunDirectory(path)
     header = directory.header if path.is_dir() else None
     if header is None:
-        raise RunDirectoryError(f"{path}: holds no run (no study.json); give the directory that `balbench run` made")
+        what = "is a file and holds no run" if path.is_file() else "holds no run (no study.json)"
+        raise RunDirectoryError(f"{path}: {what}; give the directory that `balbench run` made")
     study, frames = header["study"], _Frames()
     for cell in header["cells"]:
         frames.add(cell, directory.cell(cell["directory"]))

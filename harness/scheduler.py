@@ -209,7 +209,6 @@ class Scheduler:
     def _fail(self, cell: Cell, failure: Failure) -> None:
         self._progress[cell.directory].fail(failure)
         self._outcome.failed[cell.title] = failure.reason
-        self._display.say(f"failed: {cell.title}: {failure.reason}")
 
     def _blame(self, fleet: Fleet, failure: Failure) -> None:
         """Give up a cell, or look for it in the halves of its fleet."""

@@ -74,6 +74,13 @@ class FeatureCache:
     def __contains__(self, key: bytes) -> bool:
         return key in self._place or key in self._pending
 
+    def check_writable(self) -> None:
+        """See that features can be kept, before any are computed (errors as in `add`)."""
+        with self._disk("written"):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.directory):
+                pass
+
     def add(self, keys: Iterable[bytes], features_BD: Array) -> None:
         """Keep features, on disk now and then: a killed run loses half a minute. What is there stays.
 
@@ -154,7 +161,7 @@ class FeatureCache:
             raise DataError(
                 f"feature cache {self.directory}: cannot be {verb} ({error.strerror or error});"
                 " free space, or set BALBENCH_CACHE to another directory"
-            ) from error
+            ) from None
 
 
 def _load(path: Path) -> dict[str, Array] | None:

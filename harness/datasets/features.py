@@ -112,6 +112,7 @@ class EncoderSettings(Component):
         cache = FeatureCache(cache_directory() / "features" / self._cache_key(encoder.key, told))
         keys = [text_key(text) for text in texts]
         if any(key not in cache for key in keys):
+            cache.check_writable()
             self._encode(cache, dict(zip(keys, texts, strict=True)), self._load(TextEncoder, encoder), progress)
         return cache.read(keys)
 
@@ -129,6 +130,7 @@ class EncoderSettings(Component):
         cache = FeatureCache(cache_directory() / "perplexity" / self._cache_key(model.key, set()))
         keys = [text_key(text) for text in texts]
         if any(key not in cache for key in keys):
+            cache.check_writable()
             self._judge(cache, dict(zip(keys, texts, strict=True)), self._load(LanguageModel, model), progress)
         return cache.read(keys)
 

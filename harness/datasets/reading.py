@@ -56,7 +56,13 @@ class OodRule:
         Raises:
             DataError: the row lacks the field.
         """
-        value = _value(row, self.field, place)
+        if self.field not in row:
+            close = difflib.get_close_matches(self.field, list(row), n=1, cutoff=0.6)
+            meant = f" (did you mean {show(close[0])}?)" if close else ""
+            raise place.error(
+                f"missing; correct dataset.ood_field{meant}; the row's fields are: {_known(row)}", self.field
+            )
+        value = row[self.field]
         return value is not None and self.pattern.search(str(value)) is not None
 
 

@@ -158,47 +158,6 @@ def test_shipped_studies_are_valid(balbench, monkeypatch, tmp_path):
             assert code == 0, err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["run", "quickstrat"], ["no study 'quickstrat'", "did you mean 'quickstart'"]),
-        (
-            ["run", "STUDY", "--set", "posterior.membres=3"],
-            ["posterior: membres: unknown key", "did you mean 'members'"],
-        ),
-        (["run", "STUDY", "--set", "policies.1=bald2"], ["policies.1", "did you mean 'bald'"]),
-        (
-            ["run", "STUDY", "--set", "protocol.rounds=99"],
-            ["protocol.rounds: 99 rounds", "300 pairs", "lower rounds to 30"],
-        ),
-        (["run", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
-        (["check", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
-        (["run", "STUDY", "--device", "cuda:7"], ["--device cuda:7", "--device cpu"]),
-        (["run", "STUDY", "--fleet", "0"], ["--fleet 0: must be at least 1"]),
-        (["check", "STUDY", "--fleets-per-device", "0"], ["--fleets-per-device 0: must be at least 1"]),
-        (["run", "STUDY", "--features", "disk"], ["--features disk: must be auto, resident, streamed"]),
-        (["run", "STUDY", "--grace", "-1"], ["--grace -1: must be 0 seconds or more"]),
-        (
-            ["run", "STUDY", "--cluster", "local:0"],
-            ["--cluster local:0: must be tcp://host:port"],
-        ),
-        (["check", "STUDY", "--cluster", "nowhere"], ["--cluster nowhere: must be tcp://host:port"]),
-        (["status", "nowhere"], ["nowhere: holds no run"]),
-        (["report", "nowhere"], ["nowhere: holds no run"]),
-        (["report", "a", "b"], ["holds no run"]),
-    ],
-)
-def test_faults_are_one_line_and_exit_code_2(balbench, tmp_path, monkeypatch, arguments, parts):
-    monkeypatch.chdir(tmp_path)
-    write_study(tmp_path)
-    code, _, err = balbench(*["tiny.yaml" if a == "STUDY" else a for a in arguments])
-    assert code == 2
-    assert err.startswith("balbench: ")
-    assert err.count("\n") == 1
-    for part in parts:
-        assert part in err, err
-
-
 def jsonl_study(tmp_path, rows: bytes, name: str = "votes.jsonl", **changes: object):
     (tmp_path / name).write_bytes(rows)
     dataset = {"name": "jsonl", "path": str(tmp_path / name), "encoder": str(tmp_path)}
@@ -265,8 +224,53 @@ def test_a_pool_that_is_too_small_is_known_before_anything_is_encoded(balbench, 
 def test_texts_without_a_language_model_are_refused_where_a_policy_asks_one(balbench, votes, tmp_path):
     code, _, err = balbench("run", votes, "--out", tmp_path / "run", "--set", "policies=[random, llm_perplexity_high]")
     assert code == 2
-    assert err.strip().splitlines()[-1].startswith("balbench: policy llm_perplexity_high: the data set has no log")
+    assert err.startswith(f"balbench: {votes}: policies.1: the data set has no log perplexity of its responses; where")
     assert "--set dataset.perplexity=MODEL" in err
+    assert not (tmp_path / "cache").exists()
+    assert balbench("check", votes, "--set", "policies=[random, llm_perplexity_high]")[::2] == (2, err)
+
+
+def test_texts_without_an_ood_split_are_refused_where_a_policy_targets_it(balbench, votes, tmp_path):
+    policies = "policies=[random, {name: epig, target: ood}]"
+    for arguments in (["check", votes], ["run", votes, "--out", tmp_path / "run"]):
+        code, _, err = balbench(*arguments, "--set", policies)
+        assert code == 2
+        assert f"balbench: {votes}: policies.1: the data set has no split 'ood' to target; set target to one of" in err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_misspelt_ood_field_is_to_be_corrected_not_the_data(balbench, votes):
+    code, _, err = balbench("check", votes, "--set", "dataset.ood_field=promt", "--set", "dataset.ood_pattern=x")
+    assert code == 2
+    assert "line 1, field 'promt': missing; correct dataset.ood_field (did you mean 'prompt'?)" in err
+    assert "the row's fields are: 'prompt', 'response_a', 'response_b', 'label'" in err
+
+
+def test_a_cache_that_cannot_be_written_is_known_before_anything_is_encoded(balbench, votes, tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_CACHE", str(votes))  # a file
+    monkeypatch.setattr("harness.datasets.features.EncoderSettings._load", None)
+    code, _, err = balbench("run", votes, "--out", tmp_path / "run")
+    assert code == 2
+    assert "cannot be written" in err
+    assert "set BALBENCH_CACHE to another directory" in err
+
+
+def test_cells_that_fail_are_listed_once_at_the_end(balbench, tmp_path, monkeypatch):
+    policies = ["random", {"name": "bal_pm", "digamma_divisor": 1e-308}]
+    study = write_study(tmp_path, policies=policies, seeds=1)
+    code, _, err = balbench("run", study, "--out", tmp_path / "run")
+    assert code == 1
+    assert err.count("failed: bal_pm, seed 0: ValueError: scores are not finite") == 1
+    assert err.splitlines()[-1].startswith("1 cell failed (details: failed.json")
+
+    def stopped(scheduler):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.scheduler.Scheduler.run", stopped)
+    code, _, err = balbench("run", study, "--out", tmp_path / "run")
+    assert code == 130
+    assert err.count("failed: bal_pm, seed 0: ValueError: scores are not finite") == 1
+    assert err.splitlines()[-1].startswith("stopped: ")
 
 
 def test_a_moved_data_file_is_the_same_data(balbench, votes, tmp_path, monkeypatch):

@@ -91,8 +91,8 @@ def test_of_a_round_timed_twice_the_last_counts(tmp_path):
 
 def test_numbers_that_json_lacks_are_not_written(tmp_path):
     log = log_with(tmp_path, 1)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        log.append([({"round": 1, "value": float("nan")}, {"round": 1, "seconds": {}})])
+    with pytest.raises(ValueError, match=r"metrics\.batch\.score is not finite, which JSON cannot hold"):
+        log.append([({"round": 1, "metrics": {"batch": {"score": float("nan")}}}, {"round": 1, "seconds": {}})])
     assert log.count() == 1
 
 
@@ -181,6 +181,13 @@ def test_a_file_is_no_run(tmp_path):
     (tmp_path / "study.yaml").write_text("name: x")
     with pytest.raises(RunDirectoryError, match="holds no run"):
         read_run(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_a_file_is_no_place_for_a_run(tmp_path, inside):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="is a file, not a directory; give another --out"):
+        RunDirectory(tmp_path / "file" / inside).lock()
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):

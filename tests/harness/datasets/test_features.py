@@ -316,6 +316,14 @@ def test_a_full_disk_and_a_wrong_directory_are_said_in_one_line(bert, monkeypatc
     one_line(lambda: settings(bert).encode(TEXTS, silent), "cannot be written", "set BALBENCH_CACHE to another")
 
 
+@pytest.mark.parametrize("work", ["encode", "judge"])
+def test_a_cache_that_cannot_be_written_is_known_before_a_model_is_loaded(bert, monkeypatch, tmp_path, work):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(EncoderSettings, "_load", None)
+    one_line(lambda: getattr(settings(bert, perplexity=str(bert)), work)(TEXTS, silent), "cannot be written")
+
+
 def test_the_cache_stands_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "here"))
     assert cache_directory() == tmp_path / "here"

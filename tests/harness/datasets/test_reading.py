@@ -239,7 +239,8 @@ def test_an_ood_field_that_is_missing_is_named_with_the_nearest(tmp_path):
     path = write(tmp_path / "data.jsonl", [ROW | {"sourc": "x"}])
     with pytest.raises(DataError) as error:
         read_pairs(path, "auto", ORDER, OodRule("source", re.compile("x")))
-    one_line(error, path, "line 1, field 'source': missing; rename 'sourc' to 'source'")
+    one_line(error, path, "line 1, field 'source': missing; correct dataset.ood_field (did you mean 'sourc'?)")
+    one_line(error, "the row's fields are: 'prompt', 'response_a', 'response_b', 'label', 'sourc'")
 
 
 GOOD_LINE = json.dumps(ROW).encode() + b"\n"
