@@ -1,55 +1,109 @@
-"""Fleets on one thread: how many cells' trainings a minute, by the size of the fleet, against one cell at a time.
+"""Fleets on one thread: cells x rounds a minute by the size of the fleet, against a process for each cell.
 
-Run: tox -e speed -- benchmarks/speed/test_fleet.py (about three minutes). The heads are those that a CPU trains.
+Whole rounds: training, evaluation, scoring, acquisition, on the simulated pool `small`. The heads are those that a CPU
+trains. Run: tox -e speed -- benchmarks/speed/test_fleet.py (about ten minutes)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import io
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.posterior import AnsweredPairs
-from harness.streams import stream
+from harness.data_directory import feature_dimension, prepare_data
+from harness.device_data import DeviceData
+from harness.engine import LocalEngine
+from harness.fleet import advance
+from harness.loop import Past
+from harness.pairs import PreferenceData
+from harness.placement import cells_together
+from harness.progress import Display
+from harness.results import RunDirectory
+from harness.study import Cell, check_study
+from harness.worker import Task
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-HEADS: dict[str, tuple[int, tuple[int, ...], int]] = {  # dimension, hidden, labels
-    "16-32-8-1": (16, (32, 8), 320),
-    "64-128-32-1": (64, (128, 32), 320),
-    "384-256-64-1": (384, (256, 64), 320),
+ROUNDS, ALONE = 5, 3  # rounds of 64 labels each; cells that get a process each
+HEADS: dict[str, tuple[int, list[int]]] = {  # dimension, hidden
+    "16-32-8-1": (16, [32, 8]),
+    "64-128-32-1": (64, [128, 32]),
+    "384-64-1": (384, [64]),
+    "384-256-64-1": (384, [256, 64]),
 }
-Table = dict[str, dict[int, float]]
+STUDY: dict[str, Any] = {
+    "name": "fleets",
+    "dataset": {"name": "simulated", "preset": "small"},
+    "posterior": {"name": "ensemble", "preset": "melo2024", "learning_rate": 3e-3, "weight_std": 0.1},
+    "policies": ["bal_pm"],
+    "reference": "bal_pm",
+    "seeds": max(SIZES),
+    "protocol": {"initial": 64, "batch": 64, "rounds": ROUNDS},
+    "full_data": False,
+}
+Table = dict[str, dict[str, float]]
 
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
-    """Collects cells a minute and prints them at the end."""
+    """Collects cells x rounds a minute and prints them at the end."""
     found: Table = {}
+    yield found
+    print(f"\n\none thread, torch {torch.__version__}; cells x rounds a minute, by cells in the fleet")
+    columns = ["a process a cell", *map(str, SIZES)]
+    print("| head | " + " | ".join(columns) + " | chosen |")
+    print("|---|" + "---|" * (len(columns) + 1))
+    for head, rates in found.items():
+        print(f"| {head} | " + " | ".join(f"{rates[column]:.0f}" for column in columns) + f" | {rates['chosen']} |")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_fleet(benchmark: Any, table: Table, tmp_path: Path, head: str) -> None:
+    dimension, hidden = HEADS[head]
+    study = copy.deepcopy(STUDY)
+    study["dataset"]["dimension"], study["posterior"]["hidden"] = dimension, hidden
+    cells, directory = check_study(study, "fleets").cells, RunDirectory(tmp_path)
+    prepare_data(cells[0], directory, Display(Console(file=io.StringIO())))
+    place = directory.data(cells[0].dataset_key)
+    chosen = cells_together(cells[0], None, 0, feature_dimension(place))
+    rates = table.setdefault(head, {"chosen": chosen})
+    rates["a process a cell"] = 60 * ALONE * ROUNDS / processes(cells[:ALONE], place)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
-    yield found
+    data = DeviceData(PreferenceData.load(place, {}), torch.device("cpu"))
+    advance(cells[:1], [new()], data, lambda: True)  # the neighbours are found once
+    for size in SIZES:
+        repeats = max(1, 8 // size)
+        seconds = min(timed(cells[:size], data) for _ in range(repeats))
+        rates[str(size)] = 60 * size * ROUNDS / seconds
     torch.set_num_threads(threads)
-    print(f"\n\none thread, torch {torch.__version__}; trainings of a cell (5 members) a minute, by cells in the fleet")
-    print("| head | labels | " + " | ".join(map(str, SIZES)) + " | best against 1 |")
-    print("|---|---|" + "---|" * (len(SIZES) + 1))
-    for head, rates in found.items():
-        cells = " | ".join(f"{rates[size]:.0f}" for size in SIZES)
-        print(f"| {head} | {HEADS[head][2]} | {cells} | {max(rates.values()) / rates[1]:.2f} |")
+    benchmark.pedantic(timed, args=(cells[:chosen], data), rounds=1)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("head", HEADS)
-def test_fleet(benchmark: Any, table: Table, head: str, size: int) -> None:
-    dimension, hidden, labels = HEADS[head]
-    posterior = Ensemble(hidden=hidden, members=5)
-    features_RD = torch.randn(2 * labels, dimension, generator=stream(0, "features").torch())
-    responses_n2 = torch.arange(2 * labels).view(labels, 2)
-    trains = [AnsweredPairs(features_RD, responses_n2, torch.ones(labels)) for _ in range(size)]
-    few = AnsweredPairs(features_RD, responses_n2[:64], torch.ones(64))
-    streams = [stream(seed) for seed in range(size)]
-    repeats = max(2, 16 // size)
-    benchmark.pedantic(posterior.fit_fleet, args=(trains, few, streams), rounds=repeats, warmup_rounds=1)
-    table.setdefault(head, {})[size] = 60 * size / benchmark.stats.stats.min
+def new() -> Past:
+    return Past(0, np.empty(0, dtype=np.int64))
+
+
+def timed(cells: Sequence[Cell], data: DeviceData) -> float:
+    started = time.perf_counter()
+    report = advance(cells, [new()] * len(cells), data, lambda: True)
+    assert len(report.rounds) == len(cells) * ROUNDS
+    return time.perf_counter() - started
+
+
+def processes(cells: Sequence[Cell], place: Path) -> float:
+    """Seconds of one cell after another, each in a new process."""
+    started = time.perf_counter()
+    for cell in cells:
+        engine = LocalEngine(["cpu"])
+        report = engine.submit(Task((cell,), (new(),), cell.dataset_key, place, seconds=float("inf"))).result()
+        engine.close()
+        assert len(report.rounds) == ROUNDS
+    return time.perf_counter() - started

@@ -1,0 +1,65 @@
+"""One and two workers of this machine against the ideal: the cells of `quickstart`, data and report apart.
+
+Run: tox -e speed -- benchmarks/speed/test_scaling.py (about two minutes, on a machine with two cores)
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks.cli import STUDIES
+from benchmarks.running import describe
+from harness.data_directory import prepare
+from harness.engine import LocalEngine
+from harness.placement import Placement
+from harness.progress import Display
+from harness.results import RunDirectory
+from harness.scheduler import Scheduler
+from harness.study import Study, load_study
+
+WORKERS = (1, 2)
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[dict[int, tuple[float, float]]]:
+    """Collects the seconds of start and cells, and prints them at the end."""
+    found: dict[int, tuple[float, float]] = {}
+    yield found
+    print("\n\n| workers | start of the workers | cells | ideal | efficiency |\n|---|---|---|---|---|")
+    for workers, (start, running) in found.items():
+        ideal = found[1][1] / workers
+        print(f"| {workers} | {start:.1f} s | {running:.1f} s | {ideal:.1f} s | {ideal / running:.0%} |")
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_scaling(benchmark: Any, table: dict[int, tuple[float, float]], tmp_path: Path, workers: int) -> None:
+    study, directory = load_study(STUDIES / "quickstart.yaml"), RunDirectory(tmp_path)
+    directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
+    table[workers] = benchmark.pedantic(seconds, args=(study, directory, workers), rounds=1)
+
+
+def seconds(study: Study, directory: RunDirectory, workers: int) -> tuple[float, float]:
+    """Start the workers, then run all cells; seconds of both."""
+    engine = LocalEngine(["cpu"] * workers)
+    with Display(Console(file=io.StringIO())) as display:
+        prepare(list(study.cells), directory, display)
+        started = time.perf_counter()
+        for future in [slot.submit(with_torch) for slot in engine._all]:
+            future.result()
+        ready = time.perf_counter()
+        assert not Scheduler(study, directory, Placement(), lambda: engine, display).run().failed
+        return ready - started, time.perf_counter() - ready
+
+
+def with_torch() -> int:
+    """What takes time when a worker starts."""
+    import torch
+
+    return torch.get_num_threads()
