@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.data_directory import check_budgets
 from harness.datasets.dataset import Sizes
 from harness.errors import StudyError
-from harness.memory import gib, machine_bytes
+from harness.machine import gib, usable_memory
 from harness.placement import Placement, cells_together, make_fleets, placed
 from harness.posteriors.posterior import AnsweredPairs, Posterior
 from harness.progress import duration
@@ -113,7 +113,7 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
         StudyError: the posterior cannot be trained, or does not fit into memory.
     """
     needed = cells * posterior.training_bytes(dimension) if device == "cpu" else 0
-    if needed > (there := machine_bytes()):
+    if needed > (there := usable_memory()):
         raise StudyError(f"posterior: training takes {gib(needed)} of memory, of {gib(there)}; {SMALLER}")
     threads = torch.get_num_threads()
     if device == "cpu":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
+from harness.machine import usable_memory
 from harness.pairs import PreferenceData
 from harness.policies.policy import PoolIndex, Responses
 from harness.posteriors.posterior import AnsweredPairs
@@ -102,33 +101,3 @@ def device_budget(device: torch.device) -> int:
         free, total = torch.cuda.mem_get_info(device)
         return free - total // 4
     return usable_memory() // 2
-
-
-def usable_memory(own: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that this process may use: what the machine has, or less where its control group allows less.
-
-    Args:
-        own: names the process's groups.
-        cgroups: where control groups are mounted (version 1 or 2).
-    """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for line in own.read_text().splitlines() if own.is_file() else []:
-        _, controllers, group = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root, file = (cgroups / "memory", "memory.limit_in_bytes") if controllers else (cgroups, "memory.max")
-        # A container may see its own group as the root, or the names of its host: then its limit stands in the root.
-        place = root / group.lstrip("/")
-        for directory in [place, *place.parents]:
-            if directory == root or root in directory.parents:
-                limits.append(_limit(directory / file))
-    return min(limit for limit in limits if limit)
-
-
-def _limit(path: Path) -> int:
-    """The limit that a file of a control group sets; 0 for none."""
-    try:
-        told = path.read_text().strip()
-    except OSError:
-        return 0
-    return int(told) if told.isdecimal() else 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
 from harness.errors import StudyError
+from harness.machine import usable_cores
 from harness.study import Cell
 from harness.worker import Features
 
@@ -87,13 +87,6 @@ class Placement:
         if (self.cluster or "").startswith("local:"):
             return usable_devices(self.device)[0].partition(":")[0]
         return "cpu" if self.device == "auto" else self.device.partition(":")[0]
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # a container may have fewer than the machine
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def usable_devices(name: str) -> list[str]:

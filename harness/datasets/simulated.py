@@ -16,7 +16,7 @@ from scipy.special import expit
 from harness.datasets import world
 from harness.datasets.dataset import Contents, Dataset, Progress, Sizes
 from harness.errors import DataError
-from harness.memory import gib, machine_bytes
+from harness.machine import gib, usable_memory
 from harness.metrics import held_out_metrics
 from harness.pairs import PreferenceData, PreferencePool, Split
 from harness.streams import Stream, stream
@@ -159,7 +159,7 @@ class Simulated(Dataset):
         return sizes
 
     def _check_memory(self, needed: int, what: str, settings: str) -> None:
-        if needed > (there := machine_bytes()):
+        if needed > (there := usable_memory()):
             raise DataError(f"dataset: {what} would take {gib(needed)} of memory, of {gib(there)}; lower {settings}")
 
     def contents(self) -> Contents:

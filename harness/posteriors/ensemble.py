@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
 
+from harness.machine import usable_cores
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs, DivergedError, FittedPosterior
 from harness.posteriors.recipe import Recipe
@@ -16,6 +18,7 @@ from harness.posteriors.trainable import Trainable
 from harness.posteriors.training import train_fleet
 from harness.streams import Stream
 
+T = TypeVar("T")
 MELO2024: dict[str, Any] = {
     "members": 5,
     "hidden": (2048, 256),
@@ -81,9 +84,13 @@ class Ensemble(Recipe):
 
     def initial_fleet(self, data: Sequence[AnsweredPairs], streams: Sequence[Stream]) -> Heads:
         """Draw initial weights for each cell and put them together on the device."""
-        features_RD = data[0].features_RD
-        parts = [self.initial_heads(features_RD.shape[1], stream).to(features_RD.device) for stream in streams]
-        return Heads.joined(parts)
+        dimension, device = data[0].features_RD.shape[1], data[0].features_RD.device
+
+        def drawn(stream: Stream) -> Heads:
+            return self.initial_heads(dimension, stream).to(device)
+
+        # A GPU would wait for one core to draw hundreds of millions of numbers; a worker on a CPU has but that core.
+        return Heads.joined(side_by_side(drawn, streams) if device.type == "cuda" else [drawn(s) for s in streams])
 
     def orders_KEn(self, data: AnsweredPairs, stream: Stream) -> torch.Tensor:
         """Draw for each member and epoch the order of the labelled pairs."""
@@ -99,3 +106,9 @@ class Ensemble(Recipe):
     def _order(self, n: int, stream: Stream) -> torch.Tensor:
         generator = stream.torch()
         return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.epochs)])
+
+
+def side_by_side(draw: Callable[[Stream], T], streams: Sequence[Stream]) -> list[T]:
+    """Draw from each stream, on as many threads as there are cores (torch lets others run while it draws)."""
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        return list(threads.map(draw, streams))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness import device_data, pairs, streamed
-from harness.device_data import DeviceData, streamed_splits, usable_memory
+from harness.device_data import DeviceData, streamed_splits
 from harness.fleet import advance
 from harness.loop import Past
 from harness.pairs import PreferenceData, Split
@@ -103,37 +103,3 @@ def test_the_largest_splits_are_streamed_until_the_rest_fits(tmp_path, monkeypat
     assert set(streamed_splits(arrays, "auto", CPU, processes)) == wanted
     assert set(streamed_splits(arrays, "streamed", CPU, processes)) == set(ARRAYS)
     assert set(streamed_splits(arrays, "resident", CPU, processes)) == set()
-
-
-class TestUsableMemory:
-    MACHINE = usable_memory(own=device_data.Path("/nonexistent"))
-
-    def limits(self, tmp_path, own, **files):
-        (tmp_path / "own").write_text(own)
-        for name, text in files.items():
-            path = tmp_path / "cgroup" / name.replace("__", "/").replace("_max", ".max")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return usable_memory(tmp_path / "own", tmp_path / "cgroup")
-
-    def test_of_the_machine(self, tmp_path):
-        assert self.MACHINE > 2**28
-        assert usable_memory(tmp_path / "none", tmp_path) == self.MACHINE
-
-    def test_the_lowest_limit_of_all_groups_above(self, tmp_path):
-        found = self.limits(
-            tmp_path, "0::/a/b\n", a__b__memory_max="max\n", a__memory_max="70000\n", memory_max="90000"
-        )
-        assert found == 70000
-
-    def test_a_container_sees_its_limit_at_the_root(self, tmp_path):
-        assert self.limits(tmp_path, "0::/of/the/host\n", memory_max="12345\n") == 12345
-
-    def test_no_limit(self, tmp_path):
-        assert self.limits(tmp_path, "0::/\n", memory_max="max\n") == self.MACHINE
-
-    def test_version_1(self, tmp_path):
-        (tmp_path / "cgroup/memory/a").mkdir(parents=True)
-        (tmp_path / "cgroup/memory/memory.limit_in_bytes").write_text(f"{2**63 - 4096}\n")
-        (tmp_path / "cgroup/memory/a/memory.limit_in_bytes").write_text("4096\n")
-        assert self.limits(tmp_path, "3:cpu,cpuacct:/a\n2:memory:/a\n") == 4096

@@ -329,7 +329,7 @@ def test_contents_are_known_before_the_world_is_drawn(small):
 
 
 def test_a_world_larger_than_memory_is_refused(monkeypatch):
-    monkeypatch.setattr("harness.datasets.simulated.machine_bytes", lambda: 10**6)
+    monkeypatch.setattr("harness.datasets.simulated.usable_memory", lambda: 10**6)
     one_line(
         lambda: Simulated().sizes(), "dataset: the features would take 0.0 GiB of memory", "lower dataset.dimension"
     )
