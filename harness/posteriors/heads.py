@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.products import Precision, Products
+from harness.posteriors.products import PRODUCTS, Precision
 from harness.posteriors.stack import as_before, lies
 from harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 from harness.streamed import FeatureTable, blocks
@@ -53,7 +53,7 @@ class Heads:
         activation: str,
         precision: Precision = "float32",
     ) -> None:
-        self.weights, self.biases, self._products = weights, biases, Products(precision)
+        self.weights, self.biases, self._products = weights, biases, PRODUCTS[precision]
         self._activate, self._through = ACTIVATIONS[activation]
         self.activation = activation
 

@@ -9,76 +9,110 @@ Axes: K members, b rows, i and o the inputs and outputs of a layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 
 Precision = Literal["float32", "tf32", "bf16"]
 TF32_DROPPED = 13  # of float32's 23 bits of mantissa
-PLAIN = nullcontext()
 
 
 class Products:
-    """Products of float32 tensors whose operands are rounded to a precision.
+    """Products in float32.
 
     Attributes:
-        precision: float32 (24 significant bits), tf32 (11, NVIDIA's TensorFloat-32) or bf16 (8).
+        precision: of the operands: float32 (24 significant bits), tf32 (11, NVIDIA's TensorFloat-32) or bf16 (8).
     """
 
-    def __init__(self, precision: Precision) -> None:
-        self.precision = precision
+    precision: Precision = "float32"
 
     def addmm(self, bias_o: torch.Tensor, inputs_bi: torch.Tensor, weight_io: torch.Tensor) -> torch.Tensor:
         """bias + inputs weight, shape (b, o)."""
-        if self._halves(inputs_bi):
-            return torch.mm(inputs_bi.bfloat16(), weight_io.bfloat16(), out_dtype=torch.float32).add_(bias_o)
-        with self._mode(inputs_bi):
-            return torch.addmm(bias_o, self._operand(inputs_bi), self._operand(weight_io))
+        return torch.addmm(bias_o, inputs_bi, weight_io)
 
     def baddbmm(
         self, bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float = 1.0
     ) -> torch.Tensor:
         """bias + scale inputs weight of each member, shape (K, b, o)."""
-        if self._halves(inputs_Kbi):
-            return self.bmm(inputs_Kbi, weight_Kio).mul_(scale).add_(bias_K1o)
-        inputs_Kbi, weight_Kio = self._operand(inputs_Kbi), self._operand(weight_Kio)
         if _lonely_vector(weight_Kio):
             twice = (tensor.expand(2, -1, -1) for tensor in (bias_K1o, inputs_Kbi, weight_Kio))
             return torch.baddbmm(*twice, alpha=scale)[:1].clone()
-        with self._mode(inputs_Kbi):
-            return torch.baddbmm(bias_K1o, inputs_Kbi, weight_Kio, alpha=scale)
+        return torch.baddbmm(bias_K1o, inputs_Kbi, weight_Kio, alpha=scale)
 
     def bmm(self, left_Kbi: torch.Tensor, right_Kio: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """left right of each member, shape (K, b, o)."""
-        if self._halves(left_Kbi):
-            return torch.bmm(left_Kbi.bfloat16(), right_Kio.bfloat16(), out_dtype=torch.float32, out=out)
-        left_Kbi, right_Kio = self._operand(left_Kbi), self._operand(right_Kio)
         if _lonely_vector(right_Kio):
             product_1bo = torch.bmm(left_Kbi.expand(2, -1, -1), right_Kio.expand(2, -1, -1))[:1]
             return product_1bo.clone() if out is None else out.copy_(product_1bo)
-        with self._mode(left_Kbi):
-            return torch.bmm(left_Kbi, right_Kio, out=out)
+        return torch.bmm(left_Kbi, right_Kio, out=out)
 
-    def _halves(self, tensor: torch.Tensor) -> bool:
-        return self.precision == "bf16" and tensor.is_cuda
 
-    def _operand(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if tensor.is_cuda else rounded(tensor, self.precision)
+class Tf32Products(Products):
+    """Products of operands in tf32."""
 
-    def _mode(self, tensor: torch.Tensor) -> AbstractContextManager[None]:
-        return _tensor_cores() if self.precision == "tf32" and tensor.is_cuda else PLAIN
+    precision = "tf32"
+
+    def addmm(self, bias_o: torch.Tensor, inputs_bi: torch.Tensor, weight_io: torch.Tensor) -> torch.Tensor:
+        """See Products."""
+        with _tensor_cores(inputs_bi):
+            return super().addmm(bias_o, _tf32(inputs_bi), _tf32(weight_io))
+
+    def baddbmm(
+        self, bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float = 1.0
+    ) -> torch.Tensor:
+        """See Products."""
+        with _tensor_cores(inputs_Kbi):
+            return super().baddbmm(bias_K1o, _tf32(inputs_Kbi), _tf32(weight_Kio), scale)
+
+    def bmm(self, left_Kbi: torch.Tensor, right_Kio: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """See Products."""
+        with _tensor_cores(left_Kbi):
+            return super().bmm(_tf32(left_Kbi), _tf32(right_Kio), out)
+
+
+class Bf16Products(Products):
+    """Products of operands in bf16; on a GPU they are passed on as such."""
+
+    precision = "bf16"
+
+    def addmm(self, bias_o: torch.Tensor, inputs_bi: torch.Tensor, weight_io: torch.Tensor) -> torch.Tensor:
+        """See Products."""
+        if inputs_bi.is_cuda:
+            return torch.mm(inputs_bi.bfloat16(), weight_io.bfloat16(), out_dtype=torch.float32).add_(bias_o)
+        return super().addmm(bias_o, rounded(inputs_bi, "bf16"), rounded(weight_io, "bf16"))
+
+    def baddbmm(
+        self, bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float = 1.0
+    ) -> torch.Tensor:
+        """See Products."""
+        if inputs_Kbi.is_cuda:
+            return self.bmm(inputs_Kbi, weight_Kio).mul_(scale).add_(bias_K1o)
+        return super().baddbmm(bias_K1o, rounded(inputs_Kbi, "bf16"), rounded(weight_Kio, "bf16"), scale)
+
+    def bmm(self, left_Kbi: torch.Tensor, right_Kio: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """See Products."""
+        if left_Kbi.is_cuda:
+            return torch.bmm(left_Kbi.bfloat16(), right_Kio.bfloat16(), out_dtype=torch.float32, out=out)
+        return super().bmm(rounded(left_Kbi, "bf16"), rounded(right_Kio, "bf16"), out)
+
+
+PRODUCTS: dict[Precision, Products] = {p.precision: p for p in (Products(), Tf32Products(), Bf16Products())}
 
 
 @contextmanager
-def _tensor_cores() -> Iterator[None]:
+def _tensor_cores(tensor: torch.Tensor) -> Iterator[None]:
     """Let a GPU round the operands of float32 products to tf32."""
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = tensor.is_cuda or before
     try:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _tf32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_cuda else rounded(tensor, "tf32")
 
 
 def rounded(tensor: torch.Tensor, precision: Precision) -> torch.Tensor:
@@ -94,4 +128,5 @@ def rounded(tensor: torch.Tensor, precision: Precision) -> torch.Tensor:
 # On a CPU the product of one matrix with a vector goes another way than a batch of several, with other bits; those of
 # a single member must be those that it has among others.
 def _lonely_vector(right_Kio: torch.Tensor) -> bool:
-    return len(right_Kio) == 1 and right_Kio.shape[2] == 1 and right_Kio.device.type == "cpu"
+    K, _, o = right_Kio.shape
+    return K == 1 and o == 1 and not right_Kio.is_cuda

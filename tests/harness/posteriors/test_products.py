@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.posteriors.ensemble import Ensemble
 from harness.posteriors.heads import Heads
 from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.products import Products, rounded
+from harness.posteriors.products import PRODUCTS, rounded
 from harness.posteriors.trainable import Minibatch
 from harness.streams import stream
 
@@ -55,7 +55,7 @@ def test_products_are_those_of_rounded_operands(precision, K, o):
     generator = stream(0).torch()
     bias, left, right = (torch.randn(shape, generator=generator) for shape in ((K, 1, o), (K, 5, 6), (K, 6, o)))
     exact = torch.einsum("kbi,kio->kbo", rounded(left, precision).double(), rounded(right, precision).double())
-    products = Products(precision)
+    products = PRODUCTS[precision]
     torch.testing.assert_close(products.bmm(left, right).double(), exact, rtol=0, atol=1e-5)
     torch.testing.assert_close(products.baddbmm(bias, left, right, 0.5).double(), 0.5 * exact + bias, rtol=0, atol=1e-5)
     for k in range(K):
@@ -92,7 +92,7 @@ def test_a_posterior_is_trained_and_scored_at_its_precision(precision):
     plain, coarse = (Ensemble(**settings, precision=p).fit(pairs, pairs, stream(1)) for p in ("float32", precision))
     assert not torch.equal(plain.rewards_KR(features), coarse.rewards_KR(features))
     torch.testing.assert_close(plain.rewards_KR(features), coarse.rewards_KR(features), rtol=0, atol=0.05)
-    coarse._products = Products("float32")
+    coarse._products = PRODUCTS["float32"]
     assert not torch.equal(
         coarse.rewards_KR(features),
         Ensemble(**settings, precision=precision).fit(pairs, pairs, stream(1)).rewards_KR(features),
