@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 from rich.console import Console
 
-from benchmarks.console import wide_console
+from benchmarks.console import TERMINATED, wide_console
 from harness.errors import BalbenchError, StudyError
 
 if TYPE_CHECKING:
@@ -224,10 +224,9 @@ def _usage(error: Any) -> str:
     return f"{told[:1].lower()}{told[1:]} (see {place} --help)"
 
 
-def _terminate(number: int, frame: object) -> None:
-    from benchmarks.running import Terminated
-
-    raise Terminated
+def _terminate(number: int, frame: object) -> NoReturn:
+    """Stop where no run is under way (benchmarks/running.py heeds it during one). Nothing may be imported here."""
+    sys.exit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Where the command line writes to."""
+"""Where the command line writes to, and the exit codes of one that is told to stop."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 PIPE_WIDTH = 160
+INTERRUPTED, TERMINATED = 130, 143  # by Ctrl-C, by SIGTERM
 
 
 def wide_console() -> Console:

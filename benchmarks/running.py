@@ -12,15 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.console import say, wide_console
+from benchmarks.console import INTERRUPTED, TERMINATED, say, wide_console
 from harness.engine import make_engine
 from harness.placement import Placement, count
 from harness.progress import Display
 from harness.results import Run, RunDirectory, read_run
 from harness.scheduler import Scheduler
 from harness.study import Cell, Study, load_study
-
-INTERRUPTED, TERMINATED = 130, 143
 
 
 class Terminated(KeyboardInterrupt):

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,32 @@ def test_an_interrupted_run_says_how_to_go_on(quiet, tmp_path, number, code):
     stopped(process, code)
     assert start("run", study, "--out", tmp_path / "run").wait(timeout=300) == 0
     assert bytes_of(tmp_path / "run") == wanted
+
+
+SIGNAL_ON_IMPORT = """
+import os, sys
+from benchmarks import cli
+
+_, number, module, *sys.argv[1:] = sys.argv
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), int(number))
+
+sys.meta_path.insert(0, Finder)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("module", ["scipy.stats", "harness.scheduler", "benchmarks.running"])
+def test_a_signal_while_modules_are_imported(tmp_path, module, number, code):
+    """That takes seconds, and what is half imported cannot be asked for."""
+    command = [sys.executable, "-c", SIGNAL_ON_IMPORT, str(int(number)), module, "run", str(write_study(tmp_path))]
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}}
+    found = subprocess.run(command, capture_output=True, text=True, preexec_fn=heed_interrupts, check=False, **options)
+    assert (found.returncode, found.stderr) == (code, "")
 
 
 def test_sigterm_to_all_processes_lets_rounds_come_back(quiet, tmp_path):
