@@ -57,7 +57,9 @@ JobsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
 FleetOption = Annotated[
     int | None,
-    typer.Option("--fleet", help="Cells that run together  [default: 1 on a CPU, what fits on a GPU]"),
+    typer.Option(
+        "--fleet", help="Cells that run together  [default: up to 8 with small heads on a CPU, what fits on a GPU]"
+    ),
 ]
 SharingOption = Annotated[int, typer.Option("--fleets-per-device", help="Processes that share a GPU.")]
 ClusterOption = Annotated[
@@ -209,7 +211,9 @@ def main() -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    Console(stderr=True).print(f"balbench: {message}", style="bold", highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"balbench: {message}", style="bold", highlight=False, markup=False, emoji=False, soft_wrap=True
+    )
     sys.exit(2)
 
 

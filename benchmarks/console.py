@@ -16,4 +16,4 @@ def wide_console() -> Console:
 
 def say(console: Console, line: str) -> None:
     """Print one line as it is, however long."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
