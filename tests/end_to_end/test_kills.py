@@ -58,8 +58,8 @@ def heed_interrupts() -> None:
 
 
 def started(study, out, *flags):
-    """A run that has kept some rounds."""
-    process = start("run", study, "--out", out, *flags, preexec_fn=heed_interrupts)
+    """A run that has kept some rounds; most of its cells wait, so that it cannot end before it is told to."""
+    process = start("run", study, "--out", out, "--fleet", 1, *flags, preexec_fn=heed_interrupts)
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in out.glob("cells/*/rounds.jsonl")):
         assert time.monotonic() < deadline
