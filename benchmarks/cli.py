@@ -36,24 +36,14 @@ app = typer.Typer(
 )
 
 
-def _at_least_one(option: typer.CallbackParam, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise StudyError(f"{option.opts[0]} {value}: must be at least 1")
-    return value
-
-
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or path of a YAML file.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10."),
 ]
-SeedsOption = Annotated[
-    int | None, typer.Option("--seeds", callback=_at_least_one, help="Run this many seeds (0, 1, ...).")
-]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Run this many seeds (0, 1, ...).")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
-JobsOption = Annotated[
-    int | None, typer.Option("--jobs", callback=_at_least_one, help="Worker processes  [default: one a core]")
-]
+JobsOption = Annotated[int | None, typer.Option("--jobs", help="Worker processes  [default: one a core]")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
 FleetOption = Annotated[
     int | None,

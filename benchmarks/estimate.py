@@ -82,11 +82,11 @@ def _needs(study: Study, placement: Placement) -> list[str]:
     workers = min(len(devices), len(fleets))
     # Workers map the same files, so features count once, whatever the number of workers.
     memory = max(known.bytes for known in sizes.values()) + workers * WORKER_BYTES
-    each = f"{WORKER_BYTES / 2**30:.1f} GiB each beside the features, which they share"
-    lines.append(f"memory: about {memory / 2**30:.1f} GiB ({workers} workers on {where}, {each})")
+    each = f"{gib(WORKER_BYTES)} each beside the features, which they share"
+    lines.append(f"memory: about {gib(memory)} ({workers} workers on {where}, {each})")
     if free is not None:
         most = max(_device_bytes(cells, sizes[cells[0].setting]) for cells in fleets)
-        lines.append(f"GPU memory: about {most / 2**30:.1f} GiB a worker, {free / 2**30:.1f} GiB free on {device}")
+        lines.append(f"GPU memory: about {gib(most)} a worker, {gib(free)} free on {device}")
     lines.append(f"time: about {duration(seconds / workers)} from a probe of this machine, data apart")
     return lines
 

@@ -28,6 +28,7 @@ class CellProgress:
         self.state = "finished" if log.finished else "waiting"
         self.past = Past(cell.rounds if self.state == "finished" else 0, np.empty(0, dtype=np.int64))
         self._labels = self._cumulative(cell.protocol.budget)
+        self._seconds = 0.0
 
     def _cumulative(self, pool_size: int) -> list[int]:
         """Labels that the first 0, 1, ... rounds train on, in all."""
@@ -72,6 +73,7 @@ class CellProgress:
         acquired = [pair for record, _ in rounds for pair in record["acquired"]]
         acquired_n = np.concatenate([self.past.acquired_n, np.array(acquired, dtype=np.int64)])
         self.past = Past(self.done + len(rounds), acquired_n)
+        self._seconds += sum(sum(timings["seconds"].values()) for _, timings in rounds)
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write the manifest."""
@@ -86,4 +88,5 @@ class CellProgress:
     def look(self) -> CellState:
         """What to show."""
         cell, labels = self._cell, self._labels
-        return CellState(cell.label, self.state, self.done, cell.rounds, labels[self.done], labels[-1])
+        done, seconds = self.done, self._seconds
+        return CellState(cell.label, self.state, done, cell.rounds, labels[done], labels[-1], seconds)

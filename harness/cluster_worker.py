@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BalbenchError, StudyError
+from harness.errors import CELL_ERRORS, BalbenchError, StudyError
 from harness.files import disk_errors
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Reply:
     worker: str
     versions: dict[str, str]
     report: Report | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 def perform(parcel: Parcel) -> Reply:
@@ -138,7 +138,7 @@ def perform(parcel: Parcel) -> Reply:
             reply.report = _do(parcel, place)
         except BalbenchError as error:
             reply.error = type(error)(f"{reply.worker}: {error}")
-        except Exception as error:
+        except CELL_ERRORS as error:
             reply.error = error
     return reply
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What the code of a cell, a plug-in's for example, may raise. A worker process is not told of Ctrl-C.
+CELL_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
+
 
 class BalbenchError(Exception):
     """Something in the input, the settings or the machine is wrong; the message names the place and the remedy."""

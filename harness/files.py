@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import RunDirectoryError
 
 DEEPEST = 50  # nesting that `not_finite` looks into
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy and short writes give no number at all
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -81,9 +82,14 @@ class disk_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space" if full else "check its path and permissions"
+            kept = "" if error.errno == errno.ENOENT else ", all finished rounds are kept"
             raise RunDirectoryError(
-                f"{self._path}: cannot be written ({error.strerror}); {remedy} and run the same command again, "
-                "all finished rounds are kept"
+                f"{self._path}: cannot be written ({error.strerror or error}); {_remedy(error)} and run the same "
+                f"command again{kept}"
             ) from None
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno is None or error.errno in FULL:
+        return "free some space"
+    return "see that nobody moves or deletes it" if error.errno == errno.ENOENT else "check its path and permissions"

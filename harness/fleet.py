@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from harness.device_data import DeviceData
-from harness.errors import BalbenchError
+from harness.errors import CELL_ERRORS, BalbenchError
 from harness.loop import CellRun, Past
+from harness.machine import out_of_memory
 from harness.study import Cell
 
 
@@ -24,7 +25,7 @@ class Failure(NamedTuple):
     details: str
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: BaseException) -> Failure:
         """The failure that an error means."""
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return cls(reason, "".join(traceback.format_exception(error)))
@@ -70,7 +71,9 @@ def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_o
         while (active := [r for r in runs if not r.finished and r.cell.directory not in report.failed]) and go_on():
             behind = min(run.rounds_done for run in active)
             _round([run for run in active if run.rounds_done == behind], data, report)
-    except (torch.OutOfMemoryError, MemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         report.out_of_memory = True
     return report
 
@@ -98,7 +101,7 @@ def _round(runs: list[CellRun], data: DeviceData, report: Report) -> None:
             continue
         try:
             report.rounds.append((run.cell.directory, *run.round(model, seconds)))
-        except (BalbenchError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
+        except CELL_ERRORS as error:
+            if isinstance(error, BalbenchError) or out_of_memory(error):
+                raise
             report.failed[run.cell.directory] = Failure.of(error)

@@ -14,7 +14,7 @@ from harness.device_data import DeviceData
 from harness.metrics import error_correlations, held_out_metrics, uncertainty_metrics
 from harness.pairs import Split
 from harness.policies.policy import PoolView, Selection
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, pair_uncertainty
+from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, pair_uncertainty, sampled_rewards
 from harness.streams import Stream, stream
 from harness.study import Cell
 from harness.uncertainty import Uncertainty
@@ -126,14 +126,18 @@ class CellRun:
 
 
 def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> None:
+    if not isinstance(selection, Selection):
+        raise TypeError(f"the policy must return a Selection; got {type(selection).__name__}")
     pairs_B = selection.pairs_B
+    if not isinstance(pairs_B, Array) or pairs_B.dtype.kind not in "iu" or pairs_B.ndim != 1:
+        raise TypeError("the policy must return its pairs as an array of integers (B,)")
     if len(pairs_B) != batch_size or len(np.unique(pairs_B)) != batch_size or not np.isin(pairs_B, left_U).all():
         raise ValueError(f"the policy must return {batch_size} distinct unlabelled pairs")
 
 
 def _judge(model: FittedPosterior, data: DeviceData, name: str) -> dict[str, float]:
     split: Split = data.data.splits[name]
-    rewards_KR = model.rewards_KR(data.features[name])
+    rewards_KR = sampled_rewards(model, data.features[name])
     found = pair_uncertainty(model, data.features[name], data.responses(name), rewards_KR)
     return _metrics(found, split.records.first_share_N)
 
@@ -142,7 +146,7 @@ def _judge_pairs(model: FittedPosterior, data: DeviceData, pairs: Array, target_
     responses_n2 = data.responses("pool", pairs)
     used_R, place = torch.unique(responses_n2, return_inverse=True)
     features = data.features["pool"][used_R]
-    return _metrics(pair_uncertainty(model, features, place, model.rewards_KR(features)), target_n)
+    return _metrics(pair_uncertainty(model, features, place, sampled_rewards(model, features)), target_n)
 
 
 def _metrics(found: Uncertainty, share_N: Array) -> dict[str, float]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# What torch says where a CPU has no memory left, and what the libraries of CUDA say.
+TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "_STATUS_ALLOC_FAILED")
+
 
 def usable_cores() -> int:
     """How many cores this process may use."""
@@ -41,6 +44,14 @@ def _limit(path: Path) -> int:
     except OSError:
         return 0
     return int(told) if told.isdecimal() else 0
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left: Python's, or torch's, which on a CPU has no type."""
+    if isinstance(error, MemoryError):
+        return True
+    words = isinstance(error, RuntimeError) and any(told in str(error) for told in TORCH_OUT_OF_MEMORY)
+    return words or type(error).__name__ == "OutOfMemoryError"
 
 
 def gib(number: int) -> str:

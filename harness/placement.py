@@ -47,10 +47,11 @@ class Placement:
         Raises:
             StudyError: the flag, and what it must be.
         """
-        for flag, value in (("--fleet", self.fleet), ("--fleets-per-device", self.fleets_per_device)):
+        counts = {"--jobs": self.jobs, "--fleet": self.fleet, "--fleets-per-device": self.fleets_per_device}
+        for flag, value in counts.items():
             if value is not None and value < 1:
                 raise StudyError(f"{flag} {value}: must be at least 1")
-        if not 0 <= self.grace < float("inf"):
+        if not self.grace >= 0:
             raise StudyError(f"--grace {self.grace:g}: must be 0 seconds or more")
         if self.features not in get_args(Features):
             raise StudyError(f"--features {self.features}: must be {', '.join(get_args(Features))}")

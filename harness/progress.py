@@ -26,6 +26,7 @@ class CellState:
     rounds: int
     work_done: float  # labels trained on so far
     work: float
+    seconds: float  # that a worker took for the rounds of this run
 
 
 class Display:
@@ -34,7 +35,7 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._started = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
         self._said_of = ""
         self._work_at_start: float | None = None
 
@@ -62,15 +63,15 @@ class Display:
             self._said_of = what
             self.say(line)
 
-    def cells(self, states: Iterable[CellState]) -> None:
-        """Show how far the cells are."""
+    def cells(self, states: Iterable[CellState], slots: int) -> None:
+        """Show how far the cells are; `slots` of their fleets can run at once."""
         states = list(states)
         if self._work_at_start is None:
-            self._work_at_start, self._started = sum(state.work_done for state in states), time.monotonic()
+            self._work_at_start = sum(state.work_done for state in states)
         if self._live:
-            self._live.update(self._table(states))
+            self._live.update(self._table(states, slots))
         elif self._due():
-            self.say(self._line(states))
+            self.say(self._line(states, slots))
 
     def _due(self) -> bool:
         if time.monotonic() - self._last_line < PLAIN_SECONDS:
@@ -78,21 +79,23 @@ class Display:
         self._last_line = time.monotonic()
         return True
 
-    def _line(self, states: list[CellState]) -> str:
+    def _line(self, states: list[CellState], slots: int) -> str:
         finished = sum(state.state == "finished" for state in states)
         rounds, total = sum(s.rounds_done for s in states), sum(s.rounds for s in states)
         failed = sum(state.state == "failed" for state in states)
         trouble = f", {failed} failed" if failed else ""
-        return f"{finished} of {len(states)} cells, {rounds} of {total} rounds{trouble}, {self._left(states)}"
+        return f"{finished} of {len(states)} cells, {rounds} of {total} rounds{trouble}, {self._left(states, slots)}"
 
-    def _left(self, states: list[CellState]) -> str:
-        """Time left, from the labels trained on so far."""
-        done, total = sum(s.work_done for s in states), sum(s.work for s in states if s.state != "failed")
-        rate = (done - (self._work_at_start or 0.0)) / max(time.monotonic() - self._started, 1e-9)
-        return f"about {duration((total - done) / rate)} left" if rate > 0 else "time left unknown yet"
+    def _left(self, states: list[CellState], slots: int) -> str:
+        """Time left, from the labels trained on in this run so far and what they took (workers need no start now)."""
+        done = sum(state.work_done for state in states) - (self._work_at_start or 0.0)
+        if not (done and slots):
+            return "time left unknown yet"
+        left = sum(state.work - state.work_done for state in states if state.state != "failed")
+        return f"about {duration(left / done * sum(state.seconds for state in states) / slots)} left"
 
-    def _table(self, states: list[CellState]) -> Table:
-        table = Table(caption=self._line(states), caption_justify="left")
+    def _table(self, states: list[CellState], slots: int) -> Table:
+        table = Table(caption=self._line(states, slots), caption_justify="left")
         for column in ("policy", "finished", "running", "rounds"):
             table.add_column(column, justify="left" if column == "policy" else "right")
         for policy in dict.fromkeys(state.policy for state in states):

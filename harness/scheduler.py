@@ -137,7 +137,7 @@ class Scheduler:
             while self._waiting and len(self._running) < engine.slots and not self.stopping:
                 self._submit(engine, self._waiting.popleft())
             self._collect()
-            self._look()
+            self._look(engine.slots)
 
     def _fleets(self, engine: Engine) -> list[list[Cell]]:
         free = engine.free_bytes() if self._placement.fleet is None else None
@@ -171,16 +171,15 @@ class Scheduler:
         except queue.Empty:
             return
         fleet = self._running.pop(future)
-        try:
-            report = future.result()
-        except WorkerDied:
+        error = future.exception()
+        if error is None:
+            self._take_in(fleet, future.result())
+        elif isinstance(error, WorkerDied):
             self._worker_died(fleet)
-        except BalbenchError:
-            raise
-        except Exception as error:  # an oracle's, or one that names no cell
+        elif isinstance(error, BalbenchError):
+            raise error
+        else:  # an oracle's, or one that names no cell
             self._blame(fleet, Failure.of(error))
-        else:
-            self._take_in(fleet, report)
 
     def _take_in(self, fleet: Fleet, report: Report) -> None:
         """Keep the rounds of a report, and submit what is left of the fleet again."""
@@ -234,15 +233,15 @@ class Scheduler:
             self._display.say(f"out of memory on {device} with {len(fleet.cells)} cells; going on with {sizes}")
         reason = (
             f"out of memory on {device} with this cell alone; lower posterior.members or posterior.hidden, "
-            "let fewer processes share the device, or give --features streamed"
+            "let fewer processes run (--jobs, --fleets-per-device), or give --features streamed"
         )
         self._blame(fleet, Failure(reason, ""))
 
-    def _look(self) -> None:
+    def _look(self, slots: int) -> None:
         """Show the progress now and then: looking at all cells for each report would cost more than keeping it."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + POLL_SECONDS
-            self._display.cells(progress.look() for progress in self._progress.values())
+            self._display.cells((progress.look() for progress in self._progress.values()), slots)
 
 
 def _title(cells: Sequence[Cell]) -> str:

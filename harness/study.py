@@ -155,6 +155,8 @@ def load_study(path: Path, overrides: tuple[str, ...] = (), seeds: int | None = 
     for override in overrides:
         set_override(raw, override)
     if seeds is not None:
+        if seeds < 1:
+            raise StudyError(f"--seeds {seeds}: must be at least 1")
         raw["seeds"] = seeds
     return check_study(raw, str(path))
 

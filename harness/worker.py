@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import DataError
 from harness.files import disk_errors
+from harness.machine import out_of_memory
 from harness.study import Cell
 
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ def work(task: Task) -> Report:
 
 
 def _load(task: Task) -> DeviceData:
-    import torch
-
     try:
         return _device_data(task.data, task.device, task.features, task.processes)
-    except (torch.OutOfMemoryError, MemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         where = "the GPU's memory" if task.device.startswith("cuda") else "memory"
         raise DataError(f"{task.data}: the data set does not fit into {where}; use --features streamed") from None
 

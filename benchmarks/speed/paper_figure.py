@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import argparse
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 import rates
-from harness.posteriors.ensemble import Ensemble
 from harness.posteriors.recipe import evaluations_after
 from harness.streams import stream
+from harness.study import load_study
 
-CELLS, ROUNDS, BATCH, DIMENSION = 15, 75, 320, 4096
-RESPONSES = {"pool": 59_515, "eval": 3_206, "test": 12_945, "ood": 6_459}
-RECIPE = Ensemble.model_validate({"preset": "melo2024"})
-SIZES = (DIMENSION, *RECIPE.hidden, 1)
+if TYPE_CHECKING:
+    from harness.datasets.simulated import Simulated
+    from harness.posteriors.ensemble import Ensemble
+
+CELLS = load_study(Path(__file__).parents[1] / "studies" / "tldr_like.yaml").cells
+RECIPE, DATASET = cast("Ensemble", CELLS[0].posterior), cast("Simulated", CELLS[0].dataset)
+ROUNDS = CELLS[0].rounds
+SIZES = (DATASET.dimension, *RECIPE.hidden, 1)
 GPUS = {  # float32 and tf32 products (dense) and bandwidth, as in the makers' data sheets
     "A100 SXM 80 GB": (19.5e12, 156e12, 2.04e12),
     "H100 SXM": (67e12, 494e12, 3.35e12),
@@ -30,18 +36,20 @@ GPUS = {  # float32 and tf32 products (dense) and bandwidth, as in the makers' d
 
 def steps_of_rounds() -> list[int]:
     """Training steps of each round."""
-    return [RECIPE.epochs * -(-BATCH * (number + 1) // RECIPE.batch) for number in range(ROUNDS)]
+    protocol, pairs = CELLS[0].protocol, DATASET.sizes().pairs
+    return [RECIPE.epochs * -(-protocol.labels_at(number, pairs) // RECIPE.batch) for number in range(ROUNDS)]
 
 
 def scored() -> int:
     """Responses that a member scores in all rounds, evaluations while training included."""
     evaluations = sum(evaluations_after(done, n, RECIPE) > 0 for n in steps_of_rounds() for done in range(1, n + 1))
-    return ROUNDS * sum(RESPONSES.values()) + evaluations * RESPONSES["eval"]
+    responses = DATASET.responses()
+    return ROUNDS * sum(responses.values()) + evaluations * responses["eval"]
 
 
 def drawing() -> float:
     """Seconds in which a core draws the initial weights of one cell, measured."""
-    return rates.shortest(lambda: RECIPE.initial_heads(DIMENSION, stream(0)), torch.device("cpu"), 2)
+    return rates.shortest(lambda: RECIPE.initial_heads(DATASET.dimension, stream(0)), torch.device("cpu"), 2)
 
 
 def main() -> None:
@@ -50,11 +58,11 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of its bound that training and scoring reach")
     parser.add_argument("--rest", type=float, default=0.2, help="seconds of one round of one cell on one core")
     asked = parser.parse_args()
-    members, steps = CELLS * RECIPE.members, sum(steps_of_rounds())
+    members, steps = len(CELLS) * RECIPE.members, sum(steps_of_rounds())
     step = rates.training_step(members, SIZES, RECIPE.batch, scales=True)
     scoring = 2.0 * members * scored() * sum(i * o for i, o in pairwise(SIZES))
-    draws, rest = ROUNDS * CELLS * drawing(), ROUNDS * CELLS * asked.rest
-    memory = CELLS * RECIPE.training_bytes(DIMENSION)
+    draws, rest = ROUNDS * len(CELLS) * drawing(), ROUNDS * len(CELLS) * asked.rest
+    memory = len(CELLS) * RECIPE.training_bytes(DATASET.dimension)
     print(f"{steps:,} steps of {members} members: {step.bytes / 1e9:.1f} GB and {step.operations / 1e12:.2f} Top each")
     print(f"scoring: {scoring / 1e15:.1f} Pop; GPU memory: {memory / 2**30:.0f} GiB; minutes at {asked.share:.0%}:")
     print("| GPU | precision | training | scoring | initial weights (one core) | the rest (one core) | all |")

@@ -5,12 +5,13 @@ Axes: K members, layers of widths i -> o, 2b responses of a minibatch.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+
+import reference
 
 SIDE = 4096  # of the matrices that a device's rate is measured on
 COPY_BYTES = 2**28
@@ -68,14 +69,13 @@ def measured(device: torch.device, repeats: int = 5) -> Rates:
 
 def shortest(run: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Least seconds of some repeats after a first that does not count."""
-    found = []
-    for _ in range(repeats + 1):
-        synchronize(device)
-        started = time.perf_counter()
+
+    def whole() -> None:
         run()
         synchronize(device)
-        found.append(time.perf_counter() - started)
-    return min(found[1:])
+
+    whole()
+    return reference.shortest(whole, repeats)
 
 
 def synchronize(device: torch.device) -> None:

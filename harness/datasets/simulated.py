@@ -152,11 +152,15 @@ class Simulated(Dataset):
         most = max(self._size(name)[1] for name in ("pool", *HELD_OUT))
         table = 16 * most * self.max_pairs_per_prompt  # what `draw_pair_counts` takes
         self._check_memory(table, "drawing the pairs", "the numbers of pairs and prompts")
-        responses = {name: int(world.responses_needed(self._pair_counts(name)).sum()) for name in ("pool", *HELD_OUT)}
+        responses = self.responses()
         pool = responses.pop("pool")
         sizes = Sizes(pairs, pool, prompts, sum(responses.values()), self.dimension)
         self._check_memory(sizes.bytes, "the features", "dataset.dimension or the numbers of pairs")
         return sizes
+
+    def responses(self) -> dict[str, int]:
+        """Count the responses that each split will hold."""
+        return {name: int(world.responses_needed(self._pair_counts(name)).sum()) for name in ("pool", *HELD_OUT)}
 
     def _check_memory(self, needed: int, what: str, settings: str) -> None:
         if needed > (there := usable_memory()):

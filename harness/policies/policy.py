@@ -17,7 +17,7 @@ from harness.datasets.dataset import Contents
 from harness.duels import DuelPool
 from harness.neighbours import NeighbourIndex
 from harness.pairs import PreferencePool
-from harness.posteriors.posterior import FittedPosterior, pair_uncertainty
+from harness.posteriors.posterior import FittedPosterior, pair_uncertainty, sampled_rewards
 from harness.streamed import FeatureTable
 from harness.streams import Stream
 from harness.uncertainty import LN2, Uncertainty, pair_probabilities
@@ -103,7 +103,7 @@ class PoolView:
     @cached_property
     def rewards_KR(self) -> torch.Tensor:
         """Posterior reward samples of all responses of the pool, float32."""
-        return self.model.rewards_KR(self.splits["pool"].features_RD)
+        return sampled_rewards(self.model, self.splits["pool"].features_RD)
 
     @cached_property
     def uncertainty_U(self) -> Uncertainty:

@@ -11,6 +11,7 @@ import torch
 
 from harness.component import Component
 from harness.errors import BalbenchError
+from harness.machine import out_of_memory
 from harness.streamed import FeatureTable
 from harness.streams import Stream
 from harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
@@ -46,6 +47,20 @@ class FittedPosterior(Protocol):
         policies work on. A linear model returns its (scaled) features.
         """
         ...
+
+
+def sampled_rewards(model: FittedPosterior, features_RD: FeatureTable) -> torch.Tensor:
+    """Return the rewards of a fitted posterior, float32 (K, R), checked.
+
+    Raises:
+        ValueError: they have another shape, or are not all numbers.
+    """
+    rewards_KR, R = model.rewards_KR(features_RD), len(features_RD)
+    if rewards_KR.ndim != 2 or rewards_KR.shape[1] != R:
+        raise ValueError(f"the posterior must return rewards (K, {R}); got {tuple(rewards_KR.shape)}")
+    if not rewards_KR.isfinite().all():
+        raise ValueError("the posterior's rewards are not all finite; lower posterior.learning_rate, or mend it")
+    return rewards_KR
 
 
 @runtime_checkable
@@ -84,9 +99,9 @@ def attempted(make: Callable[..., T], *arguments: Any) -> T | Exception:
     """Return what a call gives or the error that it ends with, except where the machine is at fault."""
     try:
         return make(*arguments)
-    except (BalbenchError, MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, BalbenchError) or out_of_memory(error):
+            raise
         return error
 
 
@@ -135,6 +150,6 @@ class Posterior(Component):
 
         Raises:
             BalbenchError: the machine is at fault.
-            MemoryError: so is its memory (torch.OutOfMemoryError on a GPU).
+            MemoryError: so is its memory (or torch's error, see `out_of_memory`).
         """
         return [attempted(self.fit, train, validation, stream) for train, stream in zip(trains, streams, strict=True)]

@@ -26,7 +26,7 @@ from harness.scheduler import Scheduler
 from harness.study import check_study
 from support.cluster import ROOT, DaskCluster, kill, kill_tree, wait_for
 from support.command import start
-from support.policies import Mortal
+from support.policies import Leaving, Mortal
 from support.studies import TINY, bytes_of, write_study
 
 STUDY = {"protocol": {"initial": 10, "batch": 10, "rounds": 12}, "policies": ["random", "bal_pm"]}
@@ -40,9 +40,9 @@ class Watch(Display):
         super().__init__(Console(file=said, width=200))
         self._action = action
 
-    def cells(self, states):
+    def cells(self, states, slots):
         states = list(states)
-        super().cells(states)
+        super().cells(states, slots)
         if self._action and any(state.rounds_done for state in states):
             assert any(state.rounds_done < state.rounds for state in states), "too late to disturb anything"
             action, self._action = self._action, None
@@ -131,7 +131,7 @@ def test_a_signal_to_all_processes_of_a_local_cluster(quiet, tmp_path, number):
     """As Ctrl-C in a terminal, or a batch system, sends it."""
     process = start(
         "run",
-        write_study(tmp_path, **STUDY),
+        write_study(tmp_path, **STUDY, seeds=6),
         "--out",
         tmp_path / "run",
         "--cluster",
@@ -142,7 +142,7 @@ def test_a_signal_to_all_processes_of_a_local_cluster(quiet, tmp_path, number):
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "of 50 rounds are kept in" in err
+    assert "of 150 rounds are kept in" in err
     assert "Traceback" not in err
     assert "died" not in err
 
@@ -289,6 +289,15 @@ def test_a_cell_that_kills_its_workers_fails_alone(tmp_path, monkeypatch):
     assert list(outcome.failed) == ["test_mortal, seed 3"]
     assert "its worker died 3 times" in outcome.failed["test_mortal, seed 3"]
     assert "the worker of test_mortal, seed 3 died; going on from round 0" in said
+
+
+@pytest.mark.slow
+def test_a_cell_that_ends_python_fails_alone_and_no_worker_with_it(cluster, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._registered, "policies", {"test_leaving": Leaving})
+    policies = ["random", {"name": "test_leaving"}]
+    _, outcome, said = schedule(tmp_path / "run", on(cluster.address), policies=policies, seeds=[3])
+    assert outcome.failed == {"test_leaving, seed 3": "SystemExit: 3"}
+    assert "died" not in said
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """A cell's rounds: resumed exactly, and blind to labels that were not bought."""
 
 import copy
+import itertools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from harness.fleet import advance
 from harness.loop import CellRun, Past
 from harness.pairs import PreferenceData, Split
 from harness.policies.policy import Policy, Selection
+from harness.posteriors.ensemble import Ensemble
 from harness.study import check_study
 from support.studies import TINY
 
@@ -108,11 +112,56 @@ class Greedy(Policy):
         return Selection(np.repeat(view.unlabelled_U[:1], batch_size), np.zeros(batch_size))
 
 
-def test_a_policy_that_breaks_its_contract_is_stopped():
-    cell = replace(cell_of("random"), policy=Greedy())
+class Returns(Policy):
+    """Breaks its contract: something else than a selection."""
+
+    what: Any
+
+    def select(self, view, batch_size, stream):
+        return self.what
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (Greedy(), "ValueError: the policy must return 10 distinct unlabelled pairs"),
+        (Returns(what=None), "TypeError: the policy must return a Selection; got NoneType"),
+        (
+            Returns(what=Selection([1, 2], [0, 0])),
+            "TypeError: the policy must return its pairs as an array of integers",
+        ),
+        (Returns(what=Selection(np.ones(10), np.zeros(10))), "TypeError: the policy must return its pairs as an array"),
+    ],
+)
+def test_a_policy_that_breaks_its_contract_is_stopped(policy, reason):
+    assert failure_of(policy=policy).startswith(reason)
+
+
+class Infinite(Ensemble):
+    """Breaks its contract: rewards that are no numbers, or too few of them."""
+
+    shorter: bool = False
+
+    def fit(self, train, validation, stream):
+        def rewards_KR(features_RD):
+            return torch.zeros(3) if self.shorter else torch.full((3, len(features_RD)), torch.nan)
+
+        return SimpleNamespace(rewards_KR=rewards_KR)
+
+    def fit_fleet(self, trains, validation, streams):
+        return [self.fit(*one) for one in zip(trains, itertools.repeat(validation), streams)]
+
+
+def test_a_posterior_that_breaks_its_contract_is_stopped():
+    assert "rewards are not all finite" in failure_of(posterior=Infinite())
+    assert "must return rewards (K, " in failure_of(posterior=Infinite(shorter=True))
+
+
+def failure_of(**parts):
+    cell = replace(cell_of("random"), **parts)
     report = advance([cell], [Past.of([])], device_data(), lambda: True)
     assert not report.rounds
-    assert "distinct unlabelled pairs" in report.failed[cell.directory].reason
+    return report.failed[cell.directory].reason
 
 
 def test_ties_and_abstentions():

@@ -3,7 +3,24 @@
 import os
 from pathlib import Path
 
-from harness.machine import usable_cores, usable_memory
+import numpy as np
+import pytest
+import torch
+
+from harness.machine import out_of_memory, usable_cores, usable_memory
+
+
+def test_errors_of_a_memory_that_is_full():
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(2**58, dtype=torch.uint8)
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(2**58, dtype=np.uint8)
+    assert out_of_memory(of_torch.value)
+    assert out_of_memory(of_numpy.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert not out_of_memory(RuntimeError("shapes differ"))
+    assert not out_of_memory(OSError("DefaultCPUAllocator: can't allocate memory"))
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):

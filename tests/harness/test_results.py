@@ -136,6 +136,36 @@ def test_json_is_written_at_once(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            "(No space left); free some space and run the same command again, all",
+        ),
+        (OSError("1000 requested and 512 written"), "(1000 requested and 512 written); free some space"),
+        (OSError(errno.EFBIG, "File too large"), "(File too large); free some space"),
+        (OSError(errno.EACCES, "Permission denied"), "(Permission denied); check its path and permissions"),
+    ],
+)
+def test_disk_errors_say_what_to_do(tmp_path, error, told):
+    with pytest.raises(RunDirectoryError) as found:
+        raised_within(tmp_path, error)
+    assert str(found.value).startswith(f"{tmp_path}: cannot be written {told}")
+
+
+def test_a_directory_that_is_gone_keeps_nothing(tmp_path):
+    with pytest.raises(RunDirectoryError) as found:
+        raised_within(tmp_path, FileNotFoundError(errno.ENOENT, "No such file or directory"))
+    assert "kept" not in str(found.value)
+    assert "see that nobody moves or deletes it" in str(found.value)
+
+
+def raised_within(path, error):
+    with disk_errors(path):
+        raise error
+
+
 def test_disk_errors_pass_other_errors(tmp_path):
     with pytest.raises(KeyError), disk_errors(tmp_path):
         raise KeyError

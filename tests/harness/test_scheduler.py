@@ -5,6 +5,7 @@ import io
 import itertools
 import shutil
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -23,10 +24,11 @@ from harness.progress import CellState, Display, duration
 from harness.results import RunDirectory, read_run
 from harness.scheduler import Scheduler
 from harness.study import check_study
+from support import posteriors
 from support.engines import InProcess
 from support.faults import one_line
-from support.policies import Broken, Mortal, Unwritable
-from support.posteriors import Crowded, Touchy
+from support.policies import Broken, Leaving, Mortal, Unwritable
+from support.posteriors import Crowded, Greedy, Touchy
 from support.studies import TINY, bytes_of
 
 
@@ -108,9 +110,10 @@ def test_two_cells_with_the_same_key_are_both_run(tmp_path):
 
 @pytest.fixture(autouse=True)
 def misbehaving_parts(monkeypatch):
-    policies = {"test_mortal": Mortal, "test_broken": Broken, "test_unwritable": Unwritable}
+    policies = {"test_mortal": Mortal, "test_broken": Broken, "test_unwritable": Unwritable, "test_leaving": Leaving}
     monkeypatch.setitem(registry._registered, "policies", policies)
-    monkeypatch.setitem(registry._registered, "posteriors", {"test_crowded": Crowded, "test_touchy": Touchy})
+    bad = {"test_crowded": Crowded, "test_touchy": Touchy, "test_greedy": Greedy, "test_leaving": posteriors.Leaving}
+    monkeypatch.setitem(registry._registered, "posteriors", bad)
 
 
 def test_a_worker_that_dies_is_named_and_tried_again(tmp_path, monkeypatch):
@@ -135,6 +138,20 @@ def test_a_cell_that_raises_fails_alone_with_its_reason(tmp_path):
     assert outcome.failed == {"test_broken, seed 3": "RuntimeError: this policy is broken"}
     run = read_run(tmp_path / "run")
     assert run.cells.set_index("policy")["reason"]["test_broken"] == "RuntimeError: this policy is broken"
+
+
+@pytest.mark.parametrize("fleet", [1, 8])
+def test_a_policy_that_ends_python_fails_alone(tmp_path, fleet):
+    policies = ["random", {"name": "test_leaving"}]
+    outcome, _ = schedule(tmp_path / "run", 1, fleet, policies=policies, seeds=[3])
+    assert outcome.failed == {"test_leaving, seed 3": "SystemExit: 3"}
+    assert read_run(tmp_path / "run").cells["state"].tolist() == ["finished", "failed", "finished"]
+
+
+def test_a_posterior_that_ends_python_fails_its_cells(tmp_path):
+    bad = {"name": "random", "label": "bad", "posterior": TINY["posterior"] | {"name": "test_leaving"}}
+    outcome, _ = schedule(tmp_path / "run", 1, 8, policies=["random", bad], full_data=False)
+    assert outcome.failed == {"bad, seed 0": "SystemExit: 3", "bad, seed 1": "SystemExit: 3"}
 
 
 def test_a_fleet_with_a_deadly_cell_is_split_until_it_is_found(tmp_path, monkeypatch):
@@ -176,8 +193,9 @@ def test_on_a_gpu_a_fleet_is_what_fits(quiet, tmp_path, monkeypatch):
     assert bytes_of(tmp_path / "run") == quiet
 
 
-def test_a_fleet_that_does_not_fit_is_halved(tmp_path):
-    posterior = TINY["posterior"] | {"name": "test_crowded"}
+@pytest.mark.parametrize("name", ["test_crowded", "test_greedy"])
+def test_a_fleet_that_does_not_fit_is_halved(tmp_path, name):
+    posterior = TINY["posterior"] | {"name": name}
     for fleet in (1, 8):
         engine = InProcess(1)
         outcome, said = schedule(tmp_path / f"{fleet}", fleet=fleet, engine=engine, posterior=posterior)
@@ -196,7 +214,7 @@ def test_a_cell_that_does_not_fit_alone_fails(tmp_path):
     assert len(outcome.failed) == 4
     assert set(outcome.failed.values()) == {
         "out of memory on cuda:3 with this cell alone; lower posterior.members or posterior.hidden, let fewer "
-        "processes share the device, or give --features streamed"
+        "processes run (--jobs, --fleets-per-device), or give --features streamed"
     }
 
 
@@ -309,25 +327,39 @@ def test_data_that_lack_what_a_policy_needs_stop_the_run_before_the_first_round(
 
 
 def test_plain_lines_now_and_then_where_there_is_no_terminal(monkeypatch):
-    said, states = (
-        io.StringIO(),
-        [CellState("random", "finished", 3, 3, 60, 60), CellState("bald", "running", 1, 3, 10, 60)],
-    )
+    said = io.StringIO()
+    states = [CellState("random", "finished", 3, 3, 60, 60, 0.0), CellState("bald", "running", 1, 3, 10, 60, 0.0)]
     with Display(Console(file=said, width=100)) as display:
-        display.cells(states)  # too soon to say anything
+        display.cells(states, 2)  # too soon to say anything
         display.data("simulate", 4, 4)  # done before there was anything to say
         monkeypatch.setattr("harness.progress.PLAIN_SECONDS", 0.0)
-        display.cells(states)
+        display.cells(states, 2)
         display.data("encode", 5, 10)
         display.data("encode", 10, 10)
     wanted = ["1 of 2 cells, 4 of 6 rounds, time left unknown yet", "encode: 5 of 10", "encode: 10 of 10"]
     assert said.getvalue().splitlines() == wanted
 
 
+def test_the_time_left_is_that_of_the_rounds_and_not_of_the_workers_start(monkeypatch):
+    """20 labels took 4 s; 40 are left on one slot, or on two at once; what an earlier run did says nothing."""
+    monkeypatch.setattr("harness.progress.PLAIN_SECONDS", 0.0)
+    said, states = io.StringIO(), [CellState("random", "running", 2, 3, 30, 70, 0.0)]
+    with Display(Console(file=said, width=100)) as display:
+        display.cells(states, 1)
+        states = [replace(states[0], work_done=50, seconds=4.0), CellState("bald", "waiting", 0, 1, 0, 20, 0.0)]
+        display.cells(states, 1)
+        display.cells(states, 2)
+        display.cells(states, 0)  # of a cluster whose workers are gone
+        display.cells([states[0], replace(states[1], state="failed")], 1)
+    told = [line.rpartition(", ")[2] for line in said.getvalue().splitlines()]
+    assert told == ["time left unknown yet", "about 8 s left", "about 4 s left", told[0], "about 4 s left"]
+
+
 def test_a_live_table_in_a_terminal():
     said = io.StringIO()
     with Display(Console(file=said, width=100, force_terminal=True)) as display:
-        display.cells([CellState("random", "finished", 3, 3, 60, 60), CellState("bald", "failed", 1, 3, 10, 60)])
+        random = CellState("random", "finished", 3, 3, 60, 60, 0.0)
+        display.cells([random, CellState("bald", "failed", 1, 3, 10, 60, 0.0)], 1)
         display._live.refresh()
         display.data("encoding texts", 250, 1000)
         display._live.refresh()

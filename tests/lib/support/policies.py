@@ -31,6 +31,15 @@ class Broken(Random):
         raise RuntimeError("this policy is broken")
 
 
+class Leaving(Random):
+    """Ends Python, as a plug-in that was once a script may."""
+
+    family: ClassVar[str] = "test"
+
+    def select(self, view, batch_size, stream):
+        raise KeyboardInterrupt if view.round else SystemExit(3)
+
+
 class Unwritable(Random):
     """Says something that JSON cannot hold, in its second round."""
 

@@ -17,6 +17,21 @@ class Crowded(Ensemble):
         return super().fit_fleet(trains, validation, streams)
 
 
+class Leaving(Ensemble):
+    """Ends Python."""
+
+    def fit_fleet(self, trains, validation, streams):
+        raise SystemExit(3)
+
+
+class Greedy(Ensemble):
+    """Asks a CPU for more memory than there are addresses, for more than two cells."""
+
+    def fit_fleet(self, trains, validation, streams):
+        torch.empty(2**58 if len(trains) > 2 else 1, dtype=torch.uint8)
+        return super().fit_fleet(trains, validation, streams)
+
+
 class Touchy(Ensemble):
     """Diverges on 20 or more labels where three of the first ten answers prefer the first response."""
 
