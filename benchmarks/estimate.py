@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from rich.console import Group
@@ -15,7 +17,7 @@ from harness.data_directory import check_budgets
 from harness.datasets.dataset import Sizes
 from harness.errors import StudyError
 from harness.machine import gib, usable_memory
-from harness.placement import Placement, cells_together, make_fleets, placed
+from harness.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
 from harness.posteriors.posterior import AnsweredPairs, Posterior
 from harness.progress import duration
 from harness.streams import stream
@@ -59,36 +61,77 @@ def _groups(study: Study) -> list[list[Cell]]:
     return list(groups.values())
 
 
+@dataclass(frozen=True)
+class _Machines:
+    """What a study would run on.
+
+    Attributes:
+        where: devices of this machine, or the address of a cluster.
+        slots: how many fleets run at once; 0 of a cluster that has no worker yet.
+        free: bytes of free memory that a fleet finds on a GPU, None on CPUs.
+        probed: a device of this machine of the same kind, None where it has none.
+    """
+
+    where: str
+    slots: int
+    free: int | None
+    probed: str | None
+
+
+def _machines(placement: Placement) -> _Machines:
+    if placement.cluster is not None:
+        return _cluster(placement.cluster, placement.cluster_device())
+    devices = placement.devices()
+    free = free_bytes(devices[0])
+    share = None if free is None else free // devices.count(devices[0])
+    return _Machines(", ".join(dict.fromkeys(devices)), len(devices), share, devices[0])
+
+
+def _cluster(address: str, device: str) -> _Machines:
+    from harness.cluster import connected
+
+    with closing(connected(address, device, Path())) as engine:
+        slots = engine.slots
+        free = engine.free_bytes() if slots else None
+    try:
+        probed = usable_devices(device)[0]
+    except StudyError:
+        probed = None
+    return _Machines(address, slots, free, probed)
+
+
 def _needs(study: Study, placement: Placement) -> list[str]:
-    devices = placement.devices() if placement.cluster is None else [placement.cluster_device()]
-    device = devices[0]
+    machines = _machines(placement)
     sizes = {cell.setting: cell.dataset.sizes() for cell in study.cells}
     lines = []
     for setting, known in sizes.items():
         check_budgets([cell for cell in study.cells if cell.setting == setting], known.pairs)
         lines.append(f"data{f' ({setting})' if setting else ''}: {known}")
-    free = free_bytes(device)
-
-    share = None if free is None else free // devices.count(device)
 
     def together(cell: Cell) -> int:
         known = sizes[cell.setting]
-        return cells_together(cell, share, known.response_bytes, known.dimension)
+        return cells_together(cell, machines.free, known.response_bytes, known.dimension)
 
-    fleets = make_fleets(study.cells, len(devices), placement.fleet, share, together)
-    where = ", ".join(dict.fromkeys(devices))
-    lines.append(f"placement: {placed(len(study.cells), [len(cells) for cells in fleets], len(devices), where)}")
-    seconds = sum(_fleet_seconds(cells, sizes, device) for cells in fleets)
-    workers = min(len(devices), len(fleets))
-    # Workers map the same files, so features count once, whatever the number of workers.
-    memory = max(known.bytes for known in sizes.values()) + workers * WORKER_BYTES
-    each = f"{gib(WORKER_BYTES)} each beside the features, which they share"
-    lines.append(f"memory: about {gib(memory)} ({workers} workers on {where}, {each})")
-    if free is not None:
+    fleets = make_fleets(study.cells, machines.slots, placement.fleet, machines.free, together)
+    where = placed(len(study.cells), [len(cells) for cells in fleets], machines.slots, machines.where)
+    workers = max(1, min(machines.slots, len(fleets)))
+    lines.append(f"placement: {where}{'' if machines.slots else '; it has no worker yet'}")
+    lines.append(f"memory: {_memory(max(known.bytes for known in sizes.values()), workers, placement.cluster)}")
+    if machines.free is not None:
         most = max(_device_bytes(cells, sizes[cells[0].setting]) for cells in fleets)
-        lines.append(f"GPU memory: about {gib(most)} a worker, {gib(free)} free on {device}")
-    lines.append(f"time: about {duration(seconds / workers)} from a probe of this machine, data apart")
-    return lines
+        lines.append(f"GPU memory: about {gib(most)} a worker, {gib(machines.free)} free for each")
+    if machines.probed is None:
+        return [*lines, "time: unknown, as this machine has no GPU to probe"]
+    seconds = sum(_fleet_seconds(cells, sizes, machines.probed) for cells in fleets)
+    return [*lines, f"time: about {duration(seconds / workers)} from a probe of this machine, data apart"]
+
+
+def _memory(features: int, workers: int, cluster: str | None) -> str:
+    """Workers of a machine map the same files, so features count once there."""
+    each = f"{gib(WORKER_BYTES)} each beside the features, which they share"
+    if cluster is not None and not cluster.startswith("local:"):
+        return f"about {gib(features)} of features on each machine, and {gib(WORKER_BYTES)} a worker"
+    return f"about {gib(features + workers * WORKER_BYTES)} ({count(workers, 'worker')}, {each})"
 
 
 def _device_bytes(cells: list[Cell], sizes: Sizes) -> int:

@@ -40,6 +40,16 @@ Say = Callable[[str], None]
 
 
 def cluster_engine(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
+    """Connect to a Dask scheduler, or start a cluster on this machine, and wait for the first worker.
+
+    Arguments and errors are those of `connected`.
+    """
+    engine = connected(address, device, directory, say)
+    engine.wait_for_worker()
+    return engine
+
+
+def connected(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
     """Connect to a Dask scheduler, or start a cluster on this machine.
 
     Args:
@@ -47,9 +57,6 @@ def cluster_engine(address: str, device: str, directory: Path, say: Say | None =
         device: "cpu", or "cuda": then a task takes the resource GPU=1 of its worker.
         directory: of the run, to say what is kept when the cluster is lost.
         say: prints a line that stays (to standard error by default).
-
-    Returns:
-        An engine with a worker: this waits for the first.
 
     Raises:
         StudyError: the address is wrong, nobody answers, or the extra is not installed.
@@ -66,9 +73,7 @@ def cluster_engine(address: str, device: str, directory: Path, say: Say | None =
             f"--cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
             "the address that it prints"
         ) from None
-    engine = ClusterEngine(client, address, device, directory, cluster, say)
-    engine.wait_for_worker()
-    return engine
+    return ClusterEngine(client, address, device, directory, cluster, say)
 
 
 def local_workers(address: str) -> int:

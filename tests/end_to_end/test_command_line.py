@@ -141,7 +141,7 @@ def test_check_says_what_fits_on_gpus(balbench, tmp_path, monkeypatch):
     code, out, _ = balbench("check", write_study(tmp_path), "--device", "cuda", "--fleets-per-device", 2)
     assert code == 0
     assert "placement: 10 cells as 4 fleets of 2 to 3 on 4 processes (cuda:0, cuda:1)" in out
-    assert "GPU memory: about 3.0 GiB a worker, 8.0 GiB free on cuda:0" in out
+    assert "GPU memory: about 3.0 GiB a worker, 4.0 GiB free for each" in out
 
 
 def test_shipped_studies_are_valid(balbench, monkeypatch, tmp_path):

@@ -25,7 +25,7 @@ from harness.results import RunDirectory
 from harness.scheduler import Scheduler
 from harness.study import check_study
 from support.cluster import ROOT, DaskCluster, kill, kill_tree, wait_for
-from support.command import start
+from support.command import run_here, start
 from support.policies import Leaving, Mortal
 from support.studies import TINY, bytes_of, write_study
 
@@ -289,6 +289,25 @@ def test_a_cell_that_kills_its_workers_fails_alone(tmp_path, monkeypatch):
     assert list(outcome.failed) == ["test_mortal, seed 3"]
     assert "its worker died 3 times" in outcome.failed["test_mortal, seed 3"]
     assert "the worker of test_mortal, seed 3 died; going on from round 0" in said
+
+
+@pytest.mark.slow
+def test_check_asks_the_cluster(cluster, tmp_path, monkeypatch, capsys):
+    def checked(*flags):
+        return run_here(monkeypatch, capsys, "check", write_study(tmp_path), "--cluster", *flags)
+
+    _, out, _ = checked(cluster.address)
+    assert f"on 2 processes ({cluster.address})\n" in out
+    assert "GiB of features on each machine, and 0.4 GiB a worker" in out
+    _, out, _ = checked(cluster.address, "--device", "cuda")
+    assert f"on 1 process ({cluster.address}); it has no worker yet" in out
+    assert ("time: unknown" in out) == (not torch.cuda.is_available())
+    _, out, _ = checked("local:3")
+    assert "on 3 processes (local:3)\n" in out
+    monkeypatch.setattr(harness.cluster, "CONNECT_SECONDS", 1)
+    code, _, err = checked("tcp://127.0.0.1:1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "nobody answers there" in err
 
 
 @pytest.mark.slow
