@@ -39,18 +39,19 @@ def run_study(path: Path, out: Path | None, placement: Placement, seeds: int | N
     console = Console(stderr=True)
     with directory.lock():
         directory.adopt(json.loads(study.file.model_dump_json()), [describe(cell) for cell in study.cells])
+        display = Display(console)
+        engine = partial(make_engine, placement, directory.path, display.say)
+        scheduler = Scheduler(study, directory, placement, engine, display)
         try:
-            with Display(console) as display:
-                engine = partial(make_engine, placement, directory.path, display.say)
-                scheduler = Scheduler(study, directory, placement, engine, display)
-                with _graceful(scheduler):
+            with _graceful(scheduler):
+                with display:
                     outcome = scheduler.run()
-            if outcome.stopped:
-                raise Terminated
+                if outcome.stopped:
+                    raise Terminated
+                write_and_print([read_run(directory.path)], directory.path / "report")
         except KeyboardInterrupt as error:
             _say_stopped(study, directory, console)
             return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-        write_and_print([read_run(directory.path)], directory.path / "report")
     _say_failed(outcome.failed, directory, console)
     return 1 if outcome.failed else 0
 

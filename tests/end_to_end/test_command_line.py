@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -253,6 +255,18 @@ def test_a_cache_that_cannot_be_written_is_known_before_anything_is_encoded(balb
     assert code == 2
     assert "cannot be written" in err
     assert "set BALBENCH_CACHE to another directory" in err
+
+
+@pytest.mark.parametrize(("number", "wanted"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_report_is_written(balbench, tmp_path, monkeypatch, number, wanted):
+    monkeypatch.setattr("reports.page.write_report", lambda *_, **__: os.kill(os.getpid(), number))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, _, err = balbench("run", write_study(tmp_path, seeds=1), "--out", tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == wanted
+    assert err.splitlines()[-1].startswith("stopped: 17 of 17 rounds are kept in")
 
 
 def test_cells_that_fail_are_listed_once_at_the_end(balbench, tmp_path, monkeypatch):
