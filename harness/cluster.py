@@ -8,7 +8,6 @@ import re
 import sys
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cluster_worker import DataSet, Parcel, Reply, data_set, keep, perform, receive, versions, with_digest
+from harness.cluster_data import DataSender, Say
+from harness.cluster_worker import Parcel, Reply, perform, versions
 from harness.engine import WorkerDied
-from harness.errors import BalbenchError, ClusterError, StudyError
+from harness.errors import ClusterError, StudyError
 from harness.results import RunDirectory
 from harness.worker import Task, free_bytes
 
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # a scheduler that is silent for longer is gone
 LOOK_SECONDS = 1.0  # between counts of the workers
-CHUNK_BYTES = 32 * 2**20
 SENDS = 100  # how often the data of one task may be sent: each time Dask may choose another worker
 FORMS = "tcp://host:port, tls://host:port or local:N"
-
-Say = Callable[[str], None]
 
 
 def cluster_engine(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
@@ -139,7 +136,6 @@ class _Job:
 
     task: Task
     report: Future[Report]
-    data: DataSet
     dask: DaskFuture | None = None
     sends: int = 0
 
@@ -177,8 +173,7 @@ class ClusterEngine:
         self._versions = versions()
         self._seen_versions: set[tuple[str, ...]] = set()
         self._jobs: set[_Job] = set()
-        self._data: dict[Path, DataSet] = {}
-        self._sending: dict[tuple[str, Path], threading.Lock] = {}
+        self._sender = DataSender(client, self._say)
         self._lock = threading.Lock()
         self._arrivals = ThreadPoolExecutor(4, thread_name_prefix="balbench-cluster")
         self._slots, self._look_at = 0, 0.0
@@ -252,23 +247,17 @@ class ClusterEngine:
 
     def submit(self, task: Task) -> Future[Report]:
         """See Engine. Dask runs a task again elsewhere when its worker is lost, three times at most."""
-        job = _Job(task, Future(), self._data_set(task.data))
+        job = _Job(task, Future())
         self._jobs.add(job)
         self._send(job)
         return job.report
-
-    def _data_set(self, place: Path) -> DataSet:
-        with self._lock:
-            if place not in self._data:
-                self._data[place] = data_set(place.absolute())
-            return self._data[place]
 
     def _send(self, job: _Job) -> None:
         from distributed.protocol.pickle import dumps
 
         task = dumps(job.task)
-        job.data = self._data_set(job.task.data)
-        parcel = Parcel(task, job.data, self._versions["balbench"], self._trust_places)
+        data = self._sender.data_set(job.task.data)
+        parcel = Parcel(task, data, self._versions["balbench"], self._trust_places)
         resources = None if self._device == "cpu" else {"GPU": 1}
         try:
             job.dask = self._client.submit(perform, parcel, pure=False, resources=resources)
@@ -296,7 +285,7 @@ class ClusterEngine:
             job.sends += 1
             if job.sends > SENDS:
                 raise ClusterError(f"{job.task.data}: workers of {self.where} lost it {SENDS} times")
-            self._send_data(job, reply.worker)
+            self._sender.send(job.task.data, reply.worker)
             self._send(job)
         except BaseException as error:
             self._end(job, error)
@@ -353,44 +342,6 @@ class ClusterEngine:
             f"warning: {reply.worker} has {', '.join(others)}, this machine {ours}: its results may differ in their "
             "last digits"
         )
-
-    def _send_data(self, job: _Job, worker: str) -> None:
-        """See that a worker has the data of a job.
-
-        A worker that is lost meanwhile is none of our business: Dask gives the job to another, which asks again.
-        """
-        with self._lock:
-            lock = self._sending.setdefault((worker.rpartition(":")[0], job.task.data), threading.Lock())
-        with lock:  # workers of one host may share a disk
-            data = self._digested(job.task.data)
-            with suppress(OSError, KeyError, ValueError):
-                if self._on(worker, data.find, False) is None:
-                    self._copy(data, worker)
-
-    def _digested(self, place: Path) -> DataSet:
-        data = self._data_set(place)
-        if not data.digest:
-            data = with_digest(data)
-            with self._lock:
-                self._data[place] = data
-        return data
-
-    def _copy(self, data: DataSet, worker: str) -> None:
-        megabytes = sum(size for _, size in data.files) / 1e6
-        self._say(f"sending the data set {data.place.name} ({megabytes:,.0f} MB) to {worker}")
-        token = uuid.uuid4().hex[:8]
-        for name, size in data.files:
-            with (data.place / name).open("rb") as file:
-                for offset in range(0, max(size, 1), CHUNK_BYTES):
-                    self._on(worker, receive, data, token, name, offset, file.read(CHUNK_BYTES))
-        self._on(worker, keep, data, token)
-
-    def _on(self, worker: str, function: Callable, *arguments: Any) -> Any:
-        """Call a function on a worker at once, whatever it runs."""
-        try:
-            return self._client.run(function, *arguments, workers=[worker])[worker]
-        except BalbenchError as error:
-            raise type(error)(f"{worker}: {error}") from None
 
     def close(self) -> None:
         """See Engine."""

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 import harness.cluster
+import harness.cluster_data
 from benchmarks.running import describe
 from harness import registry
 from harness.cluster import cluster_engine
@@ -189,7 +190,7 @@ def hidden(place: Path) -> tuple[object, ...]:
 
 @pytest.mark.slow
 def test_data_are_sent_to_workers_that_cannot_see_them(quiet, tmp_path, monkeypatch):
-    monkeypatch.setattr(harness.cluster, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(harness.cluster_data, "CHUNK_BYTES", 1000)
     run, cache = tmp_path / "hidden" / "run", tmp_path / "cache"
     run.parent.mkdir()
     with DaskCluster(tmp_path / "dask") as cluster:
