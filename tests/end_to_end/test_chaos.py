@@ -82,7 +82,7 @@ def test_workers_killed_every_few_seconds(tmp_path, capsys):
     ran = len(log.read_text().splitlines())
     with capsys.disabled():
         print(
-            f"\n{killer.kills} kills in {finishes} run{"s" * (finishes > 1)} of {rounds} rounds: {lost} tasks lost, "
+            f"\n{killer.kills} kills in {finishes} runs of {rounds} rounds: {lost} tasks lost, "
             f"{ran - finishes * rounds} rounds run twice"
         )
     assert killer.kills >= KILLS
