@@ -16,7 +16,7 @@ from harness.streams import Stream
 from harness.uncertainty import LN2, pair_probabilities
 
 BLOCK = 2**17  # numbers of an intermediate array: it should stay in the processor's cache
-ROUNDING = 1e-14  # scores this small are none, and tie
+ROUNDING = 1e-30  # scores this small are squares of rounding: none, and they tie
 
 
 class Epig(TargetPolicy):

@@ -12,7 +12,9 @@ from harness.datasets.dataset import Contents
 from harness.errors import DataError
 from harness.policies.policy import Policy, PoolView
 from harness.streams import Stream
-from harness.uncertainty import entropy
+
+LEAST = torch.finfo(torch.float64).tiny  # of what is divided by
+IMPOSSIBLE = torch.finfo(torch.float64).eps - 1  # relative excess of what never happens; its logarithm is finite
 
 
 class TargetPolicy(Policy):
@@ -46,11 +48,26 @@ def information(p_SM: torch.Tensor, q_ST: torch.Tensor) -> torch.Tensor:
     """Mutual information of the answers to each candidate and a target, mean over targets, in nats (M,).
 
     The joint probabilities are means over S posterior samples of products p_s q_s (2304.08151, eq. 5 and appendix).
+    Each of the four is a product of marginals, plus or minus the covariance c of p_s and q_s, and is written so: where
+    samples nearly agree the information goes with c^2, and a difference of entropies would be rounding.
     """
-    both_MT = p_SM.mT @ q_ST / len(p_SM)
-    p_M, q_T = p_SM.mean(dim=0), q_ST.mean(dim=0)
-    first_MT, second_MT = p_M[:, None] - both_MT, q_T - both_MT
-    joint_M = torch.zeros_like(p_M)
-    for cell_MT in (both_MT, first_MT, second_MT, 1 - q_T - first_MT):
-        joint_M += torch.special.entr(cell_MT.clamp_min(0)).mean(dim=1)
-    return (entropy(p_M) + entropy(q_T).mean() - joint_M).clamp_min(0)  # rounding can leave -1e-17
+    (p_M, p_SM), (q_T, q_ST) = _centred(p_SM), _centred(q_ST)
+    more_MT = p_SM.mT @ q_ST / len(p_SM)
+    less_MT = -more_MT
+    total_M = torch.zeros_like(p_M)
+    for first_M, second_T, covariance_MT in (
+        (p_M, q_T, more_MT),
+        (p_M, 1 - q_T, less_MT),
+        (1 - p_M, q_T, less_MT),
+        (1 - p_M, 1 - q_T, more_MT),
+    ):
+        apart_MT = (first_M[:, None] * second_T).clamp_min_(LEAST)
+        log_MT = (covariance_MT / apart_MT).clamp_min_(IMPOSSIBLE).log1p_()
+        total_M += log_MT.mul_(apart_MT.add_(covariance_MT).clamp_min_(0)).mean(dim=1)
+    return total_M.clamp_min(0)
+
+
+def _centred(p_SM: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over samples, and what samples differ from them; nothing where all are certain."""
+    mean_M = p_SM.mean(dim=0)
+    return mean_M, (p_SM - mean_M) * ((mean_M > 0) & (mean_M < 1))

@@ -79,6 +79,15 @@ class Axes(LinearRewards):
         self.weights_KD = torch.tensor([[1.0, 4.0, 1.0], [-1.0, -4.0, 1.0]])
 
 
+def test_samples_that_hardly_disagree_are_told_apart():
+    """As members of an ensemble are in early rounds; scores are then far below double precision's step at 1."""
+    model = LinearRewards(4)
+    model.weights_KD *= 3e-4
+    selection = Epig().select(view_of(pool_of(), model=model), 9, stream(0))
+    assert 0 < selection.scores_B[0] < 1e-10
+    assert len(set(selection.scores_B)) == 9
+
+
 def test_what_has_no_bearing_on_the_targets_scores_nothing():
     pool = pool_of(dimension=3)
     view = view_of(pool, model=Axes())
