@@ -15,7 +15,7 @@ from rich.table import Table
 
 from harness.data_directory import check_budgets
 from harness.datasets.dataset import Sizes
-from harness.errors import StudyError
+from harness.errors import StudyError, answer_of
 from harness.machine import gib, usable_memory
 from harness.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
 from harness.posteriors.posterior import AnsweredPairs, Posterior
@@ -102,7 +102,7 @@ def _cluster(address: str, device: str) -> _Machines:
 
 def _needs(study: Study, placement: Placement) -> list[str]:
     machines = _machines(placement)
-    sizes = {cell.setting: cell.dataset.sizes() for cell in study.cells}
+    sizes = {cell.setting: answer_of(cell.dataset.sizes, Sizes) for cell in study.cells}
     lines = []
     for setting, known in sizes.items():
         check_budgets([cell for cell in study.cells if cell.setting == setting], known.pairs)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.datasets.dataset import Contents
-from harness.errors import DataError, StudyError
+from harness.datasets.dataset import Contents, Sizes
+from harness.errors import DataError, StudyError, answer_of
 from harness.files import disk_errors, read_json, write_json
 from harness.pairs import PreferenceData
 from harness.progress import Display
@@ -33,10 +33,10 @@ def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dic
     for key, cell in {cell.dataset_key: cell for cell in cells}.items():
         mine = [other for other in cells if other.dataset_key == key]
         if read_json(directory.data(key) / DATA_FACTS) is None:
-            check_budgets(mine, cell.dataset.sizes().pairs)  # building may take long
+            check_budgets(mine, answer_of(cell.dataset.sizes, Sizes).pairs)  # building may take long
         known = prepare_data(cell, directory, display)
         check_budgets(mine, known["pairs"]["pool"])
-        check_policies(mine, directory.data(key))
+        check_needs(mine, directory.data(key))
         for setting in dict.fromkeys(other.setting for other in mine):
             directory.add_lines(setting, known["lines"])
         pool_sizes[key] = known["pairs"]["pool"]
@@ -49,7 +49,7 @@ def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[
     known = read_json(place / DATA_FACTS)
     if known is not None and all((place / name).is_file() for name in known["files"]):
         return known
-    data = cell.dataset.build(display.data)
+    data = answer_of(cell.dataset.build, PreferenceData, display.data)
     data.check()
     temporary = place.with_name(f".{place.name}.tmp")
     with disk_errors(place):
@@ -76,18 +76,24 @@ def data_facts(data: PreferenceData) -> dict[str, Any]:
     }
 
 
-def check_policies(cells: list[Cell], place: Path) -> None:
-    """See that a prepared data set holds what the policies need.
+def check_needs(cells: list[Cell], place: Path) -> None:
+    """See that a prepared data set holds what policies and oracles need.
 
     Raises:
-        DataError: with the policy, what is missing and the remedy.
+        DataError: with the policy or oracle, what is missing and the remedy.
     """
-    contents = Contents.of(PreferenceData.load(place, {}))
+    data = PreferenceData.load(place, {})
+    contents = Contents.of(data)
     for label, policy in {cell.label: cell.policy for cell in cells}.items():
         try:
             policy.check_data(contents)
         except DataError as error:
             raise DataError(f"policy {label}: {error}") from None
+    for oracle in dict.fromkeys(cell.oracle for cell in cells):
+        try:
+            oracle.check_records(data.splits["pool"].records)
+        except ValueError as error:
+            raise DataError(f"oracle: pool: {error}") from None
 
 
 def check_budgets(cells: list[Cell], pool_size: int) -> None:

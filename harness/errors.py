@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
 # What the code of a cell, a plug-in's for example, may raise. A worker process is not told of Ctrl-C.
 CELL_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
 
@@ -24,3 +32,36 @@ class RunDirectoryError(BalbenchError):
 
 class ClusterError(BalbenchError):
     """A cluster is gone, or its workers cannot do what they were asked."""
+
+
+@contextmanager
+def in_one_line(what: str) -> Iterator[None]:
+    """Tell any error of somebody's code, a plug-in's for example, in one line that names the place.
+
+    Args:
+        what: whose code runs, for the message.
+
+    Raises:
+        DataError: in place of all but a BalbenchError.
+    """
+    try:
+        yield
+    except BalbenchError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{what}: {told} ({Path(last.filename).name}, line {last.lineno}); mend it") from error
+
+
+def answer_of(method: Callable[..., T], kind: type[T], *arguments: Any) -> T:
+    """Call a method that a plug-in may have written, and check what it returns.
+
+    Raises:
+        DataError: it fails, or returns something else.
+    """
+    with in_one_line(method.__qualname__):
+        found = method(*arguments)
+    if not isinstance(found, kind):
+        raise DataError(f"{method.__qualname__}: returned {type(found).__name__}; return {kind.__name__}")
+    return found

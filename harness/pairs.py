@@ -7,7 +7,6 @@ R responses, P prompts, D response features, Q prompt features.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +14,29 @@ from typing import Any, Literal
 
 import numpy as np
 
+from harness.array_checks import array_blocks, check_arrays, check_finite, check_range
 from harness.errors import DataError
-from oracles.annotations import PairRecords
+from oracles.annotations import Choice, PairRecords
 
 Array = np.ndarray
 MEMORY_MAP_BYTES = 64 * 2**20  # larger arrays are mapped from disk, not read
-BLOCK_BYTES = 64 * 2**20  # of an array that are looked at or copied at a time
+POOL_TYPES = {
+    "response_features_RD": "float16 or float32",
+    "prompt_features_PQ": "float32",
+    "prompt_of_response_R": "integers",
+    "responses_of_pair_N2": "integers",
+    "pair_id_N": "strings",
+    "response_log_perplexity_R": "float32",
+    "response_token_entropy_R": "float32",
+}
+RECORD_TYPES = {
+    "pair_id_N": "strings",
+    "vote_pair_V": "integers",
+    "vote_choice_V": "integers",
+    "vote_annotator_V": "strings",
+    "probability_N": "floats",
+    "response_length_N2": "integers",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +73,20 @@ class PreferencePool:
         return self.prompt_of_response_R[self.responses_of_pair_N2[:, 0]]
 
     def check(self, name: str) -> None:
-        """Check shapes, indices, identifiers and features.
+        """Check types, shapes, indices, identifiers and features.
 
         Raises:
             DataError: with the split's `name`, what is wrong and where.
         """
         if len(self) == 0:
             raise DataError(f"{name}: no pairs; give a file, or a share of the prompts, that leaves it some")
-        if (dtype := self.response_features_RD.dtype) not in (np.float16, np.float32):
-            raise DataError(f"{name}: response_features_RD: has the type {dtype}; give float32 or float16")
-        for label in ("response_features_RD", "prompt_features_PQ"):
-            _check_finite(getattr(self, label), f"{name}: {label}")
-        for label in ("response_log_perplexity_R", "response_token_entropy_R"):
-            if (table_R := getattr(self, label)) is not None:
-                self._check_table(table_R, f"{name}: {label}")
+        check_arrays(self, name, POOL_TYPES)
+        R, P = len(self.response_features_RD), len(self.prompt_features_PQ)
+        check_range(self.prompt_of_response_R, P - 1, f"{name}: prompt_of_response_R")
+        check_range(self.responses_of_pair_N2, R - 1, f"{name}: responses_of_pair_N2")
+        for label, wanted in POOL_TYPES.items():
+            if "float" in wanted and (table := getattr(self, label)) is not None:
+                check_finite(table, f"{name}: {label}")
         prompts_N2 = self.prompt_of_response_R[self.responses_of_pair_N2]
         if np.any(prompts_N2[:, 0] != prompts_N2[:, 1]):
             row = int(np.argmax(prompts_N2[:, 0] != prompts_N2[:, 1]))
@@ -81,26 +97,6 @@ class PreferencePool:
                 f"{name}: pair id {str(ids[np.argmax(count)])!r} stands {count.max()} times; make ids unique"
             )
 
-    def _check_table(self, table_R: Array, name: str) -> None:
-        if table_R.shape != (len(self.response_features_RD),):
-            raise DataError(f"{name}: has the shape {table_R.shape}, not one number for each response")
-        _check_finite(table_R[:, None], name)
-
-
-def _check_finite(features: Array, name: str) -> None:
-    for start, block in array_blocks(features):
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise DataError(f"{name}: row {row} holds NaN or infinity; look at the encoder or the feature file")
-
-
-def array_blocks(array: Array) -> Iterator[tuple[int, Array]]:
-    """An array in blocks of rows, each with the number of its first row."""
-    rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        yield start, array[start : start + rows]
-
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -108,6 +104,22 @@ class Split:
 
     pairs: PreferencePool
     records: PairRecords
+
+    def check(self, name: str) -> None:
+        """Check the pairs (see `PreferencePool.check`), the votes, and that both speak of the same pairs.
+
+        Raises:
+            DataError: with the split's `name`, what is wrong and where.
+        """
+        self.pairs.check(name)
+        records, name = self.records, f"{name}: records"
+        check_arrays(records, name, RECORD_TYPES)
+        if not np.array_equal(records.pair_id_N, self.pairs.pair_id_N):
+            raise DataError(f"{name}: pair_id_N is not that of the pairs; give the records of the same pairs in order")
+        check_range(records.vote_pair_V, len(records) - 1, f"{name}: vote_pair_V")
+        check_range(records.vote_choice_V, max(Choice), f"{name}: vote_choice_V")
+        if records.probability_N is not None:
+            check_range(records.probability_N, 1, f"{name}: probability_N")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +136,16 @@ class PreferenceData:
     reference_lines: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Check every split (see `PreferencePool.check`)."""
+        """Check every split (see `Split.check`), and that their responses have features of one length."""
         for required in ("pool", "eval"):
             if required not in self.splits:
-                raise DataError(f"the data set has no split {required!r}")
+                raise DataError(f"the data set has no split {required!r}; add it to PreferenceData.splits")
         for name, split in self.splits.items():
-            split.pairs.check(name)
+            split.check(name)
+        D = self.splits["pool"].pairs.response_features_RD.shape[1]
+        for name, split in self.splits.items():
+            if (other := split.pairs.response_features_RD.shape[1]) != D:
+                raise DataError(f"{name}: response_features_RD: {other} features, but the pool has {D}; give as many")
 
     def save(self, directory: Path) -> None:
         """Write every array as a .npy file; `load` maps the large ones into memory."""

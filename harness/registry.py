@@ -62,6 +62,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "full_data": "harness.policies.random:FullData",
     },
 }
+BASES = {
+    "datasets": "harness.datasets.dataset:Dataset",
+    "oracles": "oracles.oracle:Oracle",
+    "posteriors": "harness.posteriors.posterior:Posterior",
+    "policies": "harness.policies.policy:Policy",
+}
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
 
 
@@ -83,20 +89,35 @@ def load(kind: str, name: str) -> Any:
         StudyError: nothing has that name (the message proposes the nearest), or a plug-in cannot be loaded.
     """
     if name in _registered[kind]:
-        return _registered[kind][name]
+        return _checked(kind, name, _registered[kind][name])
     if name in BUILT_IN[kind]:
-        module, _, attribute = BUILT_IN[kind][name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _imported(BUILT_IN[kind][name])
     for point in entry_points(group=f"balbench.{kind}"):
         if point.name == name:
             try:
-                return point.load()
+                found = point.load()
             except Exception as error:  # whatever a stranger's module does
                 told = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise StudyError(
                     f"{kind}: the plug-in {name!r} ({point.value}) cannot be loaded: {told}; mend or uninstall it"
                 ) from None
+            return _checked(kind, name, found)
     raise StudyError(f"{kind}: no {name!r}; {nearest(name, names(kind))}")
+
+
+def _imported(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _checked(kind: str, name: str, component: Any) -> type:
+    base = _imported(BASES[kind])
+    if not (isinstance(component, type) and issubclass(component, base)):
+        wanted = f"{base.__module__}.{base.__name__}"
+        raise StudyError(f"{kind}: the plug-in {name!r} is no subclass of {wanted}; derive it from that")
+    if lacking := ", ".join(sorted(getattr(component, "__abstractmethods__", ()))):
+        raise StudyError(f"{kind}: the plug-in {name!r} lacks {lacking}; define it")
+    return component
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness import registry
 from harness.component import Component
 from harness.datasets.dataset import Dataset
-from harness.errors import BalbenchError, DataError, StudyError
+from harness.errors import BalbenchError, DataError, StudyError, answer_of, in_one_line
 from harness.policies.policy import Policy
 from harness.posteriors.posterior import Posterior
 from harness.settings import A_PART, make_component, shown, validated
@@ -244,7 +244,7 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
     parts = {name: make_component(kind, getattr(file, name), place, name) for name, kind in PARTS.items()}
     policies, own_posterior = _policies(file, place)
     _check_contents(parts["dataset"], policies, place)
-    dataset_key = digest([_identity(parts["dataset"]), parts["dataset"].source_key()])
+    dataset_key = digest([_identity(parts["dataset"]), answer_of(parts["dataset"].source_key, str)])
     names = {FULL_DATA: "full_data"} | {policy.get("label", policy["name"]): policy["name"] for policy in file.policies}
     cells = []
     for (label, policy), seed in product(policies.items(), file.seeds):
@@ -260,7 +260,8 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
 
 def _check_contents(dataset: Dataset, policies: dict[str, Policy], place: str) -> None:
     """See that the data will hold what policies need, where that is known before they are built."""
-    contents = dataset.contents()
+    with in_one_line(dataset.contents.__qualname__):
+        contents = dataset.contents()
     if contents is None:
         return
     for number, policy in enumerate(policies.values()):

@@ -28,6 +28,13 @@ class Oracle(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: ClassVar[int] = 1  # raise it when the same settings no longer give the same answers
 
+    def check_records(self, pairs: PairRecords) -> None:
+        """See that the records of a pool hold what this oracle answers from, before anything is asked.
+
+        Raises:
+            ValueError: with the pair, what is missing and the remedy.
+        """
+
     @abstractmethod
     def annotate(self, pairs: PairRecords, stream: Stream) -> Annotations:
         """Answer one query for each pair of `pairs`.

@@ -21,15 +21,19 @@ class Replay(Oracle):
     version: ClassVar[int] = 1
     votes: Literal["first", "sample", "majority"] = "first"
 
+    def check_records(self, pairs: PairRecords) -> None:
+        """See that each pair has a vote (see `Oracle.check_records`)."""
+        if len(pairs) and pairs.votes_N.min() == 0:
+            silent = str(pairs.pair_id_N[np.argmin(pairs.votes_N)])
+            raise ValueError(f"pair {silent!r} has no recorded vote to replay; leave such pairs out")
+
     def annotate(self, pairs: PairRecords, stream: Stream) -> Annotations:
         """Answer from the recorded votes (see `Oracle.annotate`).
 
         Raises:
             ValueError: a pair has no recorded vote.
         """
-        if len(pairs) and pairs.votes_N.min() == 0:
-            silent = str(pairs.pair_id_N[np.argmin(pairs.votes_N)])
-            raise ValueError(f"pair {silent!r} has no recorded vote to replay")
+        self.check_records(pairs)
         if self.votes == "majority":
             choice_B, annotator_B = _majority(pairs), np.full(len(pairs), "majority")
         else:

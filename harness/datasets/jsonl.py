@@ -33,8 +33,8 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         {"path", "file", "encoder", "device", "perplexity"}
     )  # see source_key
 
-    path: str | None = Field(None, description="the file")
-    file: str | None = Field(None, description="or its name in the directory that the variable BALBENCH_DATA names")
+    path: str | None = Field(None, description="the file; it wins over `file`")
+    file: str | None = Field(None, description="its name in the directory that the variable BALBENCH_DATA names")
     layout: Layout = Field("auto", description="label or chosen; auto: as the first row says")
 
     def build(self, progress: Progress) -> PreferenceData:

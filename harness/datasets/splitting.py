@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 from pydantic import Field, field_validator, model_validator
 
+from harness.array_checks import array_blocks
 from harness.component import Component
 from harness.datasets.feature_cache import spare_array
 from harness.datasets.reading import OodRule
 from harness.datasets.text_pairs import TextPairs
 from harness.errors import DataError
-from harness.pairs import PreferencePool, Split, array_blocks
+from harness.pairs import PreferencePool, Split
 from harness.streams import Stream
 from oracles.annotations import PairRecords
 

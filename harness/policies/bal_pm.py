@@ -82,6 +82,8 @@ class BalPm(Policy):
         changed = [key for key in KSG_ONLY if getattr(self, key) != type(self).model_fields[key].default]
         if self.estimator == "kl" and changed:
             raise ValueError(f"estimator kl makes no use of {changed[0]}; leave it out")
+        if not self.uses_uncertainty and self.uncertainty != type(self).model_fields["uncertainty"].default:
+            raise ValueError("uncertainty is not used here; leave it out, or take bal_pm")
         return self
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:

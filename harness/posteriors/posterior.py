@@ -53,9 +53,14 @@ def sampled_rewards(model: FittedPosterior, features_RD: FeatureTable) -> torch.
     """Return the rewards of a fitted posterior, float32 (K, R), checked.
 
     Raises:
+        TypeError: there are no rewards.
         ValueError: they have another shape, or are not all numbers.
     """
+    if not hasattr(model, "rewards_KR"):
+        raise TypeError(f"the posterior's fit returned {type(model).__name__}, which has no rewards_KR")
     rewards_KR, R = model.rewards_KR(features_RD), len(features_RD)
+    if not isinstance(rewards_KR, torch.Tensor):
+        raise TypeError(f"the posterior's rewards_KR returned {type(rewards_KR).__name__}; return a torch.Tensor")
     if rewards_KR.ndim != 2 or rewards_KR.shape[1] != R:
         raise ValueError(f"the posterior must return rewards (K, {R}); got {tuple(rewards_KR.shape)}")
     if not rewards_KR.isfinite().all():

@@ -1,7 +1,6 @@
 """A cell's rounds: resumed exactly, and blind to labels that were not bought."""
 
 import copy
-import itertools
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -137,24 +136,33 @@ def test_a_policy_that_breaks_its_contract_is_stopped(policy, reason):
     assert failure_of(policy=policy).startswith(reason)
 
 
-class Infinite(Ensemble):
-    """Breaks its contract: rewards that are no numbers, or too few of them."""
+class Gives(Ensemble):
+    """Breaks its contract by what it fits."""
 
-    shorter: bool = False
-
-    def fit(self, train, validation, stream):
-        def rewards_KR(features_RD):
-            return torch.zeros(3) if self.shorter else torch.full((3, len(features_RD)), torch.nan)
-
-        return SimpleNamespace(rewards_KR=rewards_KR)
+    fitted: Any = None
 
     def fit_fleet(self, trains, validation, streams):
-        return [self.fit(*one) for one in zip(trains, itertools.repeat(validation), streams)]
+        return [self.fitted for _ in trains]
 
 
-def test_a_posterior_that_breaks_its_contract_is_stopped():
-    assert "rewards are not all finite" in failure_of(posterior=Infinite())
-    assert "must return rewards (K, " in failure_of(posterior=Infinite(shorter=True))
+def rewarding(rewards_KR):
+    return SimpleNamespace(rewards_KR=rewards_KR)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "reason"),
+    [
+        (None, "TypeError: the posterior's fit returned NoneType, which has no rewards_KR"),
+        (rewarding(lambda _: [0.0]), "TypeError: the posterior's rewards_KR returned list; return a torch.Tensor"),
+        (rewarding(lambda _: torch.zeros(3)), "ValueError: the posterior must return rewards (K, "),
+        (
+            rewarding(lambda features_RD: torch.full((3, len(features_RD)), torch.nan)),
+            "ValueError: the posterior's rewards are not all finite",
+        ),
+    ],
+)
+def test_a_posterior_that_breaks_its_contract_is_stopped(fitted, reason):
+    assert failure_of(posterior=Gives(fitted=fitted)).startswith(reason)
 
 
 def failure_of(**parts):

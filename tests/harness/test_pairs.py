@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from harness import array_checks
 from harness import pairs as pairs_module
 from harness.errors import DataError
 from harness.pairs import PreferenceData, PreferencePool, Split
@@ -41,19 +42,58 @@ def with_value(value: float, row: int) -> np.ndarray:
             {"response_token_entropy_R": np.ones(35, np.float32)},
             r"pool: response_token_entropy_R: has the shape \(35,\)",
         ),
-        ({"response_features_RD": np.ones((36, 4))}, "pool: response_features_RD: has the type float64; give float32"),
+        (
+            {"response_features_RD": np.ones((36, 4))},
+            "pool: response_features_RD: has the type float64; give float16 or float32",
+        ),
         (
             {"response_features_RD": with_value(np.inf, 20).astype(np.float16)},
             "pool: response_features_RD: row 20 holds NaN",
         ),
         ({"pair_id_N": np.array(["a", "b", *["c"] * 34])}, "pool: pair id 'c' stands 34 times; make ids unique"),
         ({"pair_id_N": np.array([]), "responses_of_pair_N2": np.empty((0, 2), int)}, "pool: no pairs"),
-        ({"prompt_of_response_R": np.arange(36) // 2}, "answer different prompts"),
+        ({"prompt_of_response_R": np.arange(36) // 2 % 12}, "answer different prompts"),
+        ({"prompt_of_response_R": np.arange(36) // 2}, r"prompt_of_response_R: row 24 holds 12; .* from 0 to 11"),
+        ({"prompt_of_response_R": [0] * 36}, "prompt_of_response_R: is of the type list; give a numpy array"),
+        ({"prompt_of_response_R": np.zeros(36)}, "prompt_of_response_R: has the type float64; give integers"),
+        (
+            {"prompt_of_response_R": np.zeros(35, int)},
+            r"prompt_of_response_R: has the shape \(35,\), but R is 36 by response_features_RD",
+        ),
+        ({"response_features_RD": np.zeros(36, np.float32)}, r"has the shape \(36,\); give it the axes R, D"),
+        ({"prompt_features_PQ": np.ones((12, 4))}, "prompt_features_PQ: has the type float64; give float32"),
+        ({"responses_of_pair_N2": np.full((36, 2), -1)}, r"responses_of_pair_N2: row 0 holds \[-1, -1\]; give values"),
+        ({"responses_of_pair_N2": np.full((36, 3), 0)}, r"has the shape \(36, 3\); give it 2 columns"),
+        ({"pair_id_N": np.array([object()] * 36)}, "pool: pair_id_N: has the type object; give strings"),
     ],
 )
 def test_what_is_wrong_is_named(changes, message):
     with pytest.raises(DataError, match=message):
         data_of(**changes).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pair_id_N": pool_of().pair_id_N[::-1]}, "eval: records: pair_id_N is not that of the pairs"),
+        ({"vote_pair_V": np.arange(1, 37)}, "eval: records: vote_pair_V: row 35 holds 36; give values from 0 to 35"),
+        ({"vote_choice_V": np.full(36, 7)}, "eval: records: vote_choice_V: row 0 holds 7; give values from 0 to 3"),
+        ({"vote_choice_V": np.zeros(35, int)}, r"vote_choice_V: has the shape \(35,\), but V is 36 by vote_pair_V"),
+        ({"probability_N": np.full(36, np.nan)}, "probability_N: row 0 holds nan; give values from 0 to 1"),
+        ({"vote_annotator_V": np.zeros(36)}, "vote_annotator_V: has the type float64; give strings"),
+    ],
+)
+def test_what_is_wrong_of_the_votes_is_named(changes, message):
+    splits = data_of().splits
+    splits["eval"] = Split(pool_of(), replace(splits["eval"].records, **changes))
+    with pytest.raises(DataError, match=message):
+        PreferenceData(splits).check()
+
+
+def test_features_of_another_length_are_named():
+    splits = data_of().splits | {"eval": split_of(pool_of(dimension=5))}
+    with pytest.raises(DataError, match="eval: response_features_RD: 5 features, but the pool has 4; give as many"):
+        PreferenceData(splits).check()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -63,7 +103,7 @@ def test_a_sound_pool_passes(dtype):
 
 @pytest.mark.parametrize("row", [0, 7, 8, 35])
 def test_features_are_checked_in_blocks(row, monkeypatch):
-    monkeypatch.setattr(pairs_module, "BLOCK_BYTES", 4 * 4 * 8)
+    monkeypatch.setattr(array_checks, "BLOCK_BYTES", 4 * 4 * 8)
     with pytest.raises(DataError, match=f"row {row} holds NaN"):
         data_of(response_features_RD=with_value(np.nan, row)).check()
 
@@ -71,7 +111,7 @@ def test_features_are_checked_in_blocks(row, monkeypatch):
 @pytest.mark.parametrize("rows", [1, 5, 100])
 @pytest.mark.parametrize("change", [np.asfortranarray, lambda array: np.repeat(array, 2, axis=1)[:, ::2]])
 def test_features_are_saved_row_by_row_however_they_lie(tmp_path, monkeypatch, rows, change):
-    monkeypatch.setattr(pairs_module, "BLOCK_BYTES", 4 * 2 * rows)
+    monkeypatch.setattr(array_checks, "BLOCK_BYTES", 4 * 2 * rows)
     features_RD = pool_of().response_features_RD.astype(np.float16)
     data_of(response_features_RD=change(features_RD)).save(tmp_path)
     (tmp_path / "rows").mkdir()

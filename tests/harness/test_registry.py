@@ -8,6 +8,7 @@ from rich.console import Console
 from benchmarks.listing import components_table
 from harness import registry
 from harness.errors import StudyError
+from harness.policies.policy import Policy
 
 
 @pytest.fixture
@@ -28,3 +29,25 @@ def test_a_plug_in_that_cannot_be_loaded_leaves_the_list(gone):
         console.print(components_table("policies"))
     assert "the plug-in 'gone'" in captured.get()
     assert "bal_pm" in captured.get()
+
+
+class Stranger:
+    """No policy."""
+
+
+class Undecided(Policy):
+    """A policy that does not select."""
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (Stranger, "the plug-in 'new' is no subclass of harness.policies.policy.Policy; derive it from that"),
+        (Stranger(), "is no subclass of"),
+        (Undecided, "the plug-in 'new' lacks select; define it"),
+    ],
+)
+def test_a_plug_in_that_is_no_policy_is_named(found, message, monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {"policies": {"new": found}})
+    with pytest.raises(StudyError, match=message):
+        registry.load("policies", "new")

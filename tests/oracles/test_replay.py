@@ -36,6 +36,8 @@ def test_a_pair_without_votes_is_named():
     silent = PairRecords(np.array(["a", "quiet"]), np.array([0]), np.array([1]), np.array(["u"]))
     with pytest.raises(ValueError, match="'quiet' has no recorded vote"):
         Replay().annotate(silent, stream(0))
+    with pytest.raises(ValueError, match="'quiet' has no recorded vote"):
+        Replay().check_records(silent)
 
 
 def test_shares_of_votes():
