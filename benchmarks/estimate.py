@@ -123,7 +123,8 @@ def _needs(study: Study, placement: Placement) -> list[str]:
     if machines.probed is None:
         return [*lines, "time: unknown, as this machine has no GPU to probe"]
     seconds = sum(_fleet_seconds(cells, sizes, machines.probed) for cells in fleets)
-    return [*lines, f"time: about {duration(seconds / workers)} from a probe of this machine, data apart"]
+    told = f"about {duration(seconds / workers)} to train and score, by a probe of this machine"
+    return [*lines, f"time: {told}; data, what policies compute, and the report come on top"]
 
 
 def _memory(features: int, workers: int, cluster: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -64,8 +65,10 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
     try:
         with _quiet():
             cluster = _local_cluster(count, device) if count else None
+            if cluster is None:
+                asyncio.run(_greet(address))
             client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # MemoryError: another protocol's bytes, read as a length
         raise StudyError(
             f"--cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
             "the address that it prints"
@@ -85,6 +88,28 @@ def local_workers(address: str) -> int:
     if remote is None or not 0 < int(remote[1]) < 65536:
         raise StudyError(f"--cluster {address}: must be {FORMS}")
     return 0
+
+
+async def _greet(address: str) -> None:
+    """See that a scheduler answers; a Client that meets another service hangs when it is closed.
+
+    Raises:
+        OSError: nobody answers in Dask's protocol.
+        StudyError: it is a worker that answers, or tls lacks its certificates.
+    """
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    options = Security().get_connection_args("client")
+    if address.startswith("tls") and options.get("ssl_context") is None:
+        raise StudyError(
+            f"--cluster {address}: needs certificates; name them in Dask's configuration, distributed.comm.tls"
+        )
+    async with asyncio.timeout(2 * CONNECT_SECONDS):  # rpc's own timeout bounds the connection, not the answer
+        async with rpc(address, timeout=CONNECT_SECONDS, connection_args=options) as there:
+            who = (await there.identity())["type"]
+    if who != "Scheduler":
+        raise StudyError(f"--cluster {address}: a Dask {who.lower()} answers there; give the scheduler's address")
 
 
 def _distributed(address: str) -> Any:

@@ -136,7 +136,7 @@ class PreferenceData:
     reference_lines: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Check every split (see `Split.check`), and that their responses have features of one length."""
+        """Check every split (see `Split.check`), that all can be judged by, and that features have one length."""
         for required in ("pool", "eval"):
             if required not in self.splits:
                 raise DataError(f"the data set has no split {required!r}; add it to PreferenceData.splits")
@@ -144,6 +144,8 @@ class PreferenceData:
             split.check(name)
         D = self.splits["pool"].pairs.response_features_RD.shape[1]
         for name, split in self.splits.items():
+            if name != "pool" and np.isnan(split.records.first_share_N).all():
+                raise DataError(f"{name}: records: no pair has a vote; give some, to judge by")
             if (other := split.pairs.response_features_RD.shape[1]) != D:
                 raise DataError(f"{name}: response_features_RD: {other} features, but the pool has {D}; give as many")
 

@@ -5,8 +5,11 @@ import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,39 @@ def test_nobody_answers(tmp_path, monkeypatch):
     monkeypatch.setattr(harness.cluster, "CONNECT_SECONDS", 1)
     with pytest.raises(StudyError, match=r"--cluster tcp://127.0.0.1:1: nobody answers there .*start `dask scheduler`"):
         cluster_engine("tcp://127.0.0.1:1", "cpu", tmp_path)
+
+
+@pytest.mark.parametrize("words", [b"", b"HTTP/1.0 400 Bad request\r\n\r\n"])
+def test_another_service_answers(tmp_path, monkeypatch, words):
+    """One that says nothing, and one that says what Dask cannot read."""
+    monkeypatch.setattr(harness.cluster, "CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with suppress(OSError):
+                while True:
+                    connections.append(server.accept()[0])
+                    connections[-1].sendall(words)
+
+        connections = []
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(StudyError, match=f"--cluster {address}: nobody answers there"):
+            cluster_engine(address, "cpu", tmp_path)
+    for connection in connections:
+        connection.close()
+
+
+def test_tls_without_certificates(tmp_path):
+    with pytest.raises(StudyError, match=r"--cluster tls://127.0.0.1:1: needs certificates"):
+        cluster_engine("tls://127.0.0.1:1", "cpu", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_worker_answers(cluster, tmp_path):
+    (worker, *_) = cluster.pids()
+    with pytest.raises(StudyError, match=f"--cluster {worker}: a Dask worker answers there; give the scheduler's"):
+        cluster_engine(worker, "cpu", tmp_path)
 
 
 def test_the_extra_is_missing(tmp_path, monkeypatch):
