@@ -13,7 +13,7 @@ from harness.errors import DataError
 from harness.policies.policy import Policy, PoolView
 from harness.streams import Stream
 
-LEAST = torch.finfo(torch.float64).tiny  # of what is divided by
+LEAST = 1e-150  # of a probability: products of two can be divided by
 IMPOSSIBLE = torch.finfo(torch.float64).eps - 1  # relative excess of what never happens; its logarithm is finite
 
 
@@ -51,23 +51,23 @@ def information(p_SM: torch.Tensor, q_ST: torch.Tensor) -> torch.Tensor:
     Each of the four is a product of marginals, plus or minus the covariance c of p_s and q_s, and is written so: where
     samples nearly agree the information goes with c^2, and a difference of entropies would be rounding.
     """
-    (p_M, p_SM), (q_T, q_ST) = _centred(p_SM), _centred(q_ST)
-    more_MT = p_SM.mT @ q_ST / len(p_SM)
+    p_M, q_T = p_SM.mean(dim=0), q_ST.mean(dim=0)
+    more_MT = (p_SM - p_M).mT @ ((q_ST - q_T) * (_uncertain(q_T) / len(p_SM)))
+    more_MT *= _uncertain(p_M)[:, None]
     less_MT = -more_MT
     total_M = torch.zeros_like(p_M)
     for first_M, second_T, covariance_MT in (
         (p_M, q_T, more_MT),
+        (1 - p_M, 1 - q_T, more_MT),
         (p_M, 1 - q_T, less_MT),
         (1 - p_M, q_T, less_MT),
-        (1 - p_M, 1 - q_T, more_MT),
     ):
-        apart_MT = (first_M[:, None] * second_T).clamp_min_(LEAST)
-        log_MT = (covariance_MT / apart_MT).clamp_min_(IMPOSSIBLE).log1p_()
-        total_M += log_MT.mul_(apart_MT.add_(covariance_MT).clamp_min_(0)).mean(dim=1)
+        apart_MT = first_M.clamp_min(LEAST)[:, None] * second_T.clamp_min(LEAST)
+        excess_MT = (covariance_MT / apart_MT).clamp_min_(IMPOSSIBLE)
+        total_M += excess_MT.log1p().mul_(excess_MT.add_(1).mul_(apart_MT)).mean(dim=1)
     return total_M.clamp_min(0)
 
 
-def _centred(p_SM: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over samples, and what samples differ from them; nothing where all are certain."""
-    mean_M = p_SM.mean(dim=0)
-    return mean_M, (p_SM - mean_M) * ((mean_M > 0) & (mean_M < 1))
+def _uncertain(mean_n: torch.Tensor) -> torch.Tensor:
+    """Where not all samples are certain; what they differ by where they are is rounding."""
+    return (mean_n > 0) & (mean_n < 1)
