@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 from rich.console import Console
 
-from benchmarks.console import TERMINATED, wide_console
-from harness.errors import BalbenchError, StudyError
+from balbench.benchmarks.console import TERMINATED, wide_console
+from balbench.harness.errors import BalbenchError, StudyError
 
 if TYPE_CHECKING:
-    from harness.worker import Features
+    from balbench.harness.rounds.worker import Features
 
 UsageError: Any = typer.BadParameter.__base__  # typer has no public name for it
 # Typer's words for a bad value -> those of all other messages.
@@ -88,8 +88,8 @@ def run(
     grace: GraceOption = 10.0,
 ) -> None:
     """Run a study (or what is left of it), write its report and print what each policy saved."""
-    from benchmarks.running import run_study
-    from harness.placement import Placement
+    from balbench.benchmarks.running import run_study
+    from balbench.harness.running.placement import Placement
 
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features), grace)
     raise typer.Exit(run_study(study_path(study), out, placement, seeds, tuple(override or ())))
@@ -101,9 +101,9 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Where to write  [default: RUN/report]")] = None,
 ) -> None:
     """Write the report of one or several runs, finished or not, from the rounds that are there."""
-    from benchmarks.running import write_and_print
-    from harness.files import check_directory
-    from harness.results import read_run
+    from balbench.benchmarks.running import write_and_print
+    from balbench.harness.files import check_directory
+    from balbench.harness.results import read_run
 
     if out is not None:
         check_directory(out)
@@ -119,7 +119,7 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="One of them, with its settings.")] = None,
 ) -> None:
     """List what a study can name, or the settings of one of them."""
-    from benchmarks.listing import component_details, components_table, studies_table
+    from balbench.benchmarks.listing import component_details, components_table, studies_table
 
     if name is None:
         wide_console().print(studies_table(STUDIES) if kind is Kind.studies else components_table(kind.value))
@@ -134,8 +134,8 @@ def list_(
 @app.command()
 def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
     """Say how far a run is."""
-    from benchmarks.listing import status_table
-    from harness.results import read_run
+    from balbench.benchmarks.listing import status_table
+    from balbench.harness.results import read_run
 
     wide_console().print(status_table(read_run(run)))
 
@@ -153,9 +153,9 @@ def check(
     features: FeaturesOption = "auto",
 ) -> None:
     """Check a study and print its cells, where they would run, and estimated memory and time. Runs nothing."""
-    from benchmarks.estimate import plan
-    from harness.placement import Placement
-    from harness.study import load_study
+    from balbench.benchmarks.estimate import plan
+    from balbench.harness.running.placement import Placement
+    from balbench.harness.study.study import load_study
 
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features))
     placement.check()
@@ -174,7 +174,7 @@ def study_path(name: str) -> Path:
     if name in shipped and not path.is_file():
         return shipped[name]
     if not path.is_file():
-        from harness.registry import nearest
+        from balbench.harness.registry import nearest
 
         raise StudyError(f"no study {name!r}, neither shipped nor a file; {nearest(name, sorted(shipped))}")
     return path

@@ -13,16 +13,16 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from harness.data_directory import check_budgets
-from harness.datasets.dataset import Sizes
-from harness.errors import StudyError, answer_of
-from harness.machine import gib, usable_memory
-from harness.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
-from harness.posteriors.posterior import AnsweredPairs, Posterior
-from harness.progress import duration
-from harness.streams import stream
-from harness.study import Cell, Study
-from harness.worker import free_bytes
+from balbench.harness.errors import StudyError, answer_of
+from balbench.harness.machine import gib, usable_memory
+from balbench.harness.pool.contents import Sizes
+from balbench.harness.posteriors.posterior import AnsweredPairs, Posterior
+from balbench.harness.rounds.worker import free_bytes
+from balbench.harness.running.data_directory import check_budgets
+from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
+from balbench.harness.running.progress import duration
+from balbench.harness.streams import stream
+from balbench.harness.study.study import Cell, Study
 
 PROBE_PAIRS = 256
 SMALLER = "lower posterior.hidden, posterior.members or the features' dimension"
@@ -88,7 +88,7 @@ def _machines(placement: Placement) -> _Machines:
 
 
 def _cluster(address: str, device: str) -> _Machines:
-    from harness.cluster import connected
+    from balbench.harness.running.dask_engine import connected
 
     with closing(connected(address, device, Path())) as engine:
         slots = engine.slots

@@ -12,9 +12,9 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from harness import registry
-from harness.errors import StudyError
-from harness.results import Run
+from balbench.harness import registry
+from balbench.harness.errors import StudyError
+from balbench.harness.results import Run
 
 
 def components_table(kind: str) -> Table:
@@ -86,7 +86,7 @@ def _one_kind(schema: dict[str, Any]) -> str:
 
 def studies_table(directory: Path) -> Table:
     """List the shipped studies."""
-    from harness.study_yaml import read_yaml
+    from balbench.harness.study.yaml_file import read_yaml
 
     table = Table("study", "what it asks")
     for path in sorted(directory.rglob("*.yaml")):

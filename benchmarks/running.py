@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.console import INTERRUPTED, TERMINATED, say, wide_console
-from harness.engine import make_engine
-from harness.placement import Placement, count
-from harness.progress import Display
-from harness.results import Run, RunDirectory, read_run
-from harness.scheduler import Scheduler
-from harness.study import Cell, Study, load_study
+from balbench.benchmarks.console import INTERRUPTED, TERMINATED, say, wide_console
+from balbench.harness.results import Run, RunDirectory, read_run
+from balbench.harness.running.engines import make_engine
+from balbench.harness.running.placement import Placement, count
+from balbench.harness.running.progress import Display
+from balbench.harness.running.scheduler import Scheduler
+from balbench.harness.study.study import Cell, Study, load_study
 
 
 class Terminated(KeyboardInterrupt):
@@ -89,9 +89,9 @@ def describe(cell: Cell) -> dict[str, Any]:
 
 def write_and_print(runs: list[Run], out: Path, force: bool = False) -> None:
     """Write the report and print the savings tables and the report's path."""
-    from reports.page import write_report
-    from reports.savings import savings_table
-    from reports.tables import terminal_table
+    from balbench.reports.page import write_report
+    from balbench.reports.savings import savings_table
+    from balbench.reports.tables import terminal_table
 
     page = write_report(runs, out, force=force)
     console = wide_console()

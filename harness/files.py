@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunDirectoryError
+from balbench.harness.errors import RunDirectoryError
 
 DEEPEST = 50  # nesting that `not_finite` looks into
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy and short writes give no number at all

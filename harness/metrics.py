@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-from harness.uncertainty import Uncertainty
+from balbench.harness.uncertainty import Uncertainty
 
 Array = np.ndarray
 BINS = 10

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from filelock import FileLock, Timeout
 
-from harness.errors import RunDirectoryError
-from harness.files import check_directory, disk_errors, not_finite, read_json, write_json
+from balbench.harness.errors import RunDirectoryError
+from balbench.harness.files import check_directory, disk_errors, not_finite, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,11 +7,11 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from oracles.annotations import Annotations, PairRecords
+from balbench.oracles.annotations import Annotations, PairRecords
 
 
 class Stream(Protocol):
-    """A named source of randomness (see `harness.streams.Stream`)."""
+    """A named source of randomness (see `balbench.harness.streams.Stream`)."""
 
     def uniform(self, *names: object) -> float:
         """Return a number in [0, 1) that is a pure function of the stream and the names."""

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from oracles.annotations import Annotations, Choice, PairRecords
-from oracles.oracle import Oracle, Stream
+from balbench.oracles.annotations import Annotations, Choice, PairRecords
+from balbench.oracles.oracle import Oracle, Stream
 
 
 class Replay(Oracle):

@@ -1,4 +1,4 @@
-"""Where curves cross a level for good, and what that says about savings (see `reports.savings`)."""
+"""Where curves cross a level for good, and what that says about savings (see `balbench.reports.savings`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from reports.statistics import percentile_ends
+from balbench.reports.statistics import percentile_ends
 
 
 class Kind(StrEnum):

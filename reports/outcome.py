@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from reports.statistics import FEWEST_SEEDS
-from reports.tables import sorted_by_savings, verdict
-from reports.wording import METRIC_NAMES, interval_text, point_text, savings_text, split_name
+from balbench.reports.statistics import FEWEST_SEEDS
+from balbench.reports.tables import sorted_by_savings, verdict
+from balbench.reports.wording import METRIC_NAMES, interval_text, point_text, savings_text, split_name
 
 MOST_NAMED = 6  # policies that a sentence lists
 

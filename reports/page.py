@@ -12,18 +12,18 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from harness.errors import BalbenchError, RunDirectoryError
-from reports.curves import Curves
-from reports.figures import learning_curves, small_multiples, timings
-from reports.files import slug, write_bytes
-from reports.outcome import statement, tally
-from reports.savings import SPLITS, savings_table
-from reports.style import Look, looks
-from reports.tables import TEMPLATES, savings_csv, savings_html
-from reports.wording import METRIC_NAMES, axis_name, split_name
+from balbench.harness.errors import BalbenchError, RunDirectoryError
+from balbench.reports.curves import Curves
+from balbench.reports.figures import learning_curves, small_multiples, timings
+from balbench.reports.files import slug, write_bytes
+from balbench.reports.outcome import statement, tally
+from balbench.reports.savings import SPLITS, savings_table
+from balbench.reports.style import Look, looks
+from balbench.reports.tables import TEMPLATES, savings_csv, savings_html
+from balbench.reports.wording import METRIC_NAMES, axis_name, split_name
 
 if TYPE_CHECKING:
-    from harness.results import Run
+    from balbench.harness.results import Run
 
 REPORT_VERSION = 4  # raise it when the same results no longer give the same report
 METRICS = ("log_likelihood", "accuracy", "brier")
@@ -89,7 +89,7 @@ def write_report(runs: list[Run], out: Path, force: bool = False) -> Path:
     Nothing is redrawn if the manifest says that these very results are already reported and no file is missing.
 
     Args:
-        runs: from `harness.results.read_run`; unfinished ones are reported as such.
+        runs: from `balbench.harness.results.read_run`; unfinished ones are reported as such.
         out: a folder, made if need be.
         force: redraw in any case.
 

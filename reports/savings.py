@@ -37,10 +37,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.errors import BalbenchError
-from reports.crossings import Crossings, Estimate, Kind, interval_ends, savings_at
-from reports.curves import Curve, Curves
-from reports.statistics import (
+from balbench.harness.errors import BalbenchError
+from balbench.reports.crossings import Crossings, Estimate, Kind, interval_ends, savings_at
+from balbench.reports.curves import Curve, Curves
+from balbench.reports.statistics import (
     FEWEST_SEEDS,
     RESAMPLES,
     bootstrap_indices,
@@ -49,7 +49,7 @@ from reports.statistics import (
 )
 
 if TYPE_CHECKING:
-    from harness.results import Run
+    from balbench.harness.results import Run
 
 DIRECTIONS = {"log_likelihood": 1, "accuracy": 1, "brier": -1, "ece": -1}
 SPLITS = ("test", "ood", "eval")

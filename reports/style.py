@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reports.files import write_bytes
+from balbench.reports.files import write_bytes
 
 WIDTHS = {"column": 3.4, "text": 5.5}  # inches
 REFERENCE_COLOUR = "#333333"

@@ -13,10 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from reports.crossings import Kind
-from reports.files import write_bytes
-from reports.statistics import FEWEST_SEEDS
-from reports.wording import (
+from balbench.reports.crossings import Kind
+from balbench.reports.files import write_bytes
+from balbench.reports.statistics import FEWEST_SEEDS
+from balbench.reports.wording import (
     METRIC_NAMES,
     NOTHING,
     interval_text,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from reports.crossings import Kind
+from balbench.reports.crossings import Kind
 
 METRIC_NAMES = {
     "log_likelihood": "log-likelihood",

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 import rates
-from harness.posteriors.recipe import evaluations_after
-from harness.streams import stream
-from harness.study import load_study
+from balbench.harness.posteriors.recipe import evaluations_after
+from balbench.harness.streams import stream
+from balbench.harness.study.study import load_study
 
 if TYPE_CHECKING:
-    from harness.datasets.simulated import Simulated
-    from harness.posteriors.ensemble import Ensemble
+    from balbench.harness.datasets.simulated import Simulated
+    from balbench.harness.posteriors.ensemble import Ensemble
 
 CELLS = load_study(Path(__file__).parents[1] / "studies" / "tldr_like.yaml").cells
 RECIPE, DATASET = cast("Ensemble", CELLS[0].posterior), cast("Simulated", CELLS[0].dataset)

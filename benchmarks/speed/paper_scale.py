@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import registry
-from harness.datasets.simulated import Simulated
-from harness.device_data import DeviceData
-from harness.pairs import PreferenceData
-from harness.policies.policy import PoolIndex, PoolView
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.heads import Heads
-from harness.streamed import FeatureTable
-from harness.streams import stream
+from balbench.harness import registry
+from balbench.harness.datasets.simulated import Simulated
+from balbench.harness.policies.policy import PoolView
+from balbench.harness.pool.feature_table import FeatureTable
+from balbench.harness.pool.index import PoolIndex
+from balbench.harness.pool.pairs import PreferenceData
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.rounds.device_data import DeviceData
+from balbench.harness.streams import stream
 
 LABELS, PICKS, DIMENSION = 23_680, 320, 4096
 THREADS = 2

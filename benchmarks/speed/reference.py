@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.epinet import Epinet
-from harness.posteriors.mc_dropout import McDropout
-from harness.posteriors.recipe import Recipe, rate_at
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.epinet import Epinet
+from balbench.harness.posteriors.mc_dropout import McDropout
+from balbench.harness.posteriors.recipe import Recipe, rate_at
 
 SCORING_BATCH = 2048
 

@@ -16,13 +16,14 @@ import pytest
 import torch
 
 import reference
-from harness.datasets.simulated import Simulated
-from harness.neighbours import nearest_neighbours
-from harness.pairs import PreferencePool
-from harness.policies.bal_pm import BalPm
-from harness.policies.policy import PoolIndex, PoolView, Responses
-from harness.posteriors.ensemble import Ensemble
-from harness.streams import stream
+from balbench.harness.datasets.simulated import Simulated
+from balbench.harness.policies.bal_pm import BalPm
+from balbench.harness.policies.policy import PoolView
+from balbench.harness.pool.index import PoolIndex, Responses
+from balbench.harness.pool.neighbours import nearest_neighbours
+from balbench.harness.pool.pairs import PreferencePool
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.streams import stream
 
 PICKS, DIMENSION, PAIRS_A_PROMPT = 320, 384, 92_000 / 14_700
 AS_CODED = BalPm(variant="as_coded", shift_features=False)  # the counts and radii that the reference computes

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import rates
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.products import Precision
-from harness.streams import stream
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.products import Precision
+from balbench.harness.streams import stream
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.running import describe
-from harness.fleet import Report
-from harness.placement import Placement
-from harness.progress import Display
-from harness.results import CellLog, RunDirectory
-from harness.scheduler import Scheduler
-from harness.study import check_study
-from harness.worker import Task
+from balbench.benchmarks.running import describe
+from balbench.harness.results import CellLog, RunDirectory
+from balbench.harness.rounds.fleet import Report
+from balbench.harness.rounds.worker import Task
+from balbench.harness.running.placement import Placement
+from balbench.harness.running.progress import Display
+from balbench.harness.running.scheduler import Scheduler
+from balbench.harness.study.study import check_study
 
 CELLS, ROUNDS, BATCH = 1_000, 20, 100
 STUDY = {

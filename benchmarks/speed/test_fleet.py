@@ -18,17 +18,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from harness.data_directory import feature_dimension, prepare_data
-from harness.device_data import DeviceData
-from harness.engine import LocalEngine
-from harness.fleet import advance
-from harness.loop import Past
-from harness.pairs import PreferenceData
-from harness.placement import cells_together
-from harness.progress import Display
-from harness.results import RunDirectory
-from harness.study import Cell, check_study
-from harness.worker import Task
+from balbench.harness.pool.pairs import PreferenceData
+from balbench.harness.results import RunDirectory
+from balbench.harness.rounds.device_data import DeviceData
+from balbench.harness.rounds.fleet import advance
+from balbench.harness.rounds.loop import Past
+from balbench.harness.rounds.worker import Task
+from balbench.harness.running.data_directory import feature_dimension, prepare_data
+from balbench.harness.running.local_engine import LocalEngine
+from balbench.harness.running.placement import cells_together
+from balbench.harness.running.progress import Display
+from balbench.harness.study.study import Cell, check_study
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 ROUNDS, ALONE = 5, 3  # rounds of 64 labels each; cells that get a process each

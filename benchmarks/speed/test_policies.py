@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import paper_scale
-from harness import registry
+from balbench.harness import registry
 
 SECONDS, GIB = 60.0, 3.0
 VARIANTS: dict[str, list[dict[str, Any]]] = {

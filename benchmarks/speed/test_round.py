@@ -15,13 +15,14 @@ import pytest
 import torch
 
 import reference
-from harness.datasets.simulated import Simulated
-from harness.device_data import DeviceData
-from harness.policies.bal_pm import BalPm
-from harness.policies.policy import PoolIndex, PoolView
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.heads import Heads
-from harness.streams import stream
+from balbench.harness.datasets.simulated import Simulated
+from balbench.harness.policies.bal_pm import BalPm
+from balbench.harness.policies.policy import PoolView
+from balbench.harness.pool.index import PoolIndex
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.rounds.device_data import DeviceData
+from balbench.harness.streams import stream
 
 LABELS, PICKS = 2_240, 320
 TARGETS = {"training": 1.8, "acquisition": 100.0, "all": 2.5}

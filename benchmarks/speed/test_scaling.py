@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.cli import STUDIES
-from benchmarks.running import describe
-from harness.data_directory import prepare
-from harness.engine import LocalEngine
-from harness.placement import Placement
-from harness.progress import Display
-from harness.results import RunDirectory
-from harness.scheduler import Scheduler
-from harness.study import Study, load_study
+from balbench.benchmarks.cli import STUDIES
+from balbench.benchmarks.running import describe
+from balbench.harness.results import RunDirectory
+from balbench.harness.running.data_directory import prepare
+from balbench.harness.running.local_engine import LocalEngine
+from balbench.harness.running.placement import Placement
+from balbench.harness.running.progress import Display
+from balbench.harness.running.scheduler import Scheduler
+from balbench.harness.study.study import Study, load_study
 
 WORKERS = (1, 2)
 

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.posteriors.ensemble import Ensemble
-from harness.streamed import StreamedTable
-from harness.streams import stream
-from harness.uncertainty import pair_probabilities, uncertainty
+from balbench.harness.pool.feature_table import StreamedTable
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.streams import stream
+from balbench.harness.uncertainty import pair_probabilities, uncertainty
 from paper_scale import PeakMemory
 
 PAIRS = int(os.environ.get("BALBENCH_STREAM_PAIRS", 1_000_000))

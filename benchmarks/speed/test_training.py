@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import reference
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.epinet import Epinet
-from harness.posteriors.mc_dropout import McDropout
-from harness.posteriors.posterior import AnsweredPairs
-from harness.streams import stream
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.epinet import Epinet
+from balbench.harness.posteriors.mc_dropout import McDropout
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.streams import stream
 
 EPOCHS = {"epochs": 4, "evaluate_every": 10**9}
 HEADS: dict[str, tuple[int, tuple[int, ...], int, float]] = {

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from harness.pairs import Split
+from balbench.harness.pool.pairs import Split
 
 Array = np.ndarray
 RIDGE = 1e-4  # keeps weights finite where length decides every pair; of no weight otherwise
@@ -21,9 +21,9 @@ def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, fl
 
     Args:
         pool: the pairs to fit on, with `response_length_N2`.
-        splits: the pairs to judge by, likewise; metrics: see `harness.metrics.held_out_metrics`.
+        splits: the pairs to judge by, likewise; metrics: see `balbench.harness.metrics.held_out_metrics`.
     """
-    from harness.metrics import held_out_metrics  # here, for it takes torch along
+    from balbench.harness.metrics import held_out_metrics
 
     scale = np.sqrt((_lengths(pool) ** 2).mean(axis=0))
     scale[scale == 0] = 1

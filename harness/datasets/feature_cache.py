@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from harness.errors import DataError
-from harness.pairs import MEMORY_MAP_BYTES
+from balbench.harness.errors import DataError
+from balbench.harness.pool.pairs import MEMORY_MAP_BYTES
 
 Array = np.ndarray
 SHARD_TEXTS, SHARD_SECONDS = 1024, 30.0  # a shard is written when either is reached

@@ -14,12 +14,21 @@ from typing import Literal, TypeVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from harness.component import Component
-from harness.datasets.dataset import Progress
-from harness.datasets.feature_cache import FeatureCache, cache_directory
-from harness.datasets.language_model import LanguageModel
-from harness.datasets.text_encoder import Batch, Cut, Piece, Pooling, TextEncoder, loading_error, plan_batches, quiet
-from harness.errors import DataError
+from balbench.harness.component import Component
+from balbench.harness.datasets.dataset import Progress
+from balbench.harness.datasets.feature_cache import FeatureCache, cache_directory
+from balbench.harness.datasets.language_model import LanguageModel
+from balbench.harness.datasets.text_encoder import (
+    Batch,
+    Cut,
+    Piece,
+    Pooling,
+    TextEncoder,
+    loading_error,
+    plan_batches,
+    quiet,
+)
+from balbench.harness.errors import DataError
 
 Array = np.ndarray
 Model = TypeVar("Model", bound=TextEncoder)

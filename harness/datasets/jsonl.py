@@ -10,15 +10,16 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from harness.datasets.baselines import length_only
-from harness.datasets.dataset import Contents, Dataset, Progress, Sizes
-from harness.datasets.features import EncoderSettings, Text, file_digest
-from harness.datasets.reading import Layout
-from harness.datasets.splitting import SplitSettings, build_split
-from harness.datasets.text_pairs import TextPairs, read_pairs
-from harness.errors import DataError
-from harness.pairs import PreferenceData
-from harness.streams import stream
+from balbench.harness.datasets.baselines import length_only
+from balbench.harness.datasets.dataset import Dataset, Progress
+from balbench.harness.datasets.features import EncoderSettings, Text, file_digest
+from balbench.harness.datasets.reading import Layout
+from balbench.harness.datasets.splitting import SplitSettings, build_split
+from balbench.harness.datasets.text_pairs import TextPairs, read_pairs
+from balbench.harness.errors import DataError
+from balbench.harness.pool.contents import Contents, Sizes
+from balbench.harness.pool.pairs import PreferenceData
+from balbench.harness.streams import stream
 
 Array = np.ndarray
 LENGTH_ONLY = "length only"

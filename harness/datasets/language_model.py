@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from harness.datasets.text_encoder import PARTS, Batch, TextEncoder
-from harness.errors import DataError
+from balbench.harness.datasets.text_encoder import PARTS, Batch, TextEncoder
+from balbench.harness.errors import DataError
 
 if TYPE_CHECKING:
     import torch

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import DataError
-from oracles.annotations import Choice
+from balbench.harness.errors import DataError
+from balbench.oracles.annotations import Choice
 
 Layout = Literal["auto", "label", "chosen"]
 LABEL_KEYS = ("prompt", "response_a", "response_b", "label")

@@ -13,14 +13,15 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.special import expit
 
-from harness.datasets import world
-from harness.datasets.dataset import Contents, Dataset, Progress, Sizes
-from harness.errors import DataError
-from harness.machine import gib, usable_memory
-from harness.metrics import held_out_metrics
-from harness.pairs import PreferenceData, PreferencePool, Split
-from harness.streams import Stream, stream
-from oracles.annotations import Choice, PairRecords
+from balbench.harness.datasets import world
+from balbench.harness.datasets.dataset import Dataset, Progress
+from balbench.harness.errors import DataError
+from balbench.harness.machine import gib, usable_memory
+from balbench.harness.metrics import held_out_metrics
+from balbench.harness.pool.contents import Contents, Sizes
+from balbench.harness.pool.pairs import PreferenceData, PreferencePool, Split
+from balbench.harness.streams import Stream, stream
+from balbench.oracles.annotations import Choice, PairRecords
 
 Array = np.ndarray
 BEST_POSSIBLE = "best possible"

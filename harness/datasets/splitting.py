@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import DTypeLike
 from pydantic import Field, field_validator, model_validator
 
-from harness.array_checks import array_blocks
-from harness.component import Component
-from harness.datasets.feature_cache import spare_array
-from harness.datasets.reading import OodRule
-from harness.datasets.text_pairs import TextPairs
-from harness.errors import DataError
-from harness.pairs import PreferencePool, Split
-from harness.streams import Stream
-from oracles.annotations import PairRecords
+from balbench.harness.component import Component
+from balbench.harness.datasets.feature_cache import spare_array
+from balbench.harness.datasets.reading import OodRule
+from balbench.harness.datasets.text_pairs import TextPairs
+from balbench.harness.errors import DataError
+from balbench.harness.pool.array_checks import array_blocks
+from balbench.harness.pool.pairs import PreferencePool, Split
+from balbench.harness.streams import Stream
+from balbench.oracles.annotations import PairRecords
 
 Array = np.ndarray
 

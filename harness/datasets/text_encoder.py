@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from harness.errors import DataError
+from balbench.harness.errors import DataError
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.datasets.reading import Layout, OodRule, Vote, json_rows, show, votes
-from harness.streams import Stream
-from oracles.annotations import Choice
+from balbench.harness.datasets.reading import Layout, OodRule, Vote, json_rows, show, votes
+from balbench.harness.streams import Stream
+from balbench.oracles.annotations import Choice
 
 Array = np.ndarray
 

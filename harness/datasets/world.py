@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, ndtr, xlogy
 
-from harness.streams import Stream
+from balbench.harness.streams import Stream
 
 Array = np.ndarray
 WAVES = 256  # random waves of the direction field: enough that draws are about equally rough

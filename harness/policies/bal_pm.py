@@ -12,9 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from harness.neighbours import count_within
-from harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
-from harness.policies.prompt_entropy import (
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
+from balbench.harness.policies.prompt_entropy import (
     KlEntropy,
     KsgEntropy,
     PromptEntropy,
@@ -22,7 +21,8 @@ from harness.policies.prompt_entropy import (
     nearest_weighted,
     shift_as_coded,
 )
-from harness.streams import Stream
+from balbench.harness.pool.neighbours import count_within
+from balbench.harness.streams import Stream
 
 KSG_ONLY = ("neighbours", "ball", "digamma_divisor")
 AS_CODED: dict[str, Any] = {"neighbours": "remaining_pairs", "ball": "closed", "shift_features": True}

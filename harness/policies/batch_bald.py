@@ -28,9 +28,9 @@ import torch
 from pydantic import Field
 from scipy.special import entr
 
-from harness.policies.policy import Array, Policy, PoolView, Selection, check_range
-from harness.streams import Stream
-from harness.uncertainty import LN2, entropy
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, check_range
+from balbench.harness.streams import Stream
+from balbench.harness.uncertainty import LN2, entropy
 
 JOINT = (1, 16, 128)  # numbers of joint configurations of the bounds, coarse to fine
 FEW = 32  # pairs that are not worth another bound

@@ -17,9 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.random_projection import GaussianRandomProjection
 from threadpoolctl import threadpool_limits
 
-from harness.policies.points import BLOCK_BYTES, Offers, Space, points_of, squared_distances, tied_at_top
-from harness.policies.policy import Array, Policy, PoolView, Selection
-from harness.streams import Stream
+from balbench.harness.policies.points import BLOCK_BYTES, Offers, Space, points_of, squared_distances, tied_at_top
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection
+from balbench.harness.streams import Stream
 
 SEED_DIMENSIONS = 64
 SOFTENING = 1e-5  # keeps the typicality of coinciding points finite

@@ -1,6 +1,6 @@
 """Dueling bandits: choose a prompt, then which two of its responses to compare.
 
-The rules are for prompts with several responses (harness/duels.py). A batch is filled in passes: a pass takes its
+The rules are for prompts with several responses (harness/pool/duels.py). A batch is filled in passes: a pass takes its
 prompts in random order and one duel from each; a batch larger than the prompts that have duels left goes on with
 another pass. In a pass with two responses a prompt all rules choose the same pairs.
 
@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from harness.duels import DuelPool, Duels, Segments
-from harness.policies.policy import Array, Policy, PoolView, Selection, check_range
-from harness.streams import Stream
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, check_range
+from balbench.harness.pool.duels import DuelPool, Duels, Segments
+from balbench.harness.streams import Stream
 
 # Takes duels that can be had and a source of noise; returns a pair and its score for each of their prompts.
 Rule = Callable[[Duels, np.random.Generator], tuple[Array, Array]]

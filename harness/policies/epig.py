@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import torch
 
-from harness.policies.policy import PoolView, Selection, best
-from harness.policies.targets import TargetPolicy, information
-from harness.streams import Stream
-from harness.uncertainty import LN2, pair_probabilities
+from balbench.harness.policies.policy import PoolView, Selection, best
+from balbench.harness.policies.targets import TargetPolicy, information
+from balbench.harness.streams import Stream
+from balbench.harness.uncertainty import LN2, pair_probabilities
 
 BLOCK = 2**17  # numbers of an intermediate array: it should stay in the processor's cache
 ROUNDING = 1e-30  # scores this small are squares of rounding: none, and they tie

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from harness.policies.policy import Array, Policy, PoolView, Selection, best
-from harness.streamed import FeatureTable
-from harness.streams import Stream
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, best
+from balbench.harness.pool.feature_table import FeatureTable
+from balbench.harness.streams import Stream
 
 BLOCK_BYTES = 64 * 2**20
 FIRST_BLOCK = 256  # pairs looked at first for each pick of a greedy batch

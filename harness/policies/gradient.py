@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from harness.policies.policy import Array, Policy, PoolView, Selection, best
-from harness.streams import Stream
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, best
+from balbench.harness.streams import Stream
 
 BLOCK_BYTES = 64 * 2**20
 GAP_FLOOR, GAP_CEILING = 1e-9, 1e3  # of |reward difference|: the Sharpe ratio has a pole at 0

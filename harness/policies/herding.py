@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from harness.policies.points import TIE, Offers, Points, Space, points_of, squared_distances
-from harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
-from harness.streams import Stream
+from balbench.harness.policies.points import TIE, Offers, Points, Space, points_of, squared_distances
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
+from balbench.harness.streams import Stream
 
 BLOCK = 1024  # points in a block of the kernel
 CACHE_BYTES = 512 * 2**20  # kernel rows kept

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.policies.policy import Array, PoolView
-from harness.streams import Stream
+from balbench.harness.policies.policy import Array, PoolView
+from balbench.harness.streams import Stream
 
 CODED_SEED = 42  # what the authors' trainer sets NumPy's generator to before every selection
 NoiseVariant = Literal["published", "as_coded"]

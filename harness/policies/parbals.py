@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from harness.policies.policy import Array, PoolView, Selection
-from harness.policies.targets import TargetPolicy, information
-from harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser, answer_step
-from harness.streams import Stream
+from balbench.harness.policies.policy import Array, PoolView, Selection
+from balbench.harness.policies.targets import TargetPolicy, information
+from balbench.harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser, answer_step
+from balbench.harness.streams import Stream
 
 
 class ParBaLS(TargetPolicy):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from harness.datasets.dataset import Contents
-from harness.errors import DataError
-from harness.pairs import PreferencePool
-from harness.policies.policy import Array, Policy, PoolView, Selection, best
-from harness.streams import Stream
+from balbench.harness.errors import DataError
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, best
+from balbench.harness.pool.contents import Contents
+from balbench.harness.pool.pairs import PreferencePool
+from balbench.harness.streams import Stream
 
 Score = Literal["log_perplexity", "token_entropy"]
 

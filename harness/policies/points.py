@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from harness.neighbours import distinct_rows
-from harness.policies.policy import Array, PoolView
+from balbench.harness.policies.policy import Array, PoolView
+from balbench.harness.pool.neighbours import distinct_rows
 
 Space = Literal["prompt", "pair"]
 BLOCK_BYTES = 64 * 2**20

@@ -6,71 +6,21 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
-from harness.component import Component
-from harness.datasets.dataset import Contents
-from harness.duels import DuelPool
-from harness.neighbours import NeighbourIndex
-from harness.pairs import PreferencePool
-from harness.posteriors.posterior import FittedPosterior, pair_uncertainty, sampled_rewards
-from harness.streamed import FeatureTable
-from harness.streams import Stream
-from harness.uncertainty import LN2, Uncertainty, pair_probabilities
+from balbench.harness.component import Component
+from balbench.harness.pool.contents import Contents
+from balbench.harness.pool.index import PoolIndex, Responses
+from balbench.harness.pool.pairs import PreferencePool
+from balbench.harness.posteriors.posterior import FittedPosterior, pair_uncertainty, sampled_rewards
+from balbench.harness.streams import Stream
+from balbench.harness.uncertainty import LN2, Uncertainty, pair_probabilities
 
 Array = np.ndarray
 UncertaintyKind = Literal["epistemic", "predictive", "variance"]
-
-
-class PoolIndex:
-    """What can be computed once from a pool's features and serves all rounds, seeds and policies."""
-
-    def __init__(self, pool: PreferencePool, cache: Path | None = None) -> None:
-        """Serve a pool; `cache` is a directory that belongs to it, to share results between processes."""
-        self.pool, self._cache = pool, cache
-
-    @cached_property
-    def neighbours(self) -> NeighbourIndex:
-        """Exact sorted neighbours of the distinct prompts."""
-        return NeighbourIndex(self.pool.prompt_features_PQ, cache=self._cache)
-
-    @cached_property
-    def point_of_pair_N(self) -> Array:
-        """The distinct prompt (point of `neighbours`) of each pair."""
-        return self.neighbours.point_of_prompt_P[self.pool.prompt_of_pair_N]
-
-    @cached_property
-    def rank_N(self) -> Array:
-        """The place of each pair in the order of identifiers: noise drawn in that order ignores storage order."""
-        rank_N = np.empty(len(self.pool), dtype=np.int64)
-        rank_N[np.argsort(self.pool.pair_id_N, kind="stable")] = np.arange(len(self.pool))
-        return rank_N
-
-    @cached_property
-    def duels(self) -> DuelPool:
-        """The pool read as duels among the responses of each prompt."""
-        return DuelPool(self.pool, self.rank_N)
-
-    def uniform_N(self, stream: Stream) -> Array:
-        """Uniform noise in (0, 1) for each pair, the same however the pool is stored."""
-        return (1.0 - stream.numpy().random(len(self.pool)))[self.rank_N]
-
-
-@dataclass(frozen=True, eq=False)
-class Responses:
-    """The responses of a split and the pairs made of them, on the device of the study: features and no label.
-
-    Attributes:
-        features_RD: float32 features of the responses.
-        responses_N2: the two responses of each pair.
-    """
-
-    features_RD: FeatureTable
-    responses_N2: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)

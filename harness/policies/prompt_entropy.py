@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from harness.neighbours import BLOCK_BYTES, Balls, NeighbourIndex, distance_floor, distances
+from balbench.harness.pool.neighbours import BLOCK_BYTES, Balls, NeighbourIndex, distance_floor, distances
 
 Array = np.ndarray
 LOG_OFFSET = 1e-4

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from harness.policies.noise import NoiseVariant, coded_generator, coded_order
-from harness.policies.policy import Policy, PoolView, Selection, best
-from harness.streams import Stream
+from balbench.harness.policies.noise import NoiseVariant, coded_generator, coded_order
+from balbench.harness.policies.policy import Policy, PoolView, Selection, best
+from balbench.harness.streams import Stream
 
 
 class Random(Policy):

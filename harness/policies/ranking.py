@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
-from harness.streams import Stream
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
+from balbench.harness.streams import Stream
 
 
 class SampleThenRank(Policy):

@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from harness.policies.noise import NoiseVariant, gumbel, uniform_noise
-from harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind, best
-from harness.streams import Stream
+from balbench.harness.policies.noise import NoiseVariant, gumbel, uniform_noise
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind, best
+from balbench.harness.streams import Stream
 
 FLOOR = 1e-5  # the authors' constant inside the logarithms
 FIRST_BETA = 0.25  # where annealing starts, as in the authors' code

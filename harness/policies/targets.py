@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from harness.datasets.dataset import Contents
-from harness.errors import DataError
-from harness.policies.policy import Policy, PoolView
-from harness.streams import Stream
+from balbench.harness.errors import DataError
+from balbench.harness.policies.policy import Policy, PoolView
+from balbench.harness.pool.contents import Contents
+from balbench.harness.streams import Stream
 
 LEAST = 1e-150  # of a probability: products of two can be divided by
 IMPOSSIBLE = torch.finfo(torch.float64).eps - 1  # relative excess of what never happens; its logarithm is finite

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from harness.policies.policy import Policy, PoolView, Selection, UncertaintyKind, best
-from harness.streams import Stream
+from balbench.harness.policies.policy import Policy, PoolView, Selection, UncertaintyKind, best
+from balbench.harness.streams import Stream
 
 
 class _MostUncertain(Policy):

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.posteriors.gaussian import PRIOR_GRID, BradleyTerry, Gaussian, Linear, Standardiser, best_samples
-from harness.posteriors.posterior import AnsweredPairs, Posterior
-from harness.streams import Stream
+from balbench.harness.posteriors.gaussian import PRIOR_GRID, BradleyTerry, Gaussian, Linear, Standardiser, best_samples
+from balbench.harness.posteriors.posterior import AnsweredPairs, Posterior
+from balbench.harness.streams import Stream
 
 
 class BayesianLinear(Posterior):

@@ -10,13 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import torch
 from pydantic import Field
 
-from harness.machine import usable_cores
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs, DivergedError, FittedPosterior
-from harness.posteriors.recipe import Recipe
-from harness.posteriors.trainable import Trainable
-from harness.posteriors.training import train_fleet
-from harness.streams import Stream
+from balbench.harness.machine import usable_cores
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError, FittedPosterior
+from balbench.harness.posteriors.recipe import Recipe
+from balbench.harness.posteriors.trainable import Trainable
+from balbench.harness.posteriors.training import train_fleet
+from balbench.harness.streams import Stream
 
 T = TypeVar("T")
 MELO2024: dict[str, Any] = {

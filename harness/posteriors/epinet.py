@@ -15,15 +15,15 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 import torch
 from pydantic import Field, model_validator
 
-from harness.posteriors.ensemble import MELO2024
-from harness.posteriors.gaussian import Standardiser
-from harness.posteriors.heads import SCORING_BYTES, Heads
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
-from harness.posteriors.single_head import SingleHead
-from harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
-from harness.posteriors.training import train_fleet
-from harness.streamed import FeatureTable, blocks
-from harness.streams import Stream
+from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.posteriors.ensemble import MELO2024
+from balbench.harness.posteriors.gaussian import Standardiser
+from balbench.harness.posteriors.heads import SCORING_BYTES, Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from balbench.harness.posteriors.single_head import SingleHead
+from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
+from balbench.harness.posteriors.training import train_fleet
+from balbench.harness.streams import Stream
 
 PRIOR_HIDDEN = (5, 5)  # small networks, as in the paper's testbed
 

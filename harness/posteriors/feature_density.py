@@ -11,11 +11,11 @@ from typing import Literal
 
 import torch
 
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
-from harness.streamed import FeatureTable, blocks
-from harness.streams import Stream
+from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
+from balbench.harness.streams import Stream
 
 ROWS = 16384
 LEAST_VARIANCE = 1e-12  # of a direction: keeps densities finite where all features are equal

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from harness.posteriors.posterior import DivergedError
-from harness.streamed import FeatureTable, blocks
+from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.posteriors.posterior import DivergedError
 
 ROWS = 4096  # rows of a block: bounds what is held beside the differences
 DECREMENT = 1e-14  # of the objective, in nats: the mode is then found to 1e-7 posterior standard deviations

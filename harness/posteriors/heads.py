@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import torch
 
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.products import PRODUCTS, Precision
-from harness.posteriors.stack import as_before, lies
-from harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
-from harness.streamed import FeatureTable, blocks
+from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.products import PRODUCTS, Precision
+from balbench.harness.posteriors.stack import as_before, lies
+from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 
 SCORING_BYTES = 64 * 2**20  # bound on the largest activation held while scoring
 

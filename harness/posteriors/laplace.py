@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.posteriors.gaussian import BradleyTerry, Linear, best_samples, differences
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.single_head import OnTrainedHead, only_used
-from harness.streams import Stream
+from balbench.harness.posteriors.gaussian import BradleyTerry, Linear, best_samples, differences
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.single_head import OnTrainedHead, only_used
+from balbench.harness.streams import Stream
 
 PRIOR_GRID = tuple(10.0**power for power in range(4, -5, -1))
 

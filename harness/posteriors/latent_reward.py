@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
-from harness.streamed import FeatureTable
-from harness.streams import Stream
+from balbench.harness.pool.feature_table import FeatureTable
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
+from balbench.harness.streams import Stream
 
 SMALLEST_STD = 1e-12  # keeps equal rewards at tail probability 1/2 and all others at 0
 

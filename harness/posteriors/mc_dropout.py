@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import Field, model_validator
 
-from harness.posteriors.ensemble import MELO2024, Ensemble
-from harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior
-from harness.posteriors.trainable import Minibatch, Trainable
-from harness.streamed import FeatureTable, blocks
-from harness.streams import Stream
+from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.posteriors.ensemble import MELO2024, Ensemble
+from balbench.harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from balbench.harness.posteriors.trainable import Minibatch, Trainable
+from balbench.harness.streams import Stream
 
 Draw = Callable[[Sequence[torch.Generator], int, torch.device], Dropout]
 

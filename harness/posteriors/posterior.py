@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from harness.component import Component
-from harness.errors import BalbenchError
-from harness.machine import out_of_memory
-from harness.streamed import FeatureTable
-from harness.streams import Stream
-from harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
+from balbench.harness.component import Component
+from balbench.harness.errors import BalbenchError
+from balbench.harness.machine import out_of_memory
+from balbench.harness.pool.feature_table import FeatureTable
+from balbench.harness.streams import Stream
+from balbench.harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, Posterior, raised
-from harness.posteriors.products import Precision
-from harness.streams import Stream
+from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior, Posterior, raised
+from balbench.harness.posteriors.products import Precision
+from balbench.harness.streams import Stream
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from harness.posteriors.ensemble import MELO2024, Ensemble
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs, FittedPosterior, attempted
-from harness.posteriors.recipe import Recipe
-from harness.streams import Stream
+from balbench.harness.posteriors.ensemble import MELO2024, Ensemble
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior, attempted
+from balbench.harness.posteriors.recipe import Recipe
+from balbench.harness.streams import Stream
 
 
 class SingleHead(Recipe):

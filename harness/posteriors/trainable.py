@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 import torch.nn.functional as F
 
-from harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import AnsweredPairs
 
 
 def pair_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from harness.posteriors.posterior import AnsweredPairs, DivergedError
-from harness.posteriors.recipe import Recipe, evaluations_after, rate_at
-from harness.posteriors.stack import AdamW, MemberStack
-from harness.posteriors.trainable import Minibatch, Trainable
+from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError
+from balbench.harness.posteriors.recipe import Recipe, evaluations_after, rate_at
+from balbench.harness.posteriors.stack import AdamW, MemberStack
+from balbench.harness.posteriors.trainable import Minibatch, Trainable
 
 DIVERGED = "the evaluation loss is not a number: lower the learning rate or look at the features"
 

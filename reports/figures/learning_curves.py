@@ -15,8 +15,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from reports.curves import Curve, Curves
-from reports.figures.labels import (
+from balbench.reports.curves import Curve, Curves
+from balbench.reports.figures.labels import (
     EdgeLabel,
     axis_width,
     draw_edge_labels,
@@ -24,11 +24,11 @@ from reports.figures.labels import (
     edge_width,
     place_note,
 )
-from reports.style import LINE_COLOUR, WIDTHS, Look, new_figure, save, style
-from reports.wording import axis_name, interval_text, point_text
+from balbench.reports.style import LINE_COLOUR, WIDTHS, Look, new_figure, save, style
+from balbench.reports.wording import axis_name, interval_text, point_text
 
 if TYPE_CHECKING:
-    from harness.results import Run
+    from balbench.harness.results import Run
 
 _LEFT, _BOTTOM, _TOP, _HEIGHT = 0.06, 0.42, 0.27, 3.1  # inches
 _NOTE_CHARACTER = 0.052  # inches, at the size of the note
@@ -82,8 +82,8 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look], width: float = WIDTHS["
 
     Args:
         shown: with at least one curve.
-        policy_looks: from `reports.style.looks`.
-        width: inches, such as those of `reports.style.WIDTHS`.
+        policy_looks: from `balbench.reports.style.looks`.
+        width: inches, such as those of `balbench.reports.style.WIDTHS`.
     """
     with style():
         figure = new_figure(width, _HEIGHT)
@@ -121,7 +121,7 @@ def numbers(shown: Panel) -> pd.DataFrame:
 
 
 def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]) -> list[Path]:
-    """Draw a panel and save it with its numbers (see `reports.style.save`)."""
+    """Draw a panel and save it with its numbers (see `balbench.reports.style.save`)."""
     return save(draw(shown, policy_looks, width), path_stem, numbers(shown))
 
 

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from reports.curves import Curve
-from reports.figures.learning_curves import Panel, numbers
-from reports.savings import DIRECTIONS
-from reports.style import LINE_COLOUR, REFERENCE_COLOUR, Look, new_figure, save, style
-from reports.wording import axis_name, savings_text
+from balbench.reports.curves import Curve
+from balbench.reports.figures.learning_curves import Panel, numbers
+from balbench.reports.savings import DIRECTIONS
+from balbench.reports.style import LINE_COLOUR, REFERENCE_COLOUR, Look, new_figure, save, style
+from balbench.reports.wording import axis_name, savings_text
 
 MOST_IN_ONE_PLOT = 12  # policies that a single plot shows legibly
 _COLUMNS = 5
@@ -30,7 +30,7 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
 
     Args:
         shown: with the reference's curve and at least one other.
-        policy_looks: from `reports.style.looks`.
+        policy_looks: from `balbench.reports.style.looks`.
     """
     policies = [policy for policy in shown.curves if policy != shown.reference]
     columns = min(_COLUMNS, len(policies))
@@ -53,7 +53,7 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
 
 
 def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path) -> list[Path]:
-    """Draw the panels and save them with their numbers (see `reports.style.save`)."""
+    """Draw the panels and save them with their numbers (see `balbench.reports.style.save`)."""
     return save(draw(shown, policy_looks), path_stem, numbers(shown))
 
 

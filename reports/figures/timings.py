@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports.figures.labels import axis_width
-from reports.style import WIDTHS, new_figure, save, style
+from balbench.reports.figures.labels import axis_width
+from balbench.reports.style import WIDTHS, new_figure, save, style
 
 _STAGE_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 _BAR, _BOTTOM, _TOP = 0.24, 0.45, 0.45  # inches
@@ -60,5 +60,5 @@ def draw(seconds: pd.DataFrame, width: float = WIDTHS["text"]) -> Figure:
 
 
 def write(seconds: pd.DataFrame, path_stem: Path) -> list[Path]:
-    """Draw the bars and save them with their numbers (see `reports.style.save`)."""
+    """Draw the bars and save them with their numbers (see `balbench.reports.style.save`)."""
     return save(draw(seconds), path_stem, seconds.reset_index())

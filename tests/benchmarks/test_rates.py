@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import rates
-from harness.posteriors.heads import Heads
-from harness.posteriors.trainable import Minibatch
-from harness.streams import stream
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.trainable import Minibatch
+from balbench.harness.streams import stream
 
 
 @pytest.mark.parametrize("sizes", [(16, 32, 8, 1), (40, 30, 1), (12, 1)])

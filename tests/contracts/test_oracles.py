@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from harness import registry
-from harness.streams import stream
-from oracles.annotations import Choice, PairRecords
+from balbench.harness import registry
+from balbench.harness.streams import stream
+from balbench.oracles.annotations import Choice, PairRecords
 
 ORACLES = [
     pytest.param(name, settings, id=f"{name}-{'-'.join(settings.values()) or 'default'}")

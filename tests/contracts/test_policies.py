@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import registry
-from harness.posteriors.ensemble import Ensemble
-from harness.streams import stream
+from balbench.harness import registry
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.streams import stream
 from support.worlds import on_disk, pool_of, shuffled, view_of
 
 VARIANTS = {

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness import registry, streamed
-from harness.posteriors.posterior import AnsweredPairs, DivergedError, pair_uncertainty
-from harness.streams import stream
+from balbench.harness import registry
+from balbench.harness.pool import feature_table as streamed
+from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError, pair_uncertainty
+from balbench.harness.streams import stream
 from support.worlds import on_disk
 
 SMALL_HEAD = {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from harness.policies.coverage import KCenter
-from harness.policies.gradient import Badge, GradientNorm
-from harness.streams import stream
+from balbench.harness.policies.coverage import KCenter
+from balbench.harness.policies.gradient import Badge, GradientNorm
+from balbench.harness.streams import stream
 from support.worlds import pool_of, view_of
 
 WHY = "cross-checks need `pip install .[cross-checks]`"

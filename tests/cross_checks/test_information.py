@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.policies.batch_bald import BatchBald
-from harness.policies.epig import Epig
-from harness.policies.uncertainty import Bald
-from harness.streams import stream
+from balbench.harness.policies.batch_bald import BatchBald
+from balbench.harness.policies.epig import Epig
+from balbench.harness.policies.uncertainty import Bald
+from balbench.harness.streams import stream
 from support.worlds import pool_of, view_of
 
 WHY = "cross-checks need `pip install .[cross-checks]`"

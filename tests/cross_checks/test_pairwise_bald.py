@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.uncertainty import uncertainty
+from balbench.harness.uncertainty import uncertainty
 
 SAMPLES = 100_000
 

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
-from benchmarks.estimate import Probe
-from harness.posteriors.ensemble import Ensemble
-from harness.results import RunDirectory
+from balbench.benchmarks.estimate import Probe
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.results import RunDirectory
 from support.command import run_here, start
 from support.studies import bytes_of, write_study
 from support.tiny_models import save_bert
@@ -52,7 +52,7 @@ def test_running_again_is_done_from_the_cells_at_hand(finished, balbench, monkey
     directory, _ = finished
     before = bytes_of(directory / "run")
     assert len(before) > 20
-    monkeypatch.setattr("harness.engine.ProcessPoolExecutor", None)  # no worker is started
+    monkeypatch.setattr("balbench.harness.running.local_engine.ProcessPoolExecutor", None)  # no worker is started
     code, out, _ = balbench("run", directory / "tiny.yaml", "--out", directory / "run")
     assert code == 0
     assert "Label savings" in out
@@ -137,8 +137,8 @@ def test_check_says_what_fits_on_gpus(balbench, tmp_path, monkeypatch):
     """On GPUs that are made up: the probe runs elsewhere."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("benchmarks.estimate.free_bytes", lambda device: 8 * 2**30)
-    monkeypatch.setattr("benchmarks.estimate.measure", lambda *_: Probe(1e-3 / 3, 1e-6))
+    monkeypatch.setattr("balbench.benchmarks.estimate.free_bytes", lambda device: 8 * 2**30)
+    monkeypatch.setattr("balbench.benchmarks.estimate.measure", lambda *_: Probe(1e-3 / 3, 1e-6))
     monkeypatch.setattr(Ensemble, "training_bytes", lambda self, dimension: 2**30, raising=False)
     code, out, _ = balbench("check", write_study(tmp_path), "--device", "cuda", "--fleets-per-device", 2)
     assert code == 0
@@ -147,7 +147,7 @@ def test_check_says_what_fits_on_gpus(balbench, tmp_path, monkeypatch):
 
 
 def test_shipped_studies_are_valid(balbench, monkeypatch, tmp_path):
-    from benchmarks.cli import STUDIES
+    from balbench.benchmarks.cli import STUDIES
 
     for path in STUDIES.rglob("*.yaml"):
         code, _, err = balbench("check", path)
@@ -250,7 +250,7 @@ def test_a_misspelt_ood_field_is_to_be_corrected_not_the_data(balbench, votes):
 
 def test_a_cache_that_cannot_be_written_is_known_before_anything_is_encoded(balbench, votes, tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_CACHE", str(votes))  # a file
-    monkeypatch.setattr("harness.datasets.features.EncoderSettings._load", None)
+    monkeypatch.setattr("balbench.harness.datasets.features.EncoderSettings._load", None)
     code, _, err = balbench("run", votes, "--out", tmp_path / "run")
     assert code == 2
     assert "cannot be written" in err
@@ -259,7 +259,7 @@ def test_a_cache_that_cannot_be_written_is_known_before_anything_is_encoded(balb
 
 @pytest.mark.parametrize(("number", "wanted"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_the_report_is_written(balbench, tmp_path, monkeypatch, number, wanted):
-    monkeypatch.setattr("reports.page.write_report", lambda *_, **__: os.kill(os.getpid(), number))
+    monkeypatch.setattr("balbench.reports.page.write_report", lambda *_, **__: os.kill(os.getpid(), number))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code, _, err = balbench("run", write_study(tmp_path, seeds=1), "--out", tmp_path / "run")
@@ -280,7 +280,7 @@ def test_cells_that_fail_are_listed_once_at_the_end(balbench, tmp_path, monkeypa
     def stopped(scheduler):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.scheduler.Scheduler.run", stopped)
+    monkeypatch.setattr("balbench.harness.running.scheduler.Scheduler.run", stopped)
     code, _, err = balbench("run", study, "--out", tmp_path / "run")
     assert code == 130
     assert err.count("failed: bal_pm, seed 0: ValueError: scores are not finite") == 1
@@ -342,7 +342,7 @@ def test_the_order_of_settings_does_not_depend_on_hashing(tmp_path):
 
 
 def test_a_cluster_needs_its_extra(balbench, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "harness.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "balbench.harness.cluster", raising=False)
     monkeypatch.setitem(sys.modules, "distributed", None)  # as where it is not installed
     code, _, err = balbench("run", write_study(tmp_path), "--out", tmp_path / "run", "--cluster", "local:2")
     assert code == 2
@@ -379,5 +379,5 @@ def test_a_disk_that_fills_up_keeps_what_is_done(finished, tmp_path):
 
 def test_help_imports_nothing_heavy():
     heavy = ("torch", "pandas", "matplotlib", "transformers")
-    code = f"import sys; import benchmarks.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys; import balbench.benchmarks.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

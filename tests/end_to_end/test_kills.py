@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.running import Terminated, _graceful
+from balbench.benchmarks.running import Terminated, _graceful
 from support.command import start
 from support.studies import bytes_of, write_study
 
@@ -88,7 +88,7 @@ def test_an_interrupted_run_says_how_to_go_on(quiet, tmp_path, number, code):
 
 SIGNAL_ON_IMPORT = """
 import os, sys
-from benchmarks import cli
+from balbench.benchmarks import cli
 
 _, number, module, *sys.argv[1:] = sys.argv
 
@@ -103,11 +103,11 @@ cli.main()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("module", ["scipy.stats", "harness.scheduler", "benchmarks.running"])
+@pytest.mark.parametrize("module", ["scipy.stats", "balbench.harness.scheduler", "balbench.benchmarks.running"])
 def test_a_signal_while_modules_are_imported(tmp_path, module, number, code):
     """That takes seconds, and what is half imported cannot be asked for."""
     command = [sys.executable, "-c", SIGNAL_ON_IMPORT, str(int(number)), module, "run", str(write_study(tmp_path))]
-    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}}
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}}
     found = subprocess.run(command, capture_output=True, text=True, preexec_fn=heed_interrupts, check=False, **options)
     assert (found.returncode, found.stderr) == (code, "")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from harness.posteriors.latent_reward import RewardGaussian, tail_score
+from balbench.harness.posteriors.latent_reward import RewardGaussian, tail_score
 
 
 def test_tail_scores(golden):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.neighbours import NeighbourIndex, count_within
-from harness.pairs import PreferencePool
-from harness.policies.bal_pm import BalPm
-from harness.policies.policy import PoolIndex, PoolView
-from harness.policies.prompt_entropy import shift_as_coded
+from balbench.harness.policies.bal_pm import BalPm
+from balbench.harness.policies.policy import PoolView
+from balbench.harness.policies.prompt_entropy import shift_as_coded
+from balbench.harness.pool.index import PoolIndex
+from balbench.harness.pool.neighbours import NeighbourIndex, count_within
+from balbench.harness.pool.pairs import PreferencePool
 from support.worlds import LinearRewards, responses_of
 
 NAMES = [

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from harness.policies.noise import coded_generator, gumbel
-from harness.policies.ranking import one_per_group
-from harness.policies.stochastic import PowerBald, power_scores, soft_rank_scores, softmax_scores
+from balbench.harness.policies.noise import coded_generator, gumbel
+from balbench.harness.policies.ranking import one_per_group
+from balbench.harness.policies.stochastic import PowerBald, power_scores, soft_rank_scores, softmax_scores
 
 SCORES = {
     "softmax_bald": (softmax_scores, ["50_b8_s42", "500_b8_s42", "300_b4_s42_ties"]),

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.recipe import rate_at
-from harness.posteriors.training import train
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.recipe import rate_at
+from balbench.harness.posteriors.training import train
 
 
 def pairs_of(table: np.ndarray) -> AnsweredPairs:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.uncertainty import uncertainty
+from balbench.harness.uncertainty import uncertainty
 
 PARTS = {
     "epistemic": "epistemic_N",

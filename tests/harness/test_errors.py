@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.errors import DataError, StudyError, answer_of
+from balbench.harness.errors import DataError, StudyError, answer_of
 
 
 class Mine:

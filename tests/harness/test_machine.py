@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.machine import out_of_memory, usable_cores, usable_memory
+from balbench.harness.machine import out_of_memory, usable_cores, usable_memory
 
 
 def test_errors_of_a_memory_that_is_full():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from harness.metrics import calibration_error, held_out_metrics, spearman
+from balbench.harness.metrics import calibration_error, held_out_metrics, spearman
 
 
 def test_votes_are_judged_by_definition():

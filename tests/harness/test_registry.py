@@ -5,10 +5,10 @@ from importlib.metadata import EntryPoint
 import pytest
 from rich.console import Console
 
-from benchmarks.listing import components_table
-from harness import registry
-from harness.errors import StudyError
-from harness.policies.policy import Policy
+from balbench.benchmarks.listing import components_table
+from balbench.harness import registry
+from balbench.harness.errors import StudyError
+from balbench.harness.policies.policy import Policy
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ class Undecided(Policy):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (Stranger, "the plug-in 'new' is no subclass of harness.policies.policy.Policy; derive it from that"),
+        (Stranger, "the plug-in 'new' is no subclass of balbench.harness.policies.policy.Policy; derive it from that"),
         (Stranger(), "is no subclass of"),
         (Undecided, "the plug-in 'new' lacks select; define it"),
     ],

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from harness.errors import RunDirectoryError
-from harness.files import disk_errors, read_json, write_json
-from harness.results import CellLog, RunDirectory, read_run
+from balbench.harness.errors import RunDirectoryError
+from balbench.harness.files import disk_errors, read_json, write_json
+from balbench.harness.results import CellLog, RunDirectory, read_run
 
 ROUND = {"labels": 5, "metrics": {"test": {"accuracy": 0.5}}, "acquired": [1, 2]}
 
@@ -103,7 +103,7 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("harness.results.os.fsync", full)
+    monkeypatch.setattr("balbench.harness.results.os.fsync", full)
     with pytest.raises(RunDirectoryError, match=r"No space left on device.*free some space and run the same command"):
         log.append([({"round": number, **ROUND}, {"round": number, "seconds": {}}) for number in (2, 3)])
     assert (tmp_path / "cell" / "rounds.jsonl").read_bytes() == before
@@ -115,7 +115,7 @@ def test_a_disk_that_takes_a_part_of_a_write_keeps_no_part(tmp_path):
     path = tmp_path / "cell" / "rounds.jsonl"
     before = path.read_bytes()
     code = (
-        "import resource, signal, sys; from pathlib import Path; from harness.results import CellLog\n"
+        "import resource, signal, sys; from pathlib import Path; from balbench.harness.results import CellLog\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 5000}, {len(before) + 5000}))\n"
         "rounds = [({'round': n, 'acquired': list(range(500))}, {'round': n, 'seconds': {}}) for n in (2, 3, 4)]\n"

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.streams import Stream, stream
+from balbench.harness.streams import Stream, stream
 
 names = st.lists(st.text(max_size=8), max_size=4)
 

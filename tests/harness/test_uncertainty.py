@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from harness.uncertainty import pair_probabilities, uncertainty
+from balbench.harness.uncertainty import pair_probabilities, uncertainty
 
 
 def slow_entropy(p: float) -> float:

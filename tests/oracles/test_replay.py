@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from harness.streams import stream
-from oracles.annotations import Choice, PairRecords
-from oracles.replay import Replay
+from balbench.harness.streams import stream
+from balbench.oracles.annotations import Choice, PairRecords
+from balbench.oracles.replay import Replay
 
 RECORDS = PairRecords(
     pair_id_N=np.array(["a", "b", "c"]),

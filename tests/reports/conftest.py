@@ -1,4 +1,4 @@
-"""Made-up runs with the attributes of `harness.results.Run`."""
+"""Made-up runs with the attributes of `balbench.harness.results.Run`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.curves import Curve
+from balbench.reports.curves import Curve
 
 CURVE_COLUMNS = ["setting", "policy", "seed", "round", "labels", "split", "metric", "value"]
 LINE_COLUMNS = ["setting", "line", "split", "metric", "value"]
@@ -22,7 +22,7 @@ CELL_COLUMNS = ["setting", "policy", "seed", "key", "state", "rounds_done", "rou
 
 @dataclass
 class FakeRun:
-    """A run as `harness.results.read_run` gives it."""
+    """A run as `balbench.harness.results.read_run` gives it."""
 
     curves: pd.DataFrame
     policies: list[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from reports.curves import Curves
+from balbench.reports.curves import Curves
 
 
 def _drop(frame: pd.DataFrame, policy: str, seed: int, first_round: int) -> pd.DataFrame:

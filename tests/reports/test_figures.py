@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Annotation
 
-from reports.curves import Curves
-from reports.figures import learning_curves, timings
-from reports.figures.labels import spread
-from reports.savings import savings_table
-from reports.style import REFERENCE_COLOUR, looks
+from balbench.reports.curves import Curves
+from balbench.reports.figures import learning_curves, timings
+from balbench.reports.figures.labels import spread
+from balbench.reports.savings import savings_table
+from balbench.reports.style import REFERENCE_COLOUR, looks
 
 
 def _panel(run, split="test", metric="log_likelihood"):

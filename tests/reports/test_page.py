@@ -11,9 +11,9 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from harness.errors import BalbenchError, RunDirectoryError
-from reports.files import slug, write_bytes
-from reports.page import write_report
+from balbench.harness.errors import BalbenchError, RunDirectoryError
+from balbench.reports.files import slug, write_bytes
+from balbench.reports.page import write_report
 
 
 class _Links(HTMLParser):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BalbenchError
-from reports.crossings import Kind, crossing, interval_ends, savings_at
-from reports.curves import Curve
-from reports.savings import label_savings, melo2024_savings, savings_table
+from balbench.harness.errors import BalbenchError
+from balbench.reports.crossings import Kind, crossing, interval_ends, savings_at
+from balbench.reports.curves import Curve
+from balbench.reports.savings import label_savings, melo2024_savings, savings_table
 
 LINE = [[0.0, 1.0, 2.0, 3.0]]  # at 10, 20, 30, 40 labels
 

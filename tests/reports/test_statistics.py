@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reports.statistics import bootstrap_indices, percentile_ends, resampled_means
+from balbench.reports.statistics import bootstrap_indices, percentile_ends, resampled_means
 
 
 def test_the_same_arguments_draw_the_same_seeds_and_others_do_not():

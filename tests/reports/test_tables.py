@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from reports.curves import Curves
-from reports.figures.learning_curves import panel
-from reports.outcome import statement, tally
-from reports.savings import savings_table
-from reports.tables import display_rows, savings_csv, savings_html, sorted_by_savings, terminal_table, verdict
-from reports.wording import axis_name, number_text, percent, savings_text
+from balbench.reports.curves import Curves
+from balbench.reports.figures.learning_curves import panel
+from balbench.reports.outcome import statement, tally
+from balbench.reports.savings import savings_table
+from balbench.reports.tables import display_rows, savings_csv, savings_html, sorted_by_savings, terminal_table, verdict
+from balbench.reports.wording import axis_name, number_text, percent, savings_text
 
 
 def _row(**changes):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from harness.datasets.baselines import length_only
-from harness.pairs import PreferencePool, Split
-from oracles.annotations import Choice, PairRecords
+from balbench.harness.datasets.baselines import length_only
+from balbench.harness.pool.pairs import PreferencePool, Split
+from balbench.oracles.annotations import Choice, PairRecords
 
 
 def split_of(lengths, shares, votes=100) -> Split:

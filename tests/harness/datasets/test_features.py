@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import AutoModel, AutoTokenizer
 
-from harness.datasets import feature_cache, features, text_encoder
-from harness.datasets.feature_cache import FeatureCache, cache_directory
-from harness.datasets.features import BUNDLED_ENCODER, EncoderSettings, locate_encoder, text_key
-from harness.datasets.text_encoder import SPECIAL, TextEncoder, cut_tokens, plan_batches, pool
+from balbench.harness.datasets import feature_cache, features, text_encoder
+from balbench.harness.datasets.feature_cache import FeatureCache, cache_directory
+from balbench.harness.datasets.features import BUNDLED_ENCODER, EncoderSettings, locate_encoder, text_key
+from balbench.harness.datasets.text_encoder import SPECIAL, TextEncoder, cut_tokens, plan_batches, pool
 from support.faults import one_line
 from support.tiny_models import POSITIONS, save_bert, save_gpt
 

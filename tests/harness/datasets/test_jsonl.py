@@ -5,15 +5,15 @@ import shutil
 import numpy as np
 import pytest
 
-from harness.datasets import feature_cache
-from harness.datasets.dataset import Contents
-from harness.datasets.jsonl import JsonLines
-from harness.datasets.reading import votes
-from harness.datasets.text_pairs import gather, read_pairs
-from harness.pairs import PreferenceData
-from harness.registry import load
-from harness.streams import stream
-from oracles.annotations import Choice
+from balbench.harness.datasets import feature_cache
+from balbench.harness.datasets.jsonl import JsonLines
+from balbench.harness.datasets.reading import votes
+from balbench.harness.datasets.text_pairs import gather, read_pairs
+from balbench.harness.pool.contents import Contents
+from balbench.harness.pool.pairs import PreferenceData
+from balbench.harness.registry import load
+from balbench.harness.streams import stream
+from balbench.oracles.annotations import Choice
 from support.faults import one_line
 from support.tiny_models import POSITIONS, save_bert, save_gpt
 

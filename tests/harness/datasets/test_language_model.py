@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertLMHeadModel
 
-from harness.datasets import features
-from harness.datasets.features import EncoderSettings
-from harness.datasets.language_model import LanguageModel
-from harness.errors import DataError
+from balbench.harness.datasets import features
+from balbench.harness.datasets.features import EncoderSettings
+from balbench.harness.datasets.language_model import LanguageModel
+from balbench.harness.errors import DataError
 from support.faults import one_line
 from support.tiny_models import POSITIONS, save_bert, save_gpt
 

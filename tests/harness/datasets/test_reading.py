@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.datasets.reading import LAST_TURN, OodRule, json_rows, votes
-from harness.datasets.text_pairs import TextPairs, gather, read_pairs
-from harness.errors import DataError
-from harness.streams import stream
-from oracles.annotations import Choice
+from balbench.harness.datasets.reading import LAST_TURN, OodRule, json_rows, votes
+from balbench.harness.datasets.text_pairs import TextPairs, gather, read_pairs
+from balbench.harness.errors import DataError
+from balbench.harness.streams import stream
+from balbench.oracles.annotations import Choice
 
 ORDER = stream(0, "order")
 ROW = {"prompt": "Q", "response_a": "yes", "response_b": "no", "label": 1}

@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.datasets import world
-from harness.datasets.dataset import Contents
-from harness.datasets.simulated import BEST_POSSIBLE, Simulated
-from harness.pairs import PreferenceData
-from harness.streams import stream
-from oracles.annotations import Choice
+from balbench.harness.datasets import world
+from balbench.harness.datasets.simulated import BEST_POSSIBLE, Simulated
+from balbench.harness.pool.contents import Contents
+from balbench.harness.pool.pairs import PreferenceData
+from balbench.harness.streams import stream
+from balbench.oracles.annotations import Choice
 from support.faults import one_line
 
 TINY = {
@@ -329,7 +329,7 @@ def test_contents_are_known_before_the_world_is_drawn(small):
 
 
 def test_a_world_larger_than_memory_is_refused(monkeypatch):
-    monkeypatch.setattr("harness.datasets.simulated.usable_memory", lambda: 10**6)
+    monkeypatch.setattr("balbench.harness.datasets.simulated.usable_memory", lambda: 10**6)
     one_line(
         lambda: Simulated().sizes(), "dataset: the features would take 0.0 GiB of memory", "lower dataset.dimension"
     )

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.datasets.reading import votes
-from harness.datasets.splitting import SplitSettings, build_split
-from harness.datasets.text_pairs import TextPairs, gather
-from harness.errors import DataError
-from harness.streams import stream
+from balbench.harness.datasets.reading import votes
+from balbench.harness.datasets.splitting import SplitSettings, build_split
+from balbench.harness.datasets.text_pairs import TextPairs, gather
+from balbench.harness.errors import DataError
+from balbench.harness.streams import stream
 
 SPLIT = stream(0, "split")
 

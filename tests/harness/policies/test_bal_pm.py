@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.special import digamma
 
-from harness.neighbours import NeighbourIndex
-from harness.policies.bal_pm import BalPm, EntropyOnly
-from harness.policies.policy import PoolView
-from harness.policies.prompt_entropy import nearest_acquired, nearest_weighted, shift_as_coded
-from harness.streams import stream
+from balbench.harness.policies.bal_pm import BalPm, EntropyOnly
+from balbench.harness.policies.policy import PoolView
+from balbench.harness.policies.prompt_entropy import nearest_acquired, nearest_weighted, shift_as_coded
+from balbench.harness.pool.neighbours import NeighbourIndex
+from balbench.harness.streams import stream
 from support.worlds import pool_of, view_of
 
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.policies import batch_bald
-from harness.policies.batch_bald import BatchBald, all_configurations, drawn_configurations
-from harness.policies.uncertainty import Bald
-from harness.streams import stream
+from balbench.harness.policies import batch_bald
+from balbench.harness.policies.batch_bald import BatchBald, all_configurations, drawn_configurations
+from balbench.harness.policies.uncertainty import Bald
+from balbench.harness.streams import stream
 from support.worlds import pool_of, view_of
 
 

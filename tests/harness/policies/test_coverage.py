@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import registry
-from harness.policies import coverage
-from harness.policies.coverage import KCenter, KMeans, TypiClust, _clusters, _distances, typicality
-from harness.streams import stream
+from balbench.harness import registry
+from balbench.harness.policies import coverage
+from balbench.harness.policies.coverage import KCenter, KMeans, TypiClust, _clusters, _distances, typicality
+from balbench.harness.streams import stream
 from support.worlds import pool_of, responses_of, shuffled, view_of
 
 

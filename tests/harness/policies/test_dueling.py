@@ -8,9 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from harness.policies.dueling import DeltaUcb, DoubleThompson, Drts, Infomax, MaxMinLcb
-from harness.policies.policy import PoolIndex
-from harness.streams import stream
+from balbench.harness.policies.dueling import DeltaUcb, DoubleThompson, Drts, Infomax, MaxMinLcb
+from balbench.harness.pool.index import PoolIndex
+from balbench.harness.streams import stream
 from support.duels import restored, thinned
 from support.worlds import LinearRewards, pool_of, responses_of, view_of
 

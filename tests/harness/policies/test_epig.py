@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.policies import epig
-from harness.policies.epig import Epig
-from harness.policies.uncertainty import Bald
-from harness.streams import stream
+from balbench.harness.policies import epig
+from balbench.harness.policies.epig import Epig
+from balbench.harness.policies.uncertainty import Bald
+from balbench.harness.streams import stream
 from support.worlds import LinearRewards, pool_of, responses_of, shuffled, view_of
 
 

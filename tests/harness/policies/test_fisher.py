@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.policies import fisher
-from harness.policies.fisher import Adpo, ArmFi, Design, GreedyDesign
-from harness.streams import stream
+from balbench.harness.policies import fisher
+from balbench.harness.policies.fisher import Adpo, ArmFi, Design, GreedyDesign
+from balbench.harness.streams import stream
 from support.worlds import LinearRewards, pool_of, responses_of, view_of
 
 

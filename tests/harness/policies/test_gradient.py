@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.policies import gradient
-from harness.policies.gradient import Badge, GradientNorm, Sharpe, _draw, hallucinated_gradients
-from harness.streams import stream
+from balbench.harness.policies import gradient
+from balbench.harness.policies.gradient import Badge, GradientNorm, Sharpe, _draw, hallucinated_gradients
+from balbench.harness.streams import stream
 from support.worlds import LinearRewards, pool_of, responses_of, view_of
 
 

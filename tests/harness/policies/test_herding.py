@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.policies import herding
-from harness.policies.herding import Coverage, MaxHerding, UHerding, smallest_distance
-from harness.policies.points import Points, points_of
-from harness.streams import stream
+from balbench.harness.policies import herding
+from balbench.harness.policies.herding import Coverage, MaxHerding, UHerding, smallest_distance
+from balbench.harness.policies.points import Points, points_of
+from balbench.harness.streams import stream
 from support.worlds import LinearRewards, pool_of, view_of
 
 

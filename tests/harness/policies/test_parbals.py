@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from harness.policies.parbals import ParBaLS, Universes
-from harness.policies.targets import information
-from harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser
-from harness.streams import stream
+from balbench.harness.policies.parbals import ParBaLS, Universes
+from balbench.harness.policies.targets import information
+from balbench.harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser
+from balbench.harness.streams import stream
 from support.worlds import pool_of, view_of
 
 SMALL = {"samples": 12, "universes": 3, "targets": 4}

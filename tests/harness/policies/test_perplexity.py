@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.datasets.dataset import Contents
-from harness.policies.perplexity import LlmPerplexityHigh, LlmPerplexityLow
-from harness.policies.random import Random
-from harness.streams import stream
+from balbench.harness.policies.perplexity import LlmPerplexityHigh, LlmPerplexityLow
+from balbench.harness.policies.random import Random
+from balbench.harness.pool.contents import Contents
+from balbench.harness.streams import stream
 from support.faults import one_line
 from support.worlds import pool_of, view_of
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.policies import points as module
-from harness.policies.points import Offers, Points, points_of, squared_distances, tied_at_top
+from balbench.harness.policies import points as module
+from balbench.harness.policies.points import Offers, Points, points_of, squared_distances, tied_at_top
 from support.worlds import pool_of, responses_of, shuffled, view_of
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.policies.noise import coded_order
-from harness.policies.policy import PoolView, Selection, best, check_range
-from harness.policies.random import FullData, Random
-from harness.policies.uncertainty import Bald, PredictiveEntropy, Variance
-from harness.streams import stream
+from balbench.harness.policies.noise import coded_order
+from balbench.harness.policies.policy import PoolView, Selection, best, check_range
+from balbench.harness.policies.random import FullData, Random
+from balbench.harness.policies.uncertainty import Bald, PredictiveEntropy, Variance
+from balbench.harness.streams import stream
 from support.worlds import pool_of, view_of
 
 

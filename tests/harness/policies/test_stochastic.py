@@ -6,9 +6,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from harness.policies.noise import coded_order
-from harness.policies.stochastic import PowerBald, SoftmaxBald, SoftRankBald, power_scores, soft_rank_scores
-from harness.streams import stream
+from balbench.harness.policies.noise import coded_order
+from balbench.harness.policies.stochastic import PowerBald, SoftmaxBald, SoftRankBald, power_scores, soft_rank_scores
+from balbench.harness.streams import stream
 from support.worlds import pool_of, view_of
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.datasets.dataset import Contents
-from harness.policies.epig import Epig
-from harness.policies.parbals import ParBaLS
-from harness.policies.targets import information
-from harness.streams import stream
+from balbench.harness.policies.epig import Epig
+from balbench.harness.policies.parbals import ParBaLS
+from balbench.harness.policies.targets import information
+from balbench.harness.pool.contents import Contents
+from balbench.harness.streams import stream
 from support.faults import one_line
 from support.worlds import pool_of, view_of
 

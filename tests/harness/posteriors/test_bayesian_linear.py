@@ -6,9 +6,9 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from harness.posteriors.bayesian_linear import BayesianLinear
-from harness.posteriors.posterior import AnsweredPairs
-from harness.streams import stream
+from balbench.harness.posteriors.bayesian_linear import BayesianLinear
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.streams import stream
 
 
 def answered(n, D=4, seed=0, responses=80):

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.posteriors.epinet import Epinet, EpinetHeads, Prior, _Fixed, _Taught
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.trainable import Minibatch
-from harness.streams import stream
+from balbench.harness.posteriors.epinet import Epinet, EpinetHeads, Prior, _Fixed, _Taught
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.trainable import Minibatch
+from balbench.harness.streams import stream
 
 SMALL = {"hidden": [12, 6], "learning_rate": 0.02, "weight_std": 0.3, "epochs": 20, "epinet_hidden": [7]}
 Z = 3

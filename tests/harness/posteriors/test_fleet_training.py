@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 
-from harness.posteriors.ensemble import Ensemble, side_by_side
-from harness.posteriors.epinet import Epinet
-from harness.posteriors.heads import Heads
-from harness.posteriors.laplace import Laplace
-from harness.posteriors.mc_dropout import McDropout
-from harness.posteriors.posterior import AnsweredPairs, DivergedError
-from harness.posteriors.training import train_fleet
-from harness.streams import stream
+from balbench.harness.posteriors.ensemble import Ensemble, side_by_side
+from balbench.harness.posteriors.epinet import Epinet
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.laplace import Laplace
+from balbench.harness.posteriors.mc_dropout import McDropout
+from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError
+from balbench.harness.posteriors.training import train_fleet
+from balbench.harness.streams import stream
 
 R, D = 90, 7
 FEATURES = torch.randn(R, D, generator=stream(1).torch())

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 from scipy.special import expit
 
-from harness.posteriors.gaussian import BradleyTerry, Gaussian, Linear, Standardiser, answer_step, best_samples
-from harness.posteriors.posterior import DivergedError
-from harness.streams import stream
+from balbench.harness.posteriors.gaussian import BradleyTerry, Gaussian, Linear, Standardiser, answer_step, best_samples
+from balbench.harness.posteriors.posterior import DivergedError
+from balbench.harness.streams import stream
 
 
 def problem(n, H, seed=0, scale=1.0):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.heads import Dropout, Heads
-from harness.posteriors.mc_dropout import MaskedHeads, McDropout
-from harness.posteriors.posterior import AnsweredPairs
-from harness.streams import stream
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.heads import Dropout, Heads
+from balbench.harness.posteriors.mc_dropout import MaskedHeads, McDropout
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.streams import stream
 
 SMALL = {"hidden": [12, 6], "learning_rate": 0.02, "weight_std": 0.3, "epochs": 10}
 

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.products import PRODUCTS, rounded
-from harness.posteriors.trainable import Minibatch
-from harness.streams import stream
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.products import PRODUCTS, rounded
+from balbench.harness.posteriors.trainable import Minibatch
+from balbench.harness.streams import stream
 
 BITS = {"tf32": 11, "bf16": 8}  # significant ones
 

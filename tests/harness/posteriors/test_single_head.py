@@ -7,14 +7,14 @@ from scipy.special import expit
 from scipy.stats import multivariate_normal, norm
 from sklearn.covariance import oas
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.feature_density import ClassGaussian, FeatureDensity, oas_shrinkage
-from harness.posteriors.laplace import PRIOR_GRID, Laplace
-from harness.posteriors.latent_reward import LatentReward, RewardGaussian, tail_score
-from harness.posteriors.posterior import AnsweredPairs, OwnEpistemic, pair_uncertainty
-from harness.posteriors.single_head import only_used, preferred_weights
-from harness.streams import stream
-from harness.uncertainty import pair_probabilities
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.feature_density import ClassGaussian, FeatureDensity, oas_shrinkage
+from balbench.harness.posteriors.laplace import PRIOR_GRID, Laplace
+from balbench.harness.posteriors.latent_reward import LatentReward, RewardGaussian, tail_score
+from balbench.harness.posteriors.posterior import AnsweredPairs, OwnEpistemic, pair_uncertainty
+from balbench.harness.posteriors.single_head import only_used, preferred_weights
+from balbench.harness.streams import stream
+from balbench.harness.uncertainty import pair_probabilities
 
 SMALL = {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3, "epochs": 20}
 

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.heads import Heads
-from harness.posteriors.posterior import AnsweredPairs
-from harness.posteriors.recipe import rate_at
-from harness.posteriors.training import minibatches, train
-from harness.streams import stream
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.heads import Heads
+from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.recipe import rate_at
+from balbench.harness.posteriors.training import minibatches, train
+from balbench.harness.streams import stream
 
 D, R = 6, 80
 ACTIVATION = {"tanh": nn.Tanh, "relu": nn.ReLU}

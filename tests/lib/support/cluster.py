@@ -71,7 +71,7 @@ class DaskCluster:
         environment: dict[str, str] | None = None,
     ) -> subprocess.Popen:
         command = [*prefix, sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
-        path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "lib")))
+        path = os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests" / "lib")))
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [str(part) for part in command],

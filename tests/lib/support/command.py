@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cli
+from balbench.benchmarks import cli
 
 
 def run_here(
@@ -25,8 +25,8 @@ def run_here(
 
 def start(*arguments: object, environment: dict[str, str] | None = None, **options: object) -> subprocess.Popen:
     """Start `balbench ...` in a process group of its own."""
-    command = [sys.executable, "-m", "benchmarks.cli", *map(str, arguments)]
-    root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)} | (environment or {})
+    command = [sys.executable, "-m", "balbench.benchmarks.cli", *map(str, arguments)]
+    source = Path(__file__).parents[3] / "src"
+    environment = os.environ | {"PYTHONPATH": str(source)} | (environment or {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, start_new_session=True, env=environment, **pipes, **options)

@@ -5,7 +5,7 @@ import os
 
 def dask_setup(worker: object) -> None:
     """Count from now on."""
-    from harness.loop import CellRun
+    from balbench.harness.rounds.loop import CellRun
 
     run = CellRun.round
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.pairs import PreferencePool
+from balbench.harness.pool.pairs import PreferencePool
 
 
 def thinned(pool: PreferencePool, share: float, seed: int = 0) -> PreferencePool:

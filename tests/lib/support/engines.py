@@ -3,7 +3,7 @@
 from concurrent.futures import Future
 from dataclasses import replace
 
-from harness.worker import Task, work
+from balbench.harness.rounds.worker import Task, work
 
 
 class InProcess:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.errors import DataError
+from balbench.harness.errors import DataError
 
 
 def one_line(action: Callable[[], object], *parts: object) -> None:

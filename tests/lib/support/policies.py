@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from harness.policies.random import Random
+from balbench.harness.policies.random import Random
 
 
 class Mortal(Random):

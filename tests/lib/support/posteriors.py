@@ -2,8 +2,8 @@
 
 import torch
 
-from harness.posteriors.ensemble import Ensemble
-from harness.posteriors.posterior import DivergedError
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.posterior import DivergedError
 
 
 class Crowded(Ensemble):

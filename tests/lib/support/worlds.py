@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.pairs import PreferencePool
-from harness.policies.policy import PoolIndex, PoolView, Responses
-from harness.streamed import StreamedTable
+from balbench.harness.policies.policy import PoolView
+from balbench.harness.pool.feature_table import StreamedTable
+from balbench.harness.pool.index import PoolIndex, Responses
+from balbench.harness.pool.pairs import PreferencePool
 
 
 def pool_of(

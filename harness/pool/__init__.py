@@ -1,0 +1,1 @@
+"""The pool: pairs, features, neighbours and duels."""

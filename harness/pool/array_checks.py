@@ -1,0 +1,85 @@
+"""What the arrays of a data set must be. Their names end in their axes, so the names say what to check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+import numpy as np
+
+from balbench.harness.errors import DataError
+
+Array = np.ndarray
+BLOCK_BYTES = 64 * 2**20  # of an array that are looked at or copied at a time
+TYPES: dict[str, tuple[type[np.generic], ...]] = {
+    "float32": (np.float32,),
+    "float16 or float32": (np.float16, np.float32),
+    "floats": (np.floating,),
+    "integers": (np.integer,),
+    "strings": (np.str_,),
+}
+
+
+def check_arrays(part: Any, name: str, types: Mapping[str, str]) -> None:
+    """Check that the fields of a dataclass are arrays of their types, whose axes agree.
+
+    Args:
+        part: its fields are named with their axes (`responses_of_pair_N2`); those with the default None may be None.
+        name: of the split, for errors.
+        types: by field, a key of TYPES.
+
+    Raises:
+        DataError: an array has another type or shape.
+    """
+    first: dict[str, tuple[str, int]] = {}  # by axis, the array that has it first, and its length there
+    for item in fields(part):
+        array, where = getattr(part, item.name), f"{name}: {item.name}"
+        if array is None and item.default is not MISSING:
+            continue
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{where}: is of the type {type(array).__name__}; give a numpy array")
+        wanted = types[item.name]
+        if not issubclass(array.dtype.type, TYPES[wanted]):
+            raise DataError(f"{where}: has the type {array.dtype}; give {wanted}")
+        axes = item.name.rpartition("_")[2]
+        if array.ndim != len(axes):
+            raise DataError(f"{where}: has the shape {array.shape}; give it the axes {', '.join(axes)}")
+        for axis, length in zip(axes, array.shape, strict=True):
+            if axis.isdigit() and length != int(axis):
+                raise DataError(f"{where}: has the shape {array.shape}; give it {axis} columns")
+            other, known = first.setdefault(axis, (item.name, length))
+            if length != known:
+                raise DataError(f"{where}: has the shape {array.shape}, but {axis} is {known} by {other}")
+
+
+def check_range(array: Array, most: float, where: str) -> None:
+    """Check that all values lie in 0 ... most.
+
+    Raises:
+        DataError: with the first row that holds another.
+    """
+    wrong = ~((array >= 0) & (array <= most))  # NaN too
+    if wrong.any():
+        row = int(np.argmax(wrong.reshape(len(array), -1).any(axis=1)))
+        raise DataError(f"{where}: row {row} holds {array[row].tolist()}; give values from 0 to {most}")
+
+
+def check_finite(array: Array, where: str) -> None:
+    """Check that an array with rows holds neither NaN nor infinity.
+
+    Raises:
+        DataError: with the first row that does.
+    """
+    for start, block in array_blocks(array):
+        finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise DataError(f"{where}: row {row} holds NaN or infinity; look at the encoder or the feature file")
+
+
+def array_blocks(array: Array) -> Iterator[tuple[int, Array]]:
+    """An array in blocks of rows, each with the number of its first row."""
+    rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]

@@ -1,0 +1,61 @@
+"""What a data set holds, known before it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from balbench.harness.pool.pairs import PreferenceData
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a data set is, known without building it.
+
+    Attributes:
+        pairs: of the pool, exactly: a study that needs more is refused before anything is built.
+        responses, prompts: of the pool, about.
+        held_out_responses: of all other splits, about.
+        dimension: of the response features.
+    """
+
+    pairs: int
+    responses: int
+    prompts: int
+    held_out_responses: int
+    dimension: int
+
+    @property
+    def response_bytes(self) -> int:
+        """Bytes of the features of all responses."""
+        return 4 * self.dimension * (self.responses + self.held_out_responses)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all features."""
+        return self.response_bytes + 4 * self.dimension * self.prompts
+
+    def __str__(self) -> str:
+        return (
+            f"about {self.pairs:,} pairs in the pool, {self.responses:,} responses, {self.prompts:,} prompts, "
+            f"{self.dimension} features, {self.bytes / 2**30:.2f} GiB"
+        )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a data set holds beside features and votes.
+
+    Attributes:
+        splits: names of its splits.
+        response_tables: the optional tables of `PreferencePool` that it has for all responses.
+    """
+
+    splits: tuple[str, ...]
+    response_tables: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, data: PreferenceData) -> Contents:
+        """The contents of a data set that is built."""
+        pool = data.splits["pool"].pairs
+        optional = {item.name for item in fields(pool) if item.default is None}
+        return cls(tuple(data.splits), frozenset(name for name in optional if getattr(pool, name) is not None))

@@ -1,0 +1,304 @@
+"""Features that stay on disk: a table that is read in blocks, or by rows, when somebody asks for them."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from io import FileIO
+from os import fstat
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeGuard
+
+import numpy as np
+import torch
+
+from balbench.harness.errors import DataError
+
+Array = np.ndarray
+BLOCK_BYTES = 64 * 2**20  # of float32 features handed out at a time; three such blocks are held at most
+LEAST_ROWS = 256  # of a block, however wide
+GAP_BYTES = 4096  # rows nearer than this to each other are read at once
+DTYPES = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32}
+
+
+class FeatureTable(Protocol):
+    """What is asked of a table of features (R, D): a tensor has it, and so has a `StreamedTable`."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(R, D)."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where blocks and rows are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of blocks and rows: float32."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | torch.Tensor, /) -> torch.Tensor: ...
+
+    def split(self, rows: int, /) -> Iterable[torch.Tensor]:
+        """All rows in order, in blocks of at most `rows`."""
+        ...
+
+    def index_select(self, dim: int, index: torch.Tensor, /) -> torch.Tensor:
+        """Rows by number (`dim` is 0)."""
+        ...
+
+
+class StreamedTable:
+    """A read-only table of float32 features on a device whose numbers stay in a .npy file of float16 or float32.
+
+    The file is opened for each question and read into buffers, not mapped, so that resident memory is a few blocks
+    whatever its size, processes and threads can share a table, and pickling one costs nothing. Blocks are fresh
+    tensors: whoever keeps one may.
+
+    On CUDA, `split` reads into two pinned buffers and copies them on a stream of its own while the caller computes.
+    That path has not run on a GPU yet.
+
+    Attributes:
+        shape: (R, D).
+        device: where blocks and rows are put.
+        dtype: of blocks and rows.
+    """
+
+    dtype = torch.float32
+
+    def __init__(
+        self, path: Path, offset: int, shape: tuple[int, int], stored: np.dtype[Any], device: torch.device
+    ) -> None:
+        """Serve the R x D numbers that follow `offset` bytes, row by row.
+
+        Raises:
+            DataError: the file is not there or has another size.
+        """
+        self.shape, self.device = torch.Size(shape), device
+        self._path, self._offset, self._stored = path, offset, stored
+        self._row_bytes = shape[1] * stored.itemsize
+        with closing(self._open()):
+            pass
+
+    @classmethod
+    def of(cls, mapped: np.memmap, device: torch.device) -> StreamedTable:
+        """Serve an array that numpy has mapped from a .npy file (see `can_stream`)."""
+        rows, columns = mapped.shape
+        return cls(Path(str(mapped.filename)), mapped.offset, (rows, columns), mapped.dtype, device)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
+        """Read consecutive rows, or those of a vector of row numbers in its order (n, D).
+
+        Raises:
+            IndexError: there is no such row.
+            DataError: the file has gone or has another size.
+        """
+        if isinstance(rows, torch.Tensor):
+            return self.index_select(0, rows)
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            return self.index_select(0, torch.arange(start, stop, step))
+        block_bD = torch.empty((max(0, stop - start), self.shape[1]), dtype=torch.float32)
+        most = block_rows(self.shape[1])
+        with closing(self._open()) as file:
+            for done in range(0, len(block_bD), most):
+                self._read_block(file, start + done, block_bD[done : done + most])
+        return block_bD.to(self.device)
+
+    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
+        """Rows by number, with repetitions (errors as in `__getitem__`)."""
+        index_n = index.cpu().numpy()
+        if dim != 0 or index_n.ndim != 1 or index_n.dtype.kind != "i":
+            raise IndexError(f"want a vector of row numbers, not {tuple(index.shape)} of {index.dtype} along {dim}")
+        if len(index_n) and not (index_n.min() >= 0 and index_n.max() < len(self)):
+            raise IndexError(f"rows {index_n.min()} to {index_n.max()} of a table of {len(self)}")
+        order_n = np.argsort(index_n, kind="stable")
+        found_nD = torch.empty((len(index_n), self.shape[1]), dtype=torch.float32)
+        most = max(1, BLOCK_BYTES // max(4 * self.shape[1], GAP_BYTES))
+        with closing(self._open()) as file:
+            for start in range(0, len(order_n), most):
+                chunk = order_n[start : start + most]
+                found_nD[torch.from_numpy(chunk)] = self._read_rows(file, index_n[chunk])
+        return found_nD.to(self.device)
+
+    def split(self, rows: int) -> Iterator[torch.Tensor]:
+        """All rows in order, in blocks of `rows`, of fewer where these would be larger than `BLOCK_BYTES`.
+
+        The next block is read while the caller works on the present one.
+
+        Raises:
+            DataError: the file has gone or has another size.
+        """
+        rows = min(rows, block_rows(self.shape[1]))
+        reader = _PinnedReader(self, rows) if self.device.type == "cuda" else _Reader(self, rows)
+        with closing(reader), ThreadPoolExecutor(1, "features") as thread:
+            coming = thread.submit(reader.read, 0)
+            for start in range(rows, len(self), rows):
+                read, coming = coming.result(), thread.submit(reader.read, start)
+                yield read.ready()
+            yield coming.result().ready()
+
+    def _open(self) -> FileIO:
+        """Open the file and see that it is the one that was described."""
+        try:
+            file = FileIO(self._path)
+        except OSError as error:
+            raise self._gone(error.strerror or str(error)) from None
+        size, wanted = fstat(file.fileno()).st_size, self._offset + len(self) * self._row_bytes
+        if size != wanted:
+            file.close()
+            raise self._gone(f"it has {size:,} bytes, not {wanted:,}")
+        return file
+
+    def _gone(self, why: str) -> DataError:
+        return DataError(f"{self._path}: the features cannot be read ({why}); prepare the data set again")
+
+    def _fill(self, file: FileIO, start: int, rows_bD: torch.Tensor) -> None:
+        """Fill rows of the stored type from the file."""
+        view = rows_bD.view(torch.uint8).flatten().numpy().data
+        try:
+            file.seek(self._offset + start * self._row_bytes)
+            while view:
+                got = file.readinto(view)
+                if not got:
+                    raise self._gone(f"it ends within row {start + (rows_bD.nbytes - len(view)) // self._row_bytes}")
+                view = view[got:]
+        except OSError as error:
+            raise self._gone(error.strerror or str(error)) from None
+
+    def _buffer(self, rows: int, pinned: bool = False) -> torch.Tensor:
+        """Room for rows of the stored type."""
+        return torch.empty((rows, self.shape[1]), dtype=DTYPES[self._stored], pin_memory=pinned)
+
+    def _read_block(
+        self, file: FileIO, start: int, out_bD: torch.Tensor, buffer_bD: torch.Tensor | None = None
+    ) -> None:
+        """Fill a float32 block on the CPU."""
+        if self._stored == np.float32:
+            self._fill(file, start, out_bD)
+        else:
+            stored_bD = self._buffer(len(out_bD)) if buffer_bD is None else buffer_bD[: len(out_bD)]
+            self._fill(file, start, stored_bD)
+            out_bD.copy_(stored_bD)
+
+    def _read_rows(self, file: FileIO, rows_n: Array) -> torch.Tensor:
+        """Rows in ascending order: runs of near ones are read at once, then the rows between them are left out."""
+        apart = np.diff(rows_n)
+        far = apart > max(1, GAP_BYTES // self._row_bytes)
+        place_n = np.concatenate([[0], np.cumsum(np.where(far, 1, apart))])
+        buffer_bD = self._buffer(int(place_n[-1]) + 1)
+        first = np.concatenate([[0], np.flatnonzero(far) + 1])
+        last = np.concatenate([first[1:], [len(rows_n)]]) - 1
+        for start, low, high in np.stack([rows_n[first], place_n[first], place_n[last]], axis=1).tolist():
+            self._fill(file, start, buffer_bD[low : high + 1])
+        return buffer_bD.index_select(0, torch.from_numpy(place_n)).float()
+
+
+class _Block(NamedTuple):
+    """A block that has been read; on CUDA with the event after which its copy is there."""
+
+    features_bD: torch.Tensor
+    copied: Any = None
+
+    def ready(self) -> torch.Tensor:
+        """The block, safe to use by what the caller launches from now on."""
+        if self.copied is not None:
+            current = torch.cuda.current_stream(self.features_bD.device)
+            current.wait_event(self.copied)
+            self.features_bD.record_stream(current)  # it was allocated on the copying stream
+        return self.features_bD
+
+
+class _Reader:
+    """Reads the blocks of one pass."""
+
+    def __init__(self, table: StreamedTable, rows: int) -> None:
+        self._table, self._rows = table, rows
+        self._file = table._open()
+        self._buffer_bD = None if table._stored == np.float32 else table._buffer(min(rows, len(table)))
+
+    def read(self, start: int) -> _Block:
+        """Read the block that begins at a row."""
+        rows = min(self._rows, len(self._table) - start)
+        block_bD = torch.empty((rows, self._table.shape[1]), dtype=torch.float32)
+        self._table._read_block(self._file, start, block_bD, self._buffer_bD)
+        return _Block(block_bD)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _PinnedReader(_Reader):
+    """Reads through two pinned buffers in turn: one is filled while the other is copied to the device."""
+
+    def __init__(self, table: StreamedTable, rows: int) -> None:
+        super().__init__(table, rows)
+        self._stream = torch.cuda.Stream(table.device)
+        self._pinned = [(table._buffer(min(rows, len(table)), pinned=True), torch.cuda.Event()) for _ in range(2)]
+
+    def read(self, start: int) -> _Block:
+        """Read the block that begins at a row and begin to copy it."""
+        buffer_bD, copied = self._pinned[start // self._rows % 2]
+        copied.synchronize()  # the buffer's last copy has left it (an event not recorded yet is over)
+        stored_bD = buffer_bD[: len(self._table) - start]
+        self._table._fill(self._file, start, stored_bD)
+        with torch.cuda.stream(self._stream):
+            block_bD = stored_bD.to(self._table.device, non_blocking=True).float()
+            copied.record(self._stream)
+            ready = torch.cuda.Event()
+            ready.record(self._stream)
+        return _Block(block_bD, ready)
+
+    def close(self) -> None:
+        """Wait for the last copies, then close the file: pinned memory must outlive them."""
+        for _, copied in self._pinned:
+            copied.synchronize()
+        super().close()
+
+
+def block_rows(columns: int) -> int:
+    """How many rows are handed out at a time, at most."""
+    return max(LEAST_ROWS, BLOCK_BYTES // (4 * columns))
+
+
+def blocks(features_RD: FeatureTable, rows: int) -> Iterable[torch.Tensor]:
+    """A table in blocks of at most `rows`, the same ones whether it is streamed or not.
+
+    A product of matrices may round a row otherwise among more rows, so equal blocks are what gives equal bytes.
+    """
+    return features_RD.split(min(rows, block_rows(features_RD.shape[1])))
+
+
+def can_stream(features_RD: Array) -> TypeGuard[np.memmap]:
+    """Whether an array is the whole of a .npy file on disk, stored by rows as float16 or float32."""
+    return (
+        isinstance(features_RD, np.memmap)
+        and isinstance(features_RD.base, mmap.mmap)  # not a part of a mapped array
+        and features_RD.filename is not None
+        and features_RD.flags.c_contiguous
+        and features_RD.ndim == 2
+        and features_RD.dtype in DTYPES
+        and math.prod(features_RD.shape) > 0
+    )
+
+
+def resident(features_RD: Array, device: torch.device) -> torch.Tensor:
+    """The whole table as float32 on a device, converted in blocks: nothing else of its size is held."""
+    if features_RD.dtype == np.float32:
+        return torch.from_numpy(np.asarray(features_RD)).to(device)
+    table_RD = torch.empty(features_RD.shape, dtype=torch.float32, device=device)
+    rows = block_rows(table_RD.shape[1])
+    for start in range(0, len(table_RD), rows):
+        table_RD[start : start + rows] = torch.from_numpy(np.array(features_RD[start : start + rows]))
+    return table_RD

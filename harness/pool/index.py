@@ -1,0 +1,65 @@
+"""What is computed once from a pool's features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from balbench.harness.pool.duels import DuelPool
+from balbench.harness.pool.feature_table import FeatureTable
+from balbench.harness.pool.neighbours import NeighbourIndex
+from balbench.harness.pool.pairs import PreferencePool
+from balbench.harness.streams import Stream
+
+Array = np.ndarray
+
+
+class PoolIndex:
+    """What can be computed once from a pool's features and serves all rounds, seeds and policies."""
+
+    def __init__(self, pool: PreferencePool, cache: Path | None = None) -> None:
+        """Serve a pool; `cache` is a directory that belongs to it, to share results between processes."""
+        self.pool, self._cache = pool, cache
+
+    @cached_property
+    def neighbours(self) -> NeighbourIndex:
+        """Exact sorted neighbours of the distinct prompts."""
+        return NeighbourIndex(self.pool.prompt_features_PQ, cache=self._cache)
+
+    @cached_property
+    def point_of_pair_N(self) -> Array:
+        """The distinct prompt (point of `neighbours`) of each pair."""
+        return self.neighbours.point_of_prompt_P[self.pool.prompt_of_pair_N]
+
+    @cached_property
+    def rank_N(self) -> Array:
+        """The place of each pair in the order of identifiers: noise drawn in that order ignores storage order."""
+        rank_N = np.empty(len(self.pool), dtype=np.int64)
+        rank_N[np.argsort(self.pool.pair_id_N, kind="stable")] = np.arange(len(self.pool))
+        return rank_N
+
+    @cached_property
+    def duels(self) -> DuelPool:
+        """The pool read as duels among the responses of each prompt."""
+        return DuelPool(self.pool, self.rank_N)
+
+    def uniform_N(self, stream: Stream) -> Array:
+        """Uniform noise in (0, 1) for each pair, the same however the pool is stored."""
+        return (1.0 - stream.numpy().random(len(self.pool)))[self.rank_N]
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """The responses of a split and the pairs made of them, on the device of the study: features and no label.
+
+    Attributes:
+        features_RD: float32 features of the responses.
+        responses_N2: the two responses of each pair.
+    """
+
+    features_RD: FeatureTable
+    responses_N2: torch.Tensor

@@ -1,0 +1,151 @@
+"""What runs inside a worker process, here or on another machine: some rounds of a fleet, on one thread.
+
+A worker writes nothing but caches: it returns rounds, and the coordinator keeps them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from balbench.harness.errors import DataError
+from balbench.harness.files import disk_errors
+from balbench.harness.machine import out_of_memory
+from balbench.harness.study.study import Cell
+
+if TYPE_CHECKING:
+    from balbench.harness.rounds.device_data import DeviceData
+    from balbench.harness.rounds.fleet import Report
+    from balbench.harness.rounds.loop import Past
+
+Features = Literal["auto", "resident", "streamed"]
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+WATCH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some rounds of a fleet. It can be run anywhere, at any time, and twice.
+
+    Attributes:
+        cells, pasts: the fleet, and what each cell did so far.
+        dataset_key: of its data set.
+        data: where the worker finds the arrays of that data set.
+        seconds: begin no round after so many seconds; at least one round is run.
+        device: "cpu" or "cuda:i", as the worker's process sees it; set by the engine.
+        features: whether the features lie on the device or are streamed to it.
+        processes: how many share the device; set by the engine.
+    """
+
+    cells: tuple[Cell, ...]
+    pasts: tuple[Past, ...]
+    dataset_key: str
+    data: Path
+    seconds: float
+    device: str = "cpu"
+    features: Features = "auto"
+    processes: int = 1
+
+
+def start_worker(coordinator: int) -> None:
+    """Prepare a local worker process: one thread; signals are the coordinator's business, and it ends with it.
+
+    Args:
+        coordinator: process id of the parent.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(coordinator,), daemon=True).start()
+    from joblib.externals.loky import process_executor
+
+    process_executor._USE_PSUTIL = False  # it would end workers that grow by 300 MB: any that maps large features
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _end_with(coordinator: int) -> None:
+    while os.getppid() == coordinator:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def work(task: Task) -> Report:
+    """Run rounds of a fleet until the task's seconds are over; what it gives is a function of the task.
+
+    Raises:
+        BalbenchError: the machine is at fault (no cell can go on).
+    """
+    import torch
+
+    from balbench.harness.rounds.fleet import advance
+
+    data = _load(task)
+    deadline, begun = time.monotonic() + task.seconds, False
+
+    def go_on() -> bool:
+        nonlocal begun
+        first, begun = not begun, True
+        return first or time.monotonic() < deadline
+
+    report = advance(task.cells, task.pasts, data, go_on)
+    report.facts = facts(task.device)
+    if report.out_of_memory and torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()  # for the other processes of this device
+    return report
+
+
+def _load(task: Task) -> DeviceData:
+    try:
+        return _device_data(task.data, task.device, task.features, task.processes)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        where = "the GPU's memory" if task.device.startswith("cuda") else "memory"
+        raise DataError(f"{task.data}: the data set does not fit into {where}; use --features streamed") from None
+
+
+@lru_cache(maxsize=1)
+def _device_data(data: Path, device: str, features: Features, processes: int) -> DeviceData:
+    import torch
+
+    from balbench.harness.pool.index import PoolIndex
+    from balbench.harness.pool.pairs import PreferenceData
+    from balbench.harness.rounds.device_data import DeviceData
+
+    loaded = PreferenceData.load(data, {})
+    index = data / "index"
+    with disk_errors(index):
+        index.mkdir(exist_ok=True)
+    pool_index = PoolIndex(loaded.splits["pool"].pairs, cache=index)
+    return DeviceData(loaded, torch.device(device), pool_index, features, processes)
+
+
+def facts(device: str) -> dict[str, Any]:
+    """What a manifest says of machine and versions: bytes are the same only where these are."""
+    import numpy
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    return {
+        "device": name,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def free_bytes(device: str) -> int | None:
+    """Free memory of a GPU; None of a CPU."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None

@@ -1,0 +1,1 @@
+"""Running cells: scheduler, engines, the run's data."""

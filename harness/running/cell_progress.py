@@ -1,0 +1,92 @@
+"""How far a cell is: its log, what it did so far, and how much is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from balbench.harness.results import CellLog
+from balbench.harness.rounds.fleet import Failure
+from balbench.harness.rounds.loop import Past
+from balbench.harness.running.progress import CellState
+from balbench.harness.study.study import Cell
+
+
+class CellProgress:
+    """A cell as the coordinator sees it. The log is read once, when it is opened.
+
+    Attributes:
+        state: waiting, running, finished or failed.
+        past: what the next task of the cell goes on from.
+    """
+
+    def __init__(self, cell: Cell, log: CellLog) -> None:
+        self._cell, self._log = cell, log
+        self.state = "finished" if log.finished else "waiting"
+        self.past = Past(cell.rounds if self.state == "finished" else 0, np.empty(0, dtype=np.int64))
+        self._labels = self._cumulative(cell.protocol.budget)
+        self._seconds = 0.0
+
+    def _cumulative(self, pool_size: int) -> list[int]:
+        """Labels that the first 0, 1, ... rounds train on, in all."""
+        protocol, rounds = self._cell.protocol, range(self._cell.rounds)
+        acquires_all = self._cell.policy.acquires_all
+        labels = (pool_size if acquires_all else protocol.labels_at(number, pool_size) for number in rounds)
+        return list(accumulate(labels, initial=0))
+
+    def open(self, pool_size: int) -> None:
+        """Prepare the log for appending and read what was done.
+
+        Raises:
+            RunDirectoryError: the log is damaged.
+        """
+        self.past = Past.of(self._log.open())
+        self._labels = self._cumulative(pool_size)
+
+    @property
+    def done(self) -> int:
+        """Finished rounds."""
+        return self.past.rounds
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rounds are done."""
+        return self.done == self._cell.rounds
+
+    def append(self, rounds: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Keep records and timings of the next rounds.
+
+        Raises:
+            RunDirectoryError: they cannot be written.
+            TypeError, ValueError: a record holds what JSON cannot; those before it are kept.
+        """
+        try:
+            self._log.append(rounds)
+        except (TypeError, ValueError):
+            if len(rounds) == 1:
+                raise
+            for one in rounds:
+                self.append([one])
+        acquired = [pair for record, _ in rounds for pair in record["acquired"]]
+        acquired_n = np.concatenate([self.past.acquired_n, np.array(acquired, dtype=np.int64)])
+        self.past = Past(self.done + len(rounds), acquired_n)
+        self._seconds += sum(sum(timings["seconds"].values()) for _, timings in rounds)
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Write the manifest."""
+        self._log.finish(facts)
+        self.state = "finished"
+
+    def fail(self, failure: Failure) -> None:
+        """Write down why the cell failed."""
+        self._log.fail(failure.reason, failure.details)
+        self.state = "failed"
+
+    def look(self) -> CellState:
+        """What to show."""
+        cell, labels = self._cell, self._labels
+        done, seconds = self.done, self._seconds
+        return CellState(cell.label, self.state, done, cell.rounds, labels[done], labels[-1], seconds)

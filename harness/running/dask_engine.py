@@ -1,0 +1,366 @@
+"""Tasks on a Dask cluster. Dask places them, and runs those of a lost worker elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from balbench.harness.errors import ClusterError, StudyError
+from balbench.harness.results import RunDirectory
+from balbench.harness.rounds.worker import Task, free_bytes
+from balbench.harness.running.dask_data import DataSender, Say
+from balbench.harness.running.dask_worker import Parcel, Reply, perform, versions
+from balbench.harness.running.engine import WorkerDied
+from balbench.harness.running.placement import local_workers
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed import Future as DaskFuture
+
+    from balbench.harness.rounds.fleet import Report
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0  # a scheduler that is silent for longer is gone
+LOOK_SECONDS = 1.0  # between counts of the workers
+SENDS = 100  # how often the data of one task may be sent: each time Dask may choose another worker
+
+
+def cluster_engine(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
+    """Connect to a Dask scheduler, or start a cluster on this machine, and wait for the first worker.
+
+    Arguments and errors are those of `connected`.
+    """
+    engine = connected(address, device, directory, say)
+    engine.wait_for_worker()
+    return engine
+
+
+def connected(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
+    """Connect to a Dask scheduler, or start a cluster on this machine.
+
+    Args:
+        address: `tcp://host:port`, `tls://host:port`, or `local:N` for N worker processes of this machine.
+        device: "cpu", or "cuda": then a task takes the resource GPU=1 of its worker.
+        directory: of the run, to say what is kept when the cluster is lost.
+        say: prints a line that stays (to standard error by default).
+
+    Raises:
+        StudyError: the address is wrong, nobody answers, or the extra is not installed.
+    """
+    count = local_workers(address)
+    distributed = _distributed(address)
+    cluster = None
+    try:
+        with _quiet():
+            cluster = _local_cluster(count, device) if count else None
+            if cluster is None:
+                asyncio.run(_greet(address))
+            client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, MemoryError) as error:  # MemoryError: another protocol's bytes, read as a length
+        raise StudyError(
+            f"--cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
+            "the address that it prints"
+        ) from None
+    return ClusterEngine(client, address, device, directory, cluster, say)
+
+
+async def _greet(address: str) -> None:
+    """See that a scheduler answers; a Client that meets another service hangs when it is closed.
+
+    Raises:
+        OSError: nobody answers in Dask's protocol.
+        StudyError: it is a worker that answers, or tls lacks its certificates.
+    """
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    options = Security().get_connection_args("client")
+    if address.startswith("tls") and options.get("ssl_context") is None:
+        raise StudyError(
+            f"--cluster {address}: needs certificates; name them in Dask's configuration, distributed.comm.tls"
+        )
+    async with asyncio.timeout(2 * CONNECT_SECONDS):  # rpc's own timeout bounds the connection, not the answer
+        async with rpc(address, timeout=CONNECT_SECONDS, connection_args=options) as there:
+            who = (await there.identity())["type"]
+    if who != "Scheduler":
+        raise StudyError(f"--cluster {address}: a Dask {who.lower()} answers there; give the scheduler's address")
+
+
+def _distributed(address: str) -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise StudyError(
+            f"--cluster {address}: needs Dask ({error}); install it with `pip install 'balbench[cluster]'`"
+        ) from None
+    for name in ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters is said once, by the engine
+    return distributed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Dask's table of versions that differ: the engine compares those that matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _local_cluster(count: int, device: str) -> Any:
+    """Worker processes of one thread each, started again by a nanny when they die; with a GPU each in turn."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    here = {"host": "127.0.0.1", "dashboard": False}
+    worker = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    worker["preload"] = [perform.__module__]  # dask_setup
+    workers = {number: {"cls": Nanny, "options": worker | _gpu(number, device)} for number in range(count)}
+    scheduler = {"cls": Scheduler, "options": here | {"port": 0}}
+    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+
+
+def _gpu(number: int, device: str) -> dict[str, Any]:
+    """What a worker of this machine sees of its GPUs."""
+    if device == "cpu":
+        return {}
+    import torch
+
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    shown = names.split(",")
+    return {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": shown[number % len(shown)]}}
+
+
+@dataclass(eq=False)
+class _Job:
+    """A task from its submission to its report."""
+
+    task: Task
+    report: Future[Report]
+    dask: DaskFuture | None = None
+    sends: int = 0
+
+
+class ClusterEngine:
+    """Tasks on a Dask cluster (see Engine). A cluster that was not started here outlives it."""
+
+    def __init__(
+        self,
+        client: Client,
+        address: str,
+        device: str,
+        directory: Path,
+        cluster: Any = None,
+        say: Say | None = None,
+        trust_places: bool = True,
+    ) -> None:
+        """Wrap a connected client.
+
+        Args:
+            client: of the cluster.
+            address: of the cluster, for messages.
+            device: "cpu" or "cuda".
+            directory: of the run.
+            cluster: is closed with the engine.
+            say: prints a line that stays.
+            trust_places: whether workers may use the coordinator's data directory where they see it; if not, each
+                is sent a copy.
+        """
+        self.where = address
+        self._client, self._cluster, self._trust_places = client, cluster, trust_places
+        self._run = RunDirectory(directory)
+        self._device = "cpu" if device == "cpu" else "cuda:0"  # a worker sees one GPU
+        self._say = say or (lambda line: print(line, file=sys.stderr))
+        self._versions = versions()
+        self._seen_versions: set[tuple[str, ...]] = set()
+        self._jobs: set[_Job] = set()
+        self._sender = DataSender(client, self._say)
+        self._lock = threading.Lock()
+        self._arrivals = ThreadPoolExecutor(4, thread_name_prefix="balbench-cluster")
+        self._slots, self._look_at = 0, 0.0
+
+    @property
+    def slots(self) -> int:
+        """How many tasks can run at once: workers, or their GPUs; it follows workers that join and leave.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        if time.monotonic() >= self._look_at:
+            self._slots, self._look_at = len(self._workers()), time.monotonic() + LOOK_SECONDS
+        return self._slots
+
+    def wait_for_worker(self) -> None:
+        """Wait until there is a worker; jobs of a batch system may start much later.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        if not self.slots:
+            kind = "worker" if self._device == "cpu" else "worker with the resource GPU=1"
+            self._say(f"the cluster at {self.where} has no {kind} yet; waiting for one")
+        while not self.slots:
+            time.sleep(LOOK_SECONDS)
+
+    def _workers(self) -> list[str]:
+        """Addresses of the workers that take our tasks; one stands there as often as it has GPUs."""
+        found = self._ask(self._client.scheduler.identity, n_workers=-1)["workers"]
+        if self._device == "cpu":
+            return list(found)
+        return [address for address, facts in found.items() for _ in range(int(facts["resources"].get("GPU", 0)))]
+
+    def _ask(self, function: Callable, **arguments: Any) -> Any:
+        """Call a coroutine of the client.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        try:
+            if self._client.status != "running":
+                raise OSError
+            return self._client.sync(function, **arguments, callback_timeout=ANSWER_SECONDS)
+        except (OSError, AttributeError):  # distributed drops its parts when the connection breaks
+            raise self._gone() from None
+
+    def _gone(self) -> ClusterError:
+        cells = (self._run.header or {"cells": []})["cells"]
+        kept, total = sum(self._run.cell(cell["directory"]).count() for cell in cells), sum(c["rounds"] for c in cells)
+        return ClusterError(
+            f"the cluster at {self.where} is gone; {kept} of {total} rounds are kept in {self._run.path}; "
+            "run the same command to go on"
+        )
+
+    def free_bytes(self) -> int | None:
+        """See Engine; of the workers that are there now.
+
+        Raises:
+            ClusterError: the cluster is gone.
+        """
+        if self._device == "cpu":
+            return None
+        self.wait_for_worker()
+        workers = self._workers()
+        try:
+            found = self._client.run(free_bytes, self._device, workers=sorted(set(workers)))
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA, or no GPU
+            raise StudyError(f"--cluster {self.where}: a worker with GPU=1 cannot use a GPU ({error})") from None
+        return min(free // workers.count(address) for address, free in found.items())
+
+    def submit(self, task: Task) -> Future[Report]:
+        """See Engine. Dask runs a task again elsewhere when its worker is lost, three times at most."""
+        job = _Job(task, Future())
+        self._jobs.add(job)
+        self._send(job)
+        return job.report
+
+    def _send(self, job: _Job) -> None:
+        from distributed.protocol.pickle import dumps
+
+        task = dumps(job.task)
+        data = self._sender.data_set(job.task.data)
+        parcel = Parcel(task, data, self._versions["balbench"], self._trust_places)
+        resources = None if self._device == "cpu" else {"GPU": 1}
+        try:
+            job.dask = self._client.submit(perform, parcel, pure=False, resources=resources)
+            job.dask.add_done_callback(lambda _: self._arrived(job))
+        except Exception:
+            if self._client.status == "running":
+                raise
+            self._end(job, self._gone())
+
+    def _arrived(self, job: _Job) -> None:
+        """Leave Dask's only thread for callbacks."""
+        with suppress(RuntimeError):  # closed
+            self._arrivals.submit(self._settle, job)
+
+    def _settle(self, job: _Job) -> None:
+        """Pass on what came back of a job, or send it again together with its data."""
+        try:
+            reply = self._reply(job)
+            self._compare(reply)
+            if reply.report is not None:
+                reply.report.device = reply.worker
+            if outcome := reply.report or reply.error:
+                self._end(job, outcome)
+                return
+            job.sends += 1
+            if job.sends > SENDS:
+                raise ClusterError(f"{job.task.data}: workers of {self.where} lost it {SENDS} times")
+            self._sender.send(job.task.data, reply.worker)
+            self._send(job)
+        except BaseException as error:
+            self._end(job, error)
+
+    def _end(self, job: _Job, outcome: Report | BaseException) -> None:
+        self._jobs.discard(job)
+        job.dask = None  # Dask forgets the result
+        if job.report.done():
+            return
+        if isinstance(outcome, BaseException):
+            job.report.set_exception(outcome)
+        else:
+            job.report.set_result(outcome)
+
+    def _reply(self, job: _Job) -> Reply:
+        from distributed import KilledWorker
+
+        assert job.dask is not None
+        try:
+            return job.dask.result(timeout=ANSWER_SECONDS)
+        except KilledWorker:
+            raise WorkerDied from None
+        except (ImportError, AttributeError) as error:
+            raise self._other_code("the scheduler or a worker", f" ({error})") from None
+        except BaseException as error:
+            if self._client.status != "running" or job.dask.cancelled():
+                raise self._gone() from None
+            if isinstance(error, OSError):  # its worker was lost with the result
+                raise WorkerDied from None
+            if "deserializ" in str(error):
+                raise self._other_code("the scheduler or a worker", f" ({error})") from None
+            raise
+
+    def _other_code(self, who: str, why: str = "") -> StudyError:
+        return StudyError(
+            f"--cluster {self.where}: {who} has other code of balbench than this machine{why}; install the same on all"
+        )
+
+    def _compare(self, reply: Reply) -> None:
+        """Say once how versions differ.
+
+        Raises:
+            StudyError: it is balbench itself that differs.
+        """
+        if reply.versions["balbench"] != self._versions["balbench"]:
+            raise self._other_code(f"the worker at {reply.worker}")
+        others = tuple(f"{name} {is_}" for name, is_ in reply.versions.items() if is_ != self._versions[name])
+        with self._lock:
+            if not others or others in self._seen_versions:
+                return
+            self._seen_versions.add(others)
+        ours = ", ".join(f"{name} {self._versions[name]}" for name in (other.split()[0] for other in others))
+        self._say(
+            f"warning: {reply.worker} has {', '.join(others)}, this machine {ours}: its results may differ in their "
+            "last digits"
+        )
+
+    def close(self) -> None:
+        """See Engine."""
+        self._arrivals.shutdown(wait=False, cancel_futures=True)
+        futures = [job.dask for job in list(self._jobs) if job.dask is not None]
+        with _quiet(), suppress(Exception):
+            if futures and self._client.status == "running":
+                self._client.cancel(futures, force=True)
+        for part in (self._client, self._cluster):
+            if part is not None:
+                with _quiet(), suppress(Exception):
+                    part.close(timeout=ANSWER_SECONDS / 3)

@@ -1,0 +1,134 @@
+"""Worker processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from joblib.externals.loky import ProcessPoolExecutor
+
+from balbench.harness.errors import StudyError
+from balbench.harness.rounds.worker import THREADS, Task, free_bytes, start_worker, work
+from balbench.harness.running.engine import WorkerDied
+
+if TYPE_CHECKING:
+    from balbench.harness.rounds.fleet import Report
+
+
+PICK_UP_SECONDS = 5.0  # it takes a millisecond
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place for one process.
+
+    Attributes:
+        name: of the device, as this process sees it.
+        device: the same, as the slot's process sees it.
+        environment: of the process.
+        executor: of one process, so that a dying worker takes no other down; started when it is first needed.
+        latest: what was submitted last.
+        dataset_key: what the process has loaded.
+    """
+
+    name: str
+    device: str
+    environment: dict[str, str]
+    executor: ProcessPoolExecutor | None = None
+    latest: Future | None = None
+    dataset_key: str = ""
+
+    def submit(self, function: Callable, *arguments: Any) -> Future:
+        try:
+            self.latest = self._ready().submit(function, *arguments)
+        except BrokenProcessPool:  # killed while it waited for work
+            self.end(wait=False)
+            self.latest = self._ready().submit(function, *arguments)
+        return self.latest
+
+    def _ready(self) -> ProcessPoolExecutor:
+        if self.executor is None:
+            self.executor = ProcessPoolExecutor(
+                max_workers=1, initializer=start_worker, initargs=(os.getpid(),), env=THREADS | self.environment
+            )
+        return self.executor
+
+    def end(self, wait: bool) -> None:
+        executor, self.executor, self.dataset_key = self.executor, None, ""
+        if executor is not None:
+            _picked_up(self.latest)
+            executor.shutdown(wait=wait, kill_workers=True)
+
+
+def _picked_up(future: Future | None) -> None:
+    """Wait until loky's thread has a task in hand: one shut down before that fails with a traceback on stderr."""
+    deadline = time.monotonic() + PICK_UP_SECONDS
+    while future is not None and not (future.running() or future.done()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+class LocalEngine:
+    """One process a slot on this machine; a process sees no GPU but its own."""
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        """Make a slot for each entry of `devices` (cpu or cuda:i); one that stands twice gets two processes."""
+        self.where = ", ".join(dict.fromkeys(devices))
+        self._sharing = max(devices.count(device) for device in devices)  # a device, or the CPU's memory
+        self._all = [_slot(device) for device in devices]
+        self._idle = list(reversed(self._all))
+
+    @property
+    def slots(self) -> int:
+        """See Engine."""
+        return len(self._all)
+
+    def free_bytes(self) -> int | None:
+        """See Engine."""
+        firsts = {slot.name: slot for slot in self._all if slot.device != "cpu"}
+        asked = [slot.submit(free_bytes, slot.device) for slot in firsts.values()]
+        try:
+            return min(future.result() for future in asked) // self._sharing if asked else None
+        except BrokenProcessPool:
+            raise StudyError(f"--device: a worker on {self.where} died as it started; try --device cpu") from None
+
+    def submit(self, task: Task) -> Future[Report]:
+        """See Engine."""
+        loaded = (slot for slot in self._idle if slot.dataset_key == task.dataset_key)
+        slot = next(loaded, self._idle[-1])
+        self._idle.remove(slot)
+        slot.dataset_key = task.dataset_key
+        returned: Future[Report] = Future()
+        inner = slot.submit(work, replace(task, device=slot.device, processes=self._sharing))
+        inner.add_done_callback(lambda done: self._returned(done, slot, returned))
+        return returned
+
+    def _returned(self, inner: Future, slot: _Slot, outer: Future) -> None:
+        """Free the slot, then pass on what came back; runs in a thread of the executor."""
+        self._idle.append(slot)
+        error = inner.exception()
+        if error is not None:
+            outer.set_exception(WorkerDied() if isinstance(error, BrokenProcessPool) else error)
+            return
+        report: Report = inner.result()
+        report.device = slot.name
+        outer.set_result(report)
+
+    def close(self) -> None:
+        """See Engine."""
+        for slot in self._all:
+            slot.end(wait=True)
+
+
+def _slot(device: str) -> _Slot:
+    """A slot on a device of this process; the environment is read before torch starts in the slot's."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return _Slot(device, device, {})
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    name = visible.split(",")[int(number)].strip() if visible else number
+    return _Slot(device, "cuda:0", {"CUDA_VISIBLE_DEVICES": name})

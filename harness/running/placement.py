@@ -1,0 +1,189 @@
+"""Where cells run: devices, processes, and how many cells make a fleet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import get_args
+
+from balbench.harness.errors import StudyError
+from balbench.harness.machine import usable_cores
+from balbench.harness.rounds.worker import Features
+from balbench.harness.study.study import Cell
+
+# On a CPU cells gain from training together while what a step touches stays in caches (docs/scaling.md).
+CPU_FLEET = 8
+CPU_FLEET_BYTES = 16 * 2**20
+CPU_TURNS = 3  # fleets of each process, at least, so that all end at about the same time
+FREE_SHARE = 0.9  # of a GPU's free memory that a fleet may count on
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was asked for on the command line.
+
+    Attributes:
+        jobs: worker processes on CPUs, None for one a core.
+        device: auto, cpu, cuda (all GPUs) or cuda:i. On a cluster of other machines, auto is cpu.
+        fleet: cells of a fleet, None to choose it.
+        fleets_per_device: processes of each GPU.
+        cluster: address of a Dask scheduler, or local:N; None for this machine alone.
+        features: whether the features lie on the device or are streamed to it.
+        grace: seconds that running tasks have left after SIGTERM.
+    """
+
+    jobs: int | None = None
+    device: str = "auto"
+    fleet: int | None = None
+    fleets_per_device: int = 1
+    cluster: str | None = None
+    features: Features = "auto"
+    grace: float = 10.0
+
+    def check(self) -> None:
+        """See that the values make sense.
+
+        Raises:
+            StudyError: the flag, and what it must be.
+        """
+        counts = {"--jobs": self.jobs, "--fleet": self.fleet, "--fleets-per-device": self.fleets_per_device}
+        for flag, value in counts.items():
+            if value is not None and value < 1:
+                raise StudyError(f"{flag} {value}: must be at least 1")
+        if not self.grace >= 0:
+            raise StudyError(f"--grace {self.grace:g}: must be 0 seconds or more")
+        if self.features not in get_args(Features):
+            raise StudyError(f"--features {self.features}: must be {', '.join(get_args(Features))}")
+        if self.cluster is not None:
+            local_workers(self.cluster)
+            if self.jobs is not None:
+                raise StudyError("--jobs: is for this machine; --cluster uses all workers of the cluster")
+            if self.device not in {"auto", "cpu", "cuda"}:
+                raise StudyError(f"--device {self.device}: must be auto, cpu or cuda with --cluster")
+
+    def devices(self) -> list[str]:
+        """The device of each process on this machine.
+
+        Raises:
+            StudyError: there is no such device.
+        """
+        found = usable_devices(self.device)
+        if found == ["cpu"]:
+            return found * (self.jobs or usable_cores())
+        if self.jobs is not None and self.jobs != len(found) * self.fleets_per_device:
+            raise StudyError(
+                f"--jobs {self.jobs}: is for CPUs; on GPUs, --fleets-per-device says how many processes share one"
+            )
+        return found * self.fleets_per_device
+
+    def cluster_device(self) -> str:
+        """What the workers of the cluster compute on: cpu or cuda.
+
+        Raises:
+            StudyError: there is no such device.
+        """
+        if (self.cluster or "").startswith("local:"):
+            return usable_devices(self.device)[0].partition(":")[0]
+        return "cpu" if self.device == "auto" else self.device.partition(":")[0]
+
+
+def usable_devices(name: str) -> list[str]:
+    """Resolve auto, cpu, cuda or cuda:i.
+
+    Raises:
+        StudyError: there is no such device.
+    """
+    if name == "cpu":
+        return [name]
+    kind, colon, number = name.partition(":")
+    if name != "auto" and (kind != "cuda" or bool(colon) != number.isdecimal()):
+        raise StudyError(f"--device {name}: must be auto, cpu, cuda or cuda:i")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto" and not count:
+        return ["cpu"]
+    wanted = [int(number)] if number else list(range(count))
+    if not wanted or wanted[-1] >= count:
+        raise StudyError(f"--device {name}: this machine has {count} CUDA devices; try --device cpu")
+    return [f"cuda:{i}" for i in wanted]
+
+
+def make_fleets(
+    cells: Sequence[Cell], slots: int, fleet: int | None, free: int | None, together: Callable[[Cell], int]
+) -> list[list[Cell]]:
+    """Group cells that can run together, and cut the groups into fleets of about equal size.
+
+    Args:
+        cells: in the order in which they should run.
+        slots: how many fleets can run at once.
+        fleet: the largest size of a fleet, None to choose it.
+        free: bytes of free memory on each GPU, None on CPUs.
+        together: how many cells like one should run together at most (see `cells_together`).
+    """
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.dataset_key, cell.posterior, cell.policy.acquires_all), []).append(cell)
+    turns = CPU_TURNS if free is None else 1
+    spread = -(-len(cells) // (max(slots, 1) * turns))  # so that no slot stays empty (a cluster may have none yet)
+    fleets = []
+    for group in groups.values():
+        size = fleet or min(together(group[0]), spread)
+        pieces = -(-len(group) // size)
+        ends = [len(group) * number // pieces for number in range(pieces + 1)]
+        fleets += [group[start:end] for start, end in pairwise(ends)]
+    place = {cell.directory: number for number, cell in enumerate(cells)}
+    return sorted(fleets, key=lambda cells: place[cells[0].directory])
+
+
+def cells_together(cell: Cell, free: int | None, features: int, dimension: int) -> int:
+    """How many cells should train together: on a GPU all that fit, on a CPU few, and small ones.
+
+    Args:
+        cell: one of them.
+        free: bytes of the GPU's free memory, None on a CPU.
+        features: bytes of the data set's response features as float32; where they do not fit they are streamed.
+        dimension: of a response's features.
+    """
+    each = cell.posterior.training_bytes(dimension)
+    if free is None:
+        return max(1, min(CPU_FLEET, CPU_FLEET_BYTES // each))
+    usable = int(FREE_SHARE * free)
+    if features < usable:
+        usable -= features
+    return max(1, usable // each)
+
+
+def placed(cells: int, sizes: Sequence[int], slots: int, where: str) -> str:
+    """One line: 25 cells as 25 fleets of 1 on 2 processes (cpu)."""
+    size = f"{min(sizes)} to {max(sizes)}" if len(set(sizes)) > 1 else f"{sizes[0]}"
+    processes = max(1, min(slots, len(sizes)))
+    return f"{count(cells, 'cell')} as {count(len(sizes), 'fleet')} of {size} on {_processes(processes)} ({where})"
+
+
+def _processes(number: int) -> str:
+    return f"{number:,} process{'es' if number != 1 else ''}"
+
+
+def count(number: int, what: str) -> str:
+    """A number with its noun: 1 cell, 25 cells."""
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
+
+
+FORMS = "tcp://host:port, tls://host:port or local:N"
+
+
+def local_workers(address: str) -> int:
+    """N of local:N, 0 of another address.
+
+    Raises:
+        StudyError: it has none of the known forms.
+    """
+    if local := re.fullmatch(r"local:([1-9]\d{0,3})", address):
+        return int(local[1])
+    remote = re.fullmatch(r"(?:tcp|tls)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
+    if remote is None or not 0 < int(remote[1]) < 65536:
+        raise StudyError(f"--cluster {address}: must be {FORMS}")
+    return 0

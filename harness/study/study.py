@@ -1,0 +1,313 @@
+"""The study file: which cells to run. Everything in it is checked before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from balbench.harness import registry
+from balbench.harness.component import Component
+from balbench.harness.datasets.dataset import Dataset
+from balbench.harness.errors import BalbenchError, DataError, StudyError, answer_of, in_one_line
+from balbench.harness.policies.policy import Policy
+from balbench.harness.posteriors.posterior import Posterior
+from balbench.harness.study.settings import A_PART, make_component, shown, validated
+from balbench.harness.study.yaml_file import normalised, read_yaml, set_override, set_path
+from balbench.oracles.oracle import Oracle
+
+LOOP_VERSION = 2  # raise it when the loop gives other bytes for the same cell
+FULL_DATA = "full data"
+GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
+PARTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
+MOST_CELLS = 1_000_000  # of a study, all of which are made at once
+SEEDS = "must be a number of seeds, or a list of seeds"
+# What keys must be, where their types say too little.
+WANTED = {
+    "name": "must be 1 to 100 letters, digits and . _ -, and begin with a letter or a digit; quote a number",
+    "description": "must be a text; quote it",
+    "reference": "must be the label of a policy",
+    "seeds": SEEDS,
+    "protocol": "must be a mapping of initial, batch and rounds",
+    "grid": "must be a mapping such as {posterior.members: [2, 5]}; leave it out where nothing varies",
+    "grid.*": "must be a list of values, as in {posterior.members: [2, 5]}",
+    "policies": "must be a list of one or more policies",
+    "policies.*": A_PART,
+    **dict.fromkeys(PARTS, A_PART),
+}
+
+
+class Protocol(BaseModel):
+    """How many labels are bought and when.
+
+    Attributes:
+        initial: labels bought at random before the first round.
+        batch: labels bought after each round but the last.
+        rounds: how often the posterior is fitted and evaluated; initial + (rounds - 1) x batch labels in all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    initial: int = Field(ge=1, le=10**9, strict=True)
+    batch: int = Field(ge=1, le=10**9, strict=True)
+    rounds: int = Field(ge=1, le=10**6, strict=True)
+
+    @property
+    def budget(self) -> int:
+        """Labels bought in all."""
+        return self.initial + (self.rounds - 1) * self.batch
+
+    def labels_at(self, round_: int, pool_size: int) -> int:
+        """Labels that round `round_` trains on; the last batch may be smaller."""
+        return min(self.initial + round_ * self.batch, pool_size)
+
+
+class StudyFile(BaseModel):
+    """The keys of a study file. Parts are a name, or a mapping with `name` and settings.
+
+    A policy may have a `label`, its name in plots, and a `posterior` of its own in place of the study's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    description: str = ""
+    dataset: dict[str, Any]
+    oracle: dict[str, Any] = {"name": "replay"}
+    posterior: dict[str, Any]
+    policies: list[dict[str, Any]] = Field(min_length=1)
+    reference: str = "random"
+    seeds: list[Annotated[int, Field(strict=True, ge=0, lt=2**63)]] = Field(min_length=1)
+    protocol: Protocol
+    full_data: bool = True
+    grid: dict[str, list[Any]] = {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (dataset, oracle, posterior, policy, seed) with its protocol: the unit of result.
+
+    Attributes:
+        setting: the grid's values, "" without a grid.
+        policy_name: the policy's name in study files.
+        label: its name in plots.
+        own_posterior: whether the policy brings its posterior in place of the study's.
+        key: hash of all that determines the result.
+    """
+
+    setting: str
+    policy_name: str
+    label: str
+    seed: int
+    dataset: Dataset
+    oracle: Oracle
+    posterior: Posterior
+    policy: Policy
+    protocol: Protocol
+    dataset_key: str
+    key: str
+    own_posterior: bool = False
+
+    @property
+    def directory(self) -> str:
+        """The name of the cell's directory."""
+        slug = re.sub("[^a-z0-9]+", "-", self.label.lower())[:40].strip("-")
+        return f"{slug}-seed{self.seed}-{self.key[:12]}"
+
+    @property
+    def title(self) -> str:
+        """The cell in a message."""
+        return f"{self.label}, seed {self.seed}" + (f" ({self.setting})" if self.setting else "")
+
+    @property
+    def rounds(self) -> int:
+        """Rounds to run (a policy that acquires all at once has one)."""
+        return 1 if self.policy.acquires_all else self.protocol.rounds
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study: the resolved file and its cells, in order."""
+
+    file: StudyFile
+    cells: tuple[Cell, ...]
+
+
+def load_study(path: Path, overrides: tuple[str, ...] = (), seeds: int | None = None) -> Study:
+    """Read, override, check and expand a study file.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.path=value` settings, values in YAML.
+        seeds: run seeds 0 to seeds - 1.
+
+    Raises:
+        StudyError: what is wrong, where, and the nearest right spelling.
+        DataError: the data set is not there, or lacks what a policy needs.
+    """
+    raw = normalised(read_yaml(path), str(path))
+    for override in overrides:
+        set_override(raw, override)
+    if seeds is not None:
+        if seeds < 1:
+            raise StudyError(f"--seeds {seeds}: must be at least 1")
+        raw["seeds"] = seeds
+    return check_study(raw, str(path))
+
+
+def check_study(raw: dict[str, Any], place: str) -> Study:
+    """Check a study and expand it into cells (errors as in `load_study`, with `place` for the file)."""
+    raw = normalised(raw, place)
+    file = validated(StudyFile, raw | {"seeds": _seeds(raw.get("seeds", 5), place)}, place, wanted=WANTED)
+    if len(set(file.seeds)) < len(file.seeds):
+        raise StudyError(f"{place}: seeds: a seed stands twice in {shown(file.seeds)}; remove one")
+    number = math.prod([len(file.seeds), len(file.policies), *map(len, file.grid.values())])
+    if number > MOST_CELLS:
+        raise StudyError(f"{place}: has {number:,} cells, more than {MOST_CELLS:,}; take fewer seeds or grid values")
+    cells: list[Cell] = []
+    same: dict[tuple[str, ...], str] = {}
+    for setting, point in _grid_points(file, place):
+        found = _point_cells(file, point, setting, place)
+        twin = same.setdefault(tuple(cell.directory for cell in found), setting)
+        if twin != setting or any(cell.setting == setting for cell in cells):
+            raise StudyError(f"{place}: grid: {twin!r} and {setting!r} are the same; remove one")
+        cells += found
+    return Study(file, tuple(cells))
+
+
+def _seeds(seeds: Any, place: str) -> Any:
+    """A number of seeds as a list."""
+    if not isinstance(seeds, int) or isinstance(seeds, bool):
+        return seeds
+    if not 1 <= seeds <= MOST_CELLS:
+        raise StudyError(f"{place}: seeds: must be at least 1 and at most {MOST_CELLS:,}, not {seeds:,}")
+    return list(range(seeds))
+
+
+def _grid_points(file: StudyFile, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The settings of a grid, each with the study that it makes."""
+    names = list(file.grid)
+    for number, (name, choices) in enumerate(file.grid.items()):
+        if name.split(".")[0] not in GRID_ROOTS:
+            raise StudyError(f"{place}: grid: {name or repr(name)}: only parts of {', '.join(GRID_ROOTS)} can vary")
+        if not choices:
+            raise StudyError(f"{place}: grid: {name}: the list of values is empty; give some or remove the key")
+        if len({digest(choice) for choice in choices}) < len(choices):
+            raise StudyError(f"{place}: grid: {name}: a value stands twice in {shown(choices)}; remove one")
+        if inner := [other for other in names[:number] if other.startswith(f"{name}.")]:
+            raise StudyError(f"{place}: grid: {name}: stands after {inner[0]} and replaces it; let it stand before")
+    for values in product(*file.grid.values()):
+        raw = json.loads(file.model_dump_json())
+        for name, value in zip(names, values, strict=True):
+            set_path(raw, name, value, f"{place}: grid: {name}")
+            raw = normalised(raw, place)  # a part by its name becomes a mapping, of which the next may set a key
+        titles = [f"{name}={_shown(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
+        yield ", ".join(titles), raw
+
+
+def _point_cells(file: StudyFile, point: dict[str, Any], setting: str, place: str) -> list[Cell]:
+    """The cells of a setting; where they are wrong and those without a grid are not, the grid's values are named."""
+
+    def cells(raw: dict[str, Any], setting: str) -> list[Cell]:
+        return _cells(validated(StudyFile, raw, place, wanted=WANTED), setting, place)
+
+    try:
+        return cells(point, setting)
+    except BalbenchError as error:
+        try:
+            if setting:
+                cells(json.loads(file.model_dump_json()), "")
+        except BalbenchError as without:
+            if str(without) == str(error):
+                raise error from None
+        if not setting:
+            raise
+        raise type(error)(f"{place}: grid: {setting}: {str(error).removeprefix(f'{place}: ')}") from None
+
+
+def _shown(value: Any, choices: list[Any]) -> str:
+    """A grid's value in the name of its setting: of a part its name, and its settings where others share the name."""
+    if not isinstance(value, dict) or "name" not in value:
+        return str(value)
+    called = [choice.get("name") if isinstance(choice, dict) else choice for choice in choices]
+    settings = ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "name")
+    return f"{value['name']} ({settings})" if called.count(value["name"]) > 1 and settings else str(value["name"])
+
+
+def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
+    parts = {name: make_component(kind, getattr(file, name), place, name) for name, kind in PARTS.items()}
+    policies, own_posterior = _policies(file, place)
+    _check_contents(parts["dataset"], policies, place)
+    dataset_key = digest([_identity(parts["dataset"]), answer_of(parts["dataset"].source_key, str)])
+    names = {FULL_DATA: "full_data"} | {policy.get("label", policy["name"]): policy["name"] for policy in file.policies}
+    cells = []
+    for (label, policy), seed in product(policies.items(), file.seeds):
+        what: dict[str, Any] = {**parts, "policy": policy, "protocol": file.protocol}
+        what["posterior"] = own_posterior.get(label, what["posterior"])
+        identities = [_identity(what[part]) for part in ("oracle", "posterior")]
+        protocol = None if policy.acquires_all else file.protocol.model_dump()
+        key = digest([dataset_key, *identities, LOOP_VERSION, protocol, _identity(policy), seed])
+        keys: dict[str, Any] = {"dataset_key": dataset_key, "key": key, "own_posterior": label in own_posterior}
+        cells.append(Cell(setting=setting, policy_name=names[label], label=label, seed=seed, **what, **keys))
+    return cells
+
+
+def _check_contents(dataset: Dataset, policies: dict[str, Policy], place: str) -> None:
+    """See that the data will hold what policies need, where that is known before they are built."""
+    with in_one_line(dataset.contents.__qualname__):
+        contents = dataset.contents()
+    if contents is None:
+        return
+    for number, policy in enumerate(policies.values()):
+        try:
+            policy.check_data(contents)
+        except DataError as error:
+            raise DataError(f"{place}: policies.{number}: {error}") from None
+
+
+def _policies(file: StudyFile, place: str) -> tuple[dict[str, Policy], dict[str, Posterior]]:
+    """The policies by label, and the posteriors of those that bring their own."""
+    policies: dict[str, Policy] = {}
+    own_posterior: dict[str, Posterior] = {}
+    for number, settings in enumerate(file.policies):
+        settings, key = dict(settings), f"policies.{number}"
+        label, here = settings.pop("label", settings.get("name", "")), f"{place}: {key}"
+        own = settings.pop("posterior", None)
+        if not isinstance(label, str) or ("name" in settings and not label.strip()):
+            raise StudyError(f"{here}.label: must be a text, not {shown(label)}")
+        if label in policies:
+            raise StudyError(f"{here}: two policies are called {label!r}; give one a label")
+        policies[label] = make_component("policies", settings, place, key, more_keys=("label", "posterior"))
+        if own is not None:
+            own_posterior[label] = make_component("posteriors", own, place, f"{key}.posterior")
+        what = (policies[label], own_posterior.get(label))
+        twins = (o for o, policy in policies.items() if o != label and (policy, own_posterior.get(o)) == what)
+        if (twin := next(twins, None)) is not None:
+            raise StudyError(f"{here}: {label!r} and {twin!r} have the same settings; remove one")
+    if file.reference not in policies:
+        near = registry.nearest(file.reference, list(policies))
+        raise StudyError(f"{place}: reference: no policy is called {file.reference!r}; {near}")
+    if policies[file.reference].acquires_all:
+        raise StudyError(f"{place}: reference: {file.reference!r} buys all labels at once; name a policy with a curve")
+    if file.full_data and not any(policy.acquires_all for policy in policies.values()):
+        if FULL_DATA in policies:
+            raise StudyError(f"{place}: policies: the label {FULL_DATA!r} is taken; give another or full_data: false")
+        policies[FULL_DATA] = make_component("policies", "full_data", place, "full_data")
+    return policies, own_posterior
+
+
+def _identity(component: Component | Oracle) -> dict[str, Any]:
+    cls = type(component)
+    settings = component.model_dump(mode="json", exclude=set(getattr(cls, "outside_key", ())))
+    return {"class": f"{cls.__module__}:{cls.__name__}", "version": cls.version, **settings}
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""How many human preference labels does active learning save? Simulate, measure, report."""

@@ -1,0 +1,191 @@
+"""A cell's rounds: resumed exactly, and blind to labels that were not bought."""
+
+import copy
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from balbench.harness import registry
+from balbench.harness.policies.policy import Policy, Selection
+from balbench.harness.pool.pairs import PreferenceData, Split
+from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.rounds.device_data import DeviceData
+from balbench.harness.rounds.fleet import advance
+from balbench.harness.rounds.loop import CellRun, Past
+from balbench.harness.study.study import check_study
+from support.studies import TINY
+
+STUDY = check_study(copy.deepcopy(TINY), "tiny")
+DATA = STUDY.cells[0].dataset.build(lambda *_: None)
+
+
+def cell_of(label, seed=0):
+    return next(cell for cell in STUDY.cells if cell.label == label and cell.seed == seed)
+
+
+def device_data(data: PreferenceData = DATA) -> DeviceData:
+    return DeviceData(data, torch.device("cpu"))
+
+
+def run(cell, past=(), data=DATA, rounds=99):
+    """The records of a cell after at most so many more rounds."""
+    left = iter(range(rounds))
+    report = advance([cell], [Past.of(past)], device_data(data), lambda: next(left, None) is not None)
+    assert not report.failed, report.failed
+    assert {key for key, _, _ in report.rounds} <= {cell.directory}
+    return [*past, *(record for _, record, _ in report.rounds)]
+
+
+@pytest.mark.parametrize("label", ["random", "bald", "bal_pm", "bal_pm as coded", "full data"])
+def test_an_interrupted_cell_goes_on_exactly(label):
+    cell = cell_of(label)
+    whole = run(cell)
+    assert len(whole) == cell.rounds
+    for stop in range(1, cell.rounds):
+        part = run(cell, rounds=stop)
+        assert part == whole[:stop]
+        assert json.dumps(run(cell, json.loads(json.dumps(part)))) == json.dumps(whole)
+
+
+def with_other_labels(data: PreferenceData, bought: np.ndarray) -> PreferenceData:
+    """The same data with every vote on a pair that was not bought turned round."""
+    pool = data.splits["pool"]
+    flipped = np.where(
+        np.isin(pool.records.vote_pair_V, bought), pool.records.vote_choice_V, 1 - pool.records.vote_choice_V
+    )
+    records = replace(pool.records, vote_choice_V=flipped)
+    return PreferenceData(data.splits | {"pool": Split(pool.pairs, records)})
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("policies") if name != "full_data"])
+def test_a_policy_learns_nothing_that_it_has_not_bought(name):
+    raw = copy.deepcopy(TINY) | {"policies": [{"name": name}], "reference": name}
+    cell = check_study(raw, "tiny").cells[0]
+    records = run(cell)
+    last = CellRun(cell, device_data(), Past.of(records))
+    other = with_other_labels(DATA, last.acquired_n)
+    assert (other.splits["pool"].records.vote_choice_V != DATA.splits["pool"].records.vote_choice_V).any()
+    assert run(cell, data=other) == records
+
+
+def test_policies_of_a_seed_face_the_same_world():
+    first = [run(cell_of(label), rounds=1)[0]["metrics"]["test"] for label in ("random", "bald", "bal_pm")]
+    assert first[0] == first[1] == first[2]
+    assert first[0] != run(cell_of("random", seed=1), rounds=1)[0]["metrics"]["test"]
+
+
+def test_a_round_says_what_it_bought_and_how_well_it_did():
+    records = run(cell_of("bald"))
+    assert [record["labels"] for record in records] == [10, 20, 30, 40]
+    assert [len(record["acquired"]) for record in records] == [10, 10, 10, 0]
+    bought = [pair for record in records for pair in record["acquired"]]
+    assert len(set(bought)) == 30
+    for split in ("eval", "test", "ood", "buffer"):
+        assert set(records[0]["metrics"][split]) >= {"log_likelihood", "accuracy", "brier", "ece", "epistemic"}
+    pairs = DATA.splits["pool"].pairs
+    unique = len(np.unique(pairs.prompt_of_pair_N[records[0]["acquired"]]))
+    assert records[0]["metrics"]["batch"]["unique_prompts"] == unique
+
+
+def test_the_last_batch_may_be_smaller():
+    raw = copy.deepcopy(TINY) | {"protocol": {"initial": 100, "batch": 150, "rounds": 3}}
+    cell = check_study(raw, "tiny").cells[0]
+    records = run(cell)
+    assert [record["labels"] for record in records] == [100, 250, 300]
+
+
+def test_the_full_data_are_all_labels_at_once():
+    records = run(cell_of("full data"))
+    assert [record["labels"] for record in records] == [300]
+
+
+class Greedy(Policy):
+    """Breaks its contract: the same pair twice."""
+
+    def select(self, view, batch_size, stream):
+        return Selection(np.repeat(view.unlabelled_U[:1], batch_size), np.zeros(batch_size))
+
+
+class Returns(Policy):
+    """Breaks its contract: something else than a selection."""
+
+    what: Any
+
+    def select(self, view, batch_size, stream):
+        return self.what
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (Greedy(), "ValueError: the policy must return 10 distinct unlabelled pairs"),
+        (Returns(what=None), "TypeError: the policy must return a Selection; got NoneType"),
+        (
+            Returns(what=Selection([1, 2], [0, 0])),
+            "TypeError: the policy must return its pairs as an array of integers",
+        ),
+        (Returns(what=Selection(np.ones(10), np.zeros(10))), "TypeError: the policy must return its pairs as an array"),
+    ],
+)
+def test_a_policy_that_breaks_its_contract_is_stopped(policy, reason):
+    assert failure_of(policy=policy).startswith(reason)
+
+
+class Gives(Ensemble):
+    """Breaks its contract by what it fits."""
+
+    fitted: Any = None
+
+    def fit_fleet(self, trains, validation, streams):
+        return [self.fitted for _ in trains]
+
+
+def rewarding(rewards_KR):
+    return SimpleNamespace(rewards_KR=rewards_KR)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "reason"),
+    [
+        (None, "TypeError: the posterior's fit returned NoneType, which has no rewards_KR"),
+        (rewarding(lambda _: [0.0]), "TypeError: the posterior's rewards_KR returned list; return a torch.Tensor"),
+        (rewarding(lambda _: torch.zeros(3)), "ValueError: the posterior must return rewards (K, "),
+        (
+            rewarding(lambda features_RD: torch.full((3, len(features_RD)), torch.nan)),
+            "ValueError: the posterior's rewards are not all finite",
+        ),
+    ],
+)
+def test_a_posterior_that_breaks_its_contract_is_stopped(fitted, reason):
+    assert failure_of(posterior=Gives(fitted=fitted)).startswith(reason)
+
+
+def failure_of(**parts):
+    cell = replace(cell_of("random"), **parts)
+    report = advance([cell], [Past.of([])], device_data(), lambda: True)
+    assert not report.rounds
+    return report.failed[cell.directory].reason
+
+
+def test_ties_and_abstentions():
+    """A tie trains towards one half, an abstention is bought but not trained on."""
+    records = DATA.splits["pool"].records
+    for choice, extra in ((2, 0), (3, None)):
+        votes = np.full_like(records.vote_choice_V, choice)
+        votes[:150] = records.vote_choice_V[:150]
+        data = PreferenceData(
+            DATA.splits | {"pool": Split(DATA.splits["pool"].pairs, replace(records, vote_choice_V=votes))}
+        )
+        cell_run = CellRun(cell_of("random"), device_data(data))
+        train = cell_run.labelled()
+        if extra is None:
+            assert len(train.target_n) == np.sum(cell_run.acquired_n < 150) < 10
+        else:
+            assert len(train.target_n) == 10
+            assert (train.target_n == 0.5).sum() == np.sum(cell_run.acquired_n >= 150) > 0
+        assert run(cell_of("random"), data=data, rounds=1)[0]["labels"] == 10
