@@ -103,7 +103,7 @@ cli.main()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("module", ["scipy.stats", "balbench.harness.scheduler", "balbench.benchmarks.running"])
+@pytest.mark.parametrize("module", ["scipy.stats", "balbench.harness.running.scheduler", "balbench.benchmarks.running"])
 def test_a_signal_while_modules_are_imported(tmp_path, module, number, code):
     """That takes seconds, and what is half imported cannot be asked for."""
     command = [sys.executable, "-c", SIGNAL_ON_IMPORT, str(int(number)), module, "run", str(write_study(tmp_path))]
