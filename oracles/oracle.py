@@ -25,7 +25,7 @@ class Oracle(BaseModel, ABC):
     whatever order, hears the same. Draw randomness only from `stream.uniform(pair_id, ...)`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     version: ClassVar[int] = 1  # raise it when the same settings no longer give the same answers
 
     def check_records(self, pairs: PairRecords) -> None:

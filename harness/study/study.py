@@ -46,18 +46,16 @@ WANTED = {
 
 
 class Protocol(BaseModel):
-    """How many labels are bought and when.
+    """How many labels are bought and when."""
 
-    Attributes:
-        initial: labels bought at random before the first round.
-        batch: labels bought after each round but the last.
-        rounds: how often the posterior is fitted and evaluated; initial + (rounds - 1) x batch labels in all.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     initial: int = Field(ge=1, le=10**9, strict=True)
+    """Labels bought at random before the first round."""
     batch: int = Field(ge=1, le=10**9, strict=True)
+    """Labels bought after each round except the last."""
     rounds: int = Field(ge=1, le=10**6, strict=True)
+    """Number of times the posterior is fitted and evaluated: initial + (rounds - 1) x batch labels in total."""
 
     @property
     def budget(self) -> int:
@@ -70,23 +68,32 @@ class Protocol(BaseModel):
 
 
 class StudyFile(BaseModel):
-    """The keys of a study file. Parts are a name, or a mapping with `name` and settings.
+    """The keys of a study file. A component is a name, or a mapping with `name` and settings."""
 
-    A policy may have a `label`, its name in plots, and a `posterior` of its own in place of the study's.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    """Name of the study: title of the report and name of the default run directory."""
     description: str = ""
+    """The question that the study answers."""
     dataset: dict[str, Any]
+    """The data set."""
     oracle: dict[str, Any] = {"name": "replay"}
+    """The simulated annotator."""
     posterior: dict[str, Any]
+    """The reward model with its uncertainty."""
     policies: list[dict[str, Any]] = Field(min_length=1)
+    """The policies. A policy may have a `label`, its name in plots, and its own `posterior`."""
     reference: str = "random"
+    """Label of the policy that label savings are measured against."""
     seeds: list[Annotated[int, Field(strict=True, ge=0, lt=2**63)]] = Field(min_length=1)
+    """A number of seeds (5 means 0 to 4), or a list of seeds."""
     protocol: Protocol
+    """How many labels are bought and when."""
     full_data: bool = True
+    """Whether to train once per seed on the whole pool, as a reference line in the report."""
     grid: dict[str, list[Any]] = {}
+    """Values of dotted keys; the study runs all combinations."""
 
 
 @dataclass(frozen=True)
