@@ -29,7 +29,9 @@ def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, fl
     scale[scale == 0] = 1
     weights = _fit(_lengths(pool) / scale, pool.records.first_share_N)
     return {
-        name: held_out_metrics(expit(_lengths(split) / scale @ weights), split.records.first_share_N)
+        name: held_out_metrics(
+            expit(_lengths(split) / scale @ weights), split.records.first_share_N, split.pairs.prompt_of_pair_N
+        )
         for name, split in splits.items()
     }
 

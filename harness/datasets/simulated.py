@@ -142,7 +142,9 @@ class Simulated(Dataset):
             splits[name] = self._split(name, latent, temperature)
         progress("simulate", len(latents), len(latents))
         truth = {
-            name: held_out_metrics(np.asarray(split.records.probability_N), split.records.first_share_N)
+            name: held_out_metrics(
+                np.asarray(split.records.probability_N), split.records.first_share_N, split.pairs.prompt_of_pair_N
+            )
             for name, split in splits.items()
         }
         return PreferenceData(splits, {BEST_POSSIBLE: truth})

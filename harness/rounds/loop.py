@@ -138,17 +138,18 @@ def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> No
 def _judge(model: FittedPosterior, data: DeviceData, name: str) -> dict[str, float]:
     split: Split = data.data.splits[name]
     rewards_KR = sampled_rewards(model, data.features[name])
-    found = pair_uncertainty(model, data.features[name], data.responses(name), rewards_KR)
-    return _metrics(found, split.records.first_share_N)
+    uncertainties = pair_uncertainty(model, data.features[name], data.responses(name), rewards_KR)
+    return _metrics(uncertainties, split.records.first_share_N, split.pairs.prompt_of_pair_N)
 
 
 def _judge_pairs(model: FittedPosterior, data: DeviceData, pairs: Array, target_n: Array) -> dict[str, float]:
     responses_n2 = data.responses("pool", pairs)
     used_R, place = torch.unique(responses_n2, return_inverse=True)
     features = data.features["pool"][used_R]
-    return _metrics(pair_uncertainty(model, features, place, sampled_rewards(model, features)), target_n)
+    uncertainties = pair_uncertainty(model, features, place, sampled_rewards(model, features))
+    return _metrics(uncertainties, target_n, data.pool.pairs.prompt_of_pair_N[pairs])
 
 
-def _metrics(found: Uncertainty, share_N: Array) -> dict[str, float]:
-    judged = held_out_metrics(found.mean_N.cpu().numpy(), share_N)
-    return judged | uncertainty_metrics(found) | error_correlations(found, share_N)
+def _metrics(uncertainties: Uncertainty, share_N: Array, prompt_N: Array) -> dict[str, float]:
+    judged = held_out_metrics(uncertainties.mean_N.cpu().numpy(), share_N, prompt_N)
+    return judged | uncertainty_metrics(uncertainties) | error_correlations(uncertainties, share_N)

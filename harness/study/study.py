@@ -24,7 +24,7 @@ from balbench.harness.study.settings import A_PART, make_component, shown, valid
 from balbench.harness.study.yaml_file import normalised, read_yaml, set_override, set_path
 from balbench.oracles.oracle import Oracle
 
-LOOP_VERSION = 2  # raise it when the loop gives other bytes for the same cell
+LOOP_VERSION = 3  # raise it when the loop gives other bytes for the same cell
 FULL_DATA = "full data"
 GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
 PARTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
