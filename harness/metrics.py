@@ -84,7 +84,7 @@ def clustered_error(value_V: Array, cluster_V: Array) -> float | None:
 
 
 def best_temperature(probability_V: Array, share_V: Array) -> tuple[float, float]:
-    """Return the T at which sigmoid(logit(p) / T) has the highest log-likelihood, and what that gains (Guo et al. 2017).
+    """Return the T at which sigmoid(logit(p) / T) is most likely, and the gain in log-likelihood (Guo et al. 2017).
 
     Args:
         probability_V: P(first preferred), strictly between 0 and 1.

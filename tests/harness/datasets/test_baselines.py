@@ -10,17 +10,20 @@ from balbench.oracles.annotations import Choice, PairRecords
 def split_of(lengths, shares, votes=100) -> Split:
     """Pairs of given lengths (N, 2), with `votes` votes each, of which `shares` for the first."""
     count = len(lengths)
-    empty = PreferencePool(*[np.zeros((0, 1))] * 2, *[np.zeros(0, int)] * 2, np.arange(count).astype(str))
+    responses_N2 = np.stack([2 * np.arange(count), 2 * np.arange(count) + 1], axis=1)
+    pairs = PreferencePool(
+        *[np.zeros((0, 1))] * 2, np.arange(2 * count) // 2, responses_N2, np.arange(count).astype(str)
+    )
     first_N = np.round(np.asarray(shares) * votes)
     choice_NV = np.where(np.arange(votes) < first_N[:, None], Choice.FIRST, Choice.SECOND)
     records = PairRecords(
-        pair_id_N=empty.pair_id_N,
+        pair_id_N=pairs.pair_id_N,
         vote_pair_V=np.repeat(np.arange(count), votes),
         vote_choice_V=choice_NV.ravel(),
         vote_annotator_V=np.full(count * votes, ""),
         response_length_N2=np.asarray(lengths),
     )
-    return Split(empty, records)
+    return Split(pairs, records)
 
 
 def made_up(count, seed=0):
