@@ -14,7 +14,9 @@ class Component(BaseModel):
     the study file gives win over the preset's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
     version: ClassVar[int] = 1  # raise it when the same settings no longer give the same bytes
     outside_key: ClassVar[frozenset[str]] = frozenset()  # settings that do not determine the result by themselves
     presets: ClassVar[dict[str, dict[str, Any]]] = {}

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from balbench.harness.policies.policy import PoolView, Selection, best
+from balbench.harness.policies.policy import PoolView, Selection, take_highest
 from balbench.harness.policies.targets import TargetPolicy, information
 from balbench.harness.streams import Stream
 from balbench.harness.uncertainty import LN2, pair_probabilities
@@ -37,7 +37,7 @@ class Epig(TargetPolicy):
         pool_KU = view.probability_Kn(view.unlabelled_U)
         step = max(1, BLOCK // target_KT.shape[1])
         score_U = torch.cat([information(block_KM, target_KT) for block_KM in pool_KU.split(step, dim=1)])
-        return best(view, score_U.where(score_U > ROUNDING, 0).cpu().numpy(), batch_size, (0.0, LN2))
+        return take_highest(view, score_U.where(score_U > ROUNDING, 0).cpu().numpy(), batch_size, (0.0, LN2))
 
     def _target_probabilities(self, view: PoolView, stream: Stream) -> torch.Tensor:
         """P(first preferred) of the target pairs under each posterior sample, float64 (K, T)."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, best
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, take_highest
 from balbench.harness.pool.feature_table import FeatureTable
 from balbench.harness.streams import Stream
 
@@ -38,7 +38,7 @@ class _Information(Policy):
 
     def past(self, view: PoolView) -> Array:
         """Acquired pairs with an answer, in order of acquisition (an abstention informs of nothing)."""
-        return view.acquired_n[~np.isnan(view.target_n)]
+        return view.acquired_n[~np.isnan(view.label_n)]
 
     def weights(self, view: PoolView, pairs: Array) -> Array:
         """p (1 - p) of pairs, p the mean probability over the posterior samples, float64 (n,)."""
@@ -77,7 +77,7 @@ class ArmFi(_Information):
         design.add(view.responses(past_n), self.weights(view, past_n))
         if self.design == "pool":
             design.add(view.responses(pairs_U), weight_U)
-        return best(view, weight_U * design.leverage_n(view.responses(pairs_U)), batch_size, (0, np.inf))
+        return take_highest(view, weight_U * design.leverage_n(view.responses(pairs_U)), batch_size, (0, np.inf))
 
 
 class Adpo(_Information):

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, best
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, take_highest
 from balbench.harness.streams import Stream
 
 BLOCK_BYTES = 64 * 2**20
@@ -48,7 +48,7 @@ class GradientNorm(Policy):
         """Take the pairs with the longest gradients (deterministic: `stream` is not used)."""
         gradient_UH = hallucinated_gradients(view)
         squared_U = _squared_distances(gradient_UH, torch.zeros_like(gradient_UH[0]))
-        return best(view, np.sqrt(squared_U), batch_size, (0, np.inf))
+        return take_highest(view, np.sqrt(squared_U), batch_size, (0, np.inf))
 
 
 class Badge(Policy):
@@ -114,4 +114,4 @@ class Sharpe(Policy):
         responses_U2 = view.responses(view.unlabelled_U)
         gap_U = (mean_R[responses_U2[:, 0]] - mean_R[responses_U2[:, 1]]).abs().cpu().numpy()
         half_U = gap_U.clip(GAP_FLOOR, GAP_CEILING) / 2
-        return best(view, 1 / (np.tanh(half_U) if self.prior == "uniform" else np.sinh(half_U)), batch_size)
+        return take_highest(view, 1 / (np.tanh(half_U) if self.prior == "uniform" else np.sinh(half_U)), batch_size)

@@ -58,7 +58,7 @@ class ParBaLS(TargetPolicy):
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily."""
-        answered = view.acquired_n[~np.isnan(view.target_n)]
+        answered = view.acquired_n[~np.isnan(view.label_n)]
         blocks = self._candidate_blocks(view, stream)
         embedding_RH, place_n2 = _embedded(view, np.concatenate([answered, blocks[0]]))
         standardise = Standardiser(embedding_RH)
@@ -85,7 +85,7 @@ class ParBaLS(TargetPolicy):
         return [block[np.argsort(view.index.rank_N[block])] for block in blocks]
 
     def _posterior(self, view: PoolView, difference_nH: torch.Tensor) -> Gaussian:
-        target_n = torch.from_numpy(view.target_n[~np.isnan(view.target_n)]).to(difference_nH.device)
+        target_n = torch.from_numpy(view.label_n[~np.isnan(view.label_n)]).to(difference_nH.device)
         return BradleyTerry(difference_nH, target_n).posterior(self.prior_precision)
 
     def _target_differences(self, view: PoolView, standardise: Standardiser, stream: Stream) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from balbench.harness.errors import DataError
-from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, best
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, take_highest
 from balbench.harness.pool.contents import Contents
 from balbench.harness.pool.pairs import PreferencePool
 from balbench.harness.streams import Stream
@@ -33,7 +33,7 @@ class _Perplexity(Policy):
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Take the pairs with the largest (or smallest) scores (deterministic: `stream` is not used)."""
-        return best(view, self.sign * pair_scores(view.pool, view.unlabelled_U, self.score), batch_size)
+        return take_highest(view, self.sign * pair_scores(view.pool, view.unlabelled_U, self.score), batch_size)
 
 
 class LlmPerplexityHigh(_Perplexity):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,29 +26,39 @@ UncertaintyKind = Literal["epistemic", "predictive", "variance"]
 
 @dataclass(frozen=True, eq=False)
 class PoolView:
-    """All that a policy may know in a round: features, posterior, past acquisitions. No unbought label.
+    """All that a policy may know in a round: features, posterior, past acquisitions. It has no label of other pairs.
+
+    docs/plug-ins.md lists all names with their shapes and types.
 
     Attributes:
-        index: the pool and what was computed from its features.
-        unlabelled_U: pairs that can be acquired, ascending.
-        acquired_n: pairs acquired so far, in order.
-        target_n: float64 answers to the acquired pairs: P(first preferred), NaN where the oracle abstained.
+        index: the pool and all that depends on its features only.
+        unlabelled_U: numbers of the pairs that can be acquired, ascending.
+        acquired_n: numbers of the pairs acquired so far, in order of acquisition.
+        label_n: float64 labels of the acquired pairs: P(first preferred), NaN where the oracle abstained.
         model: the posterior, fitted to the acquired pairs.
-        splits: `pool` and the held-out splits by name, without their labels.
+        splits: features and pairs of `pool` and of the held-out splits, by name, without labels.
         round: number of the round, from 0.
     """
 
     index: PoolIndex
     unlabelled_U: Array
     acquired_n: Array
-    target_n: Array
+    label_n: Array
     model: FittedPosterior
     splits: Mapping[str, Responses]
     round: int = 0
 
+    if not TYPE_CHECKING:  # a type checker reports a wrong name itself
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the nearest attribute in the error about a wrong one."""
+            if hasattr(type(self), name):  # a property raised this AttributeError: raise it again
+                return object.__getattribute__(self, name)
+            raise AttributeError(f"PoolView has no attribute {name!r}{_suggestion(name)}", name=name, obj=self)
+
     @property
     def pool(self) -> PreferencePool:
-        """The pool."""
+        """The pool: features, prompts and pairs."""
         return self.index.pool
 
     @cached_property
@@ -63,27 +74,30 @@ class PoolView:
 
     @property
     def epistemic_U(self) -> Array:
-        """Epistemic uncertainty of the unlabelled pairs: BALD scores, or the posterior's own measure."""
+        """Epistemic uncertainty of the unlabelled pairs, float64: BALD scores, or the posterior's own measure."""
         return self.score_U("epistemic")
 
     def score_U(self, kind: UncertaintyKind) -> Array:
-        """An uncertainty of the unlabelled pairs, float64; its range is checked.
+        """Return an uncertainty of the unlabelled pairs, float64 (U,).
+
+        Args:
+            kind: `epistemic` (BALD, or the posterior's own measure), `predictive` entropy or `variance`.
 
         Raises:
-            ValueError: a value lies outside its range.
+            ValueError: a value lies outside the range of its kind.
         """
-        found = self.uncertainty_U
-        limits = {"epistemic": found.epistemic_range, "predictive": (0.0, LN2), "variance": (0.0, 0.25)}
-        scores_U = getattr(found, f"{kind}_N").cpu().numpy()
-        check_range(scores_U, limits[kind])
+        uncertainty = self.uncertainty_U
+        ranges = {"epistemic": uncertainty.epistemic_range, "predictive": (0.0, LN2), "variance": (0.0, 0.25)}
+        scores_U = getattr(uncertainty, f"{kind}_N").cpu().numpy()
+        check_range(scores_U, ranges[kind])
         return scores_U
 
     def probability_Kn(self, pairs: Array) -> torch.Tensor:
-        """P(first preferred) of pairs under each posterior sample, float64 (K, n)."""
+        """Return P(first preferred) of pairs under each posterior sample, float64 (K, n)."""
         return pair_probabilities(self.rewards_KR, self.responses(pairs))
 
     def responses(self, pairs: Array) -> torch.Tensor:
-        """The two responses of pairs (n, 2), on the device."""
+        """Return the two responses of pairs, int64 (n, 2), on the device."""
         return self.splits["pool"].responses_N2[torch.from_numpy(pairs)]
 
     @cached_property
@@ -92,13 +106,37 @@ class PoolView:
         return self.model.embedding_RH(self.splits["pool"].features_RD)
 
     def differences(self, pairs: Array) -> torch.Tensor:
-        """Embedding of the first response minus that of the second, float32 (n, H)."""
+        """Return the embedding of the first response minus that of the second, float32 (n, H)."""
         responses_n2 = self.responses(pairs)
         return self.embedding_RH[responses_n2[:, 0]] - self.embedding_RH[responses_n2[:, 1]]
 
     def uniform_U(self, stream: Stream) -> Array:
-        """Uniform noise in (0, 1) for each unlabelled pair, the same however the pool is stored."""
+        """Return uniform noise in (0, 1) for each unlabelled pair, float64 (U,), independent of the storage order."""
         return self.index.uniform_N(stream)[self.unlabelled_U]
+
+
+def view_names() -> list[str]:
+    """Return the public names of a `PoolView`, fields first."""
+    fields = list(PoolView.__dataclass_fields__)
+    return fields + [name for name in vars(PoolView) if not name.startswith("_") and name not in fields]
+
+
+# Names that authors of policies may try first, and what holds the same here.
+OTHER_NAMES = {
+    "features": "splits['pool'].features_RD",
+    "prompts": "pool.prompt_of_pair_N",
+    "labels": "label_n",
+    "unlabeled": "unlabelled_U",
+    "entropy": "score_U('predictive')",
+    "bald": "epistemic_U",
+}
+
+
+def _suggestion(name: str) -> str:
+    """Name the attribute that was probably meant, or all attributes."""
+    meanings = OTHER_NAMES | {known.lower(): known for known in view_names()}
+    nearest = difflib.get_close_matches(name.lower(), meanings, n=1, cutoff=0.6)
+    return f"; did you mean {meanings[nearest[0]]}?" if nearest else f"; it has {', '.join(view_names())}"
 
 
 @dataclass(frozen=True)
@@ -107,33 +145,39 @@ class Selection:
 
     Attributes:
         pairs_B: pair numbers, in the order of acquisition.
-        scores_B: the score with which each was taken.
-        notes: numbers about the batch that are worth a line in the log.
+        scores_B: the score of each pair when it was chosen.
+        diagnostics: finite numbers about the batch, which enter the round's record.
     """
 
     pairs_B: Array
     scores_B: Array
-    notes: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Policy(Component):
     """An acquisition rule. Its fields are its settings in a study file.
 
-    A subclass says its `family`, `source` (paper and equation) and `cost` class and whether it needs posterior
-    rewards of the whole pool (then these are timed apart and their uncertainties logged), and implements `select`.
+    A subclass implements `select` and sets the class attributes below; `family` and `source` have no default.
     """
 
     family: ClassVar[str] = ""
+    """Policies of one family share a colour in figures."""
     source: ClassVar[str] = ""
-    cost: ClassVar[str] = "N"  # growth per batch with N pairs, X distinct prompts, B picks
+    """Paper and equation."""
+    cost: ClassVar[str] = "N"
+    """Growth of the time of a batch with N pairs, X distinct prompts and B picks."""
     needs_rewards: ClassVar[bool] = True
-    acquires_all: ClassVar[bool] = False  # the whole pool is labelled before the first round
+    """Whether `select` uses reward samples of the whole pool; their time and uncertainties are then logged."""
+    acquires_all: ClassVar[bool] = False
+    """Whether the whole pool is labelled before the first round."""
+    score_range: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+    """The range of all scores."""
 
     def check_data(self, contents: Contents) -> None:
-        """Check, before any round and where possible before they are built, that the data hold what the policy needs.
+        """Check that the data hold what the policy needs. It runs before any round, if possible before the data exist.
 
         Raises:
-            DataError: it does not; with what is missing and the remedy.
+            DataError: something is missing; the message names it and the remedy.
         """
 
     @abstractmethod
@@ -141,8 +185,8 @@ class Policy(Component):
         """Return an ordered batch of unlabelled pairs without repetition, the same for the same stream.
 
         Args:
-            view: what the policy may know.
-            batch_size: at most the number of unlabelled pairs.
+            view: what the policy may know; `select` must not change it.
+            batch_size: the number of pairs to return, at most the number of unlabelled pairs.
             stream: the source of all randomness of this call.
 
         Raises:
@@ -150,15 +194,21 @@ class Policy(Component):
         """
 
 
-def best(
-    view: PoolView, scores_U: Array, batch_size: int, limits: tuple[float, float] = (-np.inf, np.inf)
+def take_highest(
+    view: PoolView, scores_U: Array, batch_size: int, score_range: tuple[float, float] = (-np.inf, np.inf)
 ) -> Selection:
-    """Take the pairs with the highest scores; ties go to the lowest number.
+    """Select the pairs with the highest scores; ties go to the lowest pair number.
+
+    Args:
+        view: the round.
+        scores_U: the score of each unlabelled pair.
+        batch_size: the number of pairs.
+        score_range: the range that scores must lie in.
 
     Raises:
-        ValueError: a score is not a number, or lies outside its limits.
+        ValueError: a score is not a number, or lies outside the range.
     """
-    check_range(scores_U, limits)
+    check_range(scores_U, score_range)
     order = np.argsort(-scores_U, kind="stable")[:batch_size]
     return Selection(view.unlabelled_U[order], scores_U[order])
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from balbench.harness.policies.noise import NoiseVariant, coded_generator, coded_order
-from balbench.harness.policies.policy import Policy, PoolView, Selection, best
+from balbench.harness.policies.policy import Policy, PoolView, Selection, take_highest
 from balbench.harness.streams import Stream
 
 
@@ -48,4 +48,4 @@ class FullData(Policy):
 
 
 def _uniform_choice(view: PoolView, batch_size: int, stream: Stream) -> Selection:
-    return best(view, view.uniform_U(stream), batch_size, (0.0, 1.0))
+    return take_highest(view, view.uniform_U(stream), batch_size, (0.0, 1.0))

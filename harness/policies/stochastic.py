@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from balbench.harness.policies.noise import NoiseVariant, gumbel, uniform_noise
-from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind, best
+from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind, take_highest
 from balbench.harness.streams import Stream
 
 FLOOR = 1e-5  # the authors' constant inside the logarithms
@@ -67,7 +67,7 @@ class _Stochastic(Policy):
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Take the pairs with the largest noisy scores."""
         gumbel_U = gumbel(uniform_noise(view, stream, self.variant), self.beta_at(view.round))
-        return best(view, self.scores(view.score_U(self.uncertainty), gumbel_U), batch_size)
+        return take_highest(view, self.scores(view.score_U(self.uncertainty), gumbel_U), batch_size)
 
 
 class SoftmaxBald(_Stochastic):

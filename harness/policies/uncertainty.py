@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from balbench.harness.policies.policy import Policy, PoolView, Selection, UncertaintyKind, best
+from balbench.harness.policies.policy import Policy, PoolView, Selection, UncertaintyKind, take_highest
 from balbench.harness.streams import Stream
 
 
@@ -16,7 +16,7 @@ class _MostUncertain(Policy):
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Take the most uncertain pairs (deterministic: `stream` is not used)."""
-        return best(view, view.score_U(self.kind), batch_size)
+        return take_highest(view, view.score_U(self.kind), batch_size)
 
 
 class Bald(_MostUncertain):

@@ -122,7 +122,7 @@ class CellRun:
             "unique_prompt_share": unique / len(selection.pairs_B),
             "unique_prompt_share_of_all": len(np.unique(prompt_N[self.acquired_n])) / len(self.acquired_n),
         }
-        return facts | dict(selection.notes)
+        return facts | dict(selection.diagnostics)
 
 
 def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> None:

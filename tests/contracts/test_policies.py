@@ -8,7 +8,7 @@ import pytest
 from balbench.harness import registry
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.streams import stream
-from support.worlds import on_disk, pool_of, shuffled, view_of
+from balbench.testing.examples import on_disk, pool_of, shuffled, view_of
 
 VARIANTS = {
     "k_center": [{}, {"space": "prompt"}],

@@ -8,7 +8,7 @@ from balbench.harness import registry
 from balbench.harness.pool import feature_table as streamed
 from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError, pair_uncertainty
 from balbench.harness.streams import stream
-from support.worlds import on_disk
+from balbench.testing.examples import on_disk
 
 SMALL_HEAD = {"hidden": [8, 4], "learning_rate": 0.01, "weight_std": 0.3}
 SMALL = {

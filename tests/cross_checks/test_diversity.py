@@ -6,7 +6,7 @@ import pytest
 from balbench.harness.policies.coverage import KCenter
 from balbench.harness.policies.gradient import Badge, GradientNorm
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 WHY = "cross-checks need `pip install .[cross-checks]`"
 
@@ -28,7 +28,7 @@ def view():
 def answers_of(view):
     """The answers to acquired pairs, NaN for the others."""
     answers_N = np.full(len(view.pool), np.nan)
-    answers_N[view.acquired_n] = view.target_n
+    answers_N[view.acquired_n] = view.label_n
     return answers_N
 
 

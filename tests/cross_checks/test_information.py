@@ -8,7 +8,7 @@ from balbench.harness.policies.batch_bald import BatchBald
 from balbench.harness.policies.epig import Epig
 from balbench.harness.policies.uncertainty import Bald
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 WHY = "cross-checks need `pip install .[cross-checks]`"
 

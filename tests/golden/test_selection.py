@@ -12,7 +12,7 @@ from balbench.harness.policies.prompt_entropy import shift_as_coded
 from balbench.harness.pool.index import PoolIndex
 from balbench.harness.pool.neighbours import NeighbourIndex, count_within
 from balbench.harness.pool.pairs import PreferencePool
-from support.worlds import LinearRewards, responses_of
+from balbench.testing.examples import LinearRewards, responses_of
 
 NAMES = [
     "tiny_full",

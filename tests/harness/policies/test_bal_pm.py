@@ -13,7 +13,7 @@ from balbench.harness.policies.policy import PoolView
 from balbench.harness.policies.prompt_entropy import nearest_acquired, nearest_weighted, shift_as_coded
 from balbench.harness.pool.neighbours import NeighbourIndex
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 
 def slow_scores(view: PoolView, policy: BalPm, picked: list[int], radius: dict[int, float]) -> dict[int, float]:
@@ -95,7 +95,7 @@ def test_uncertainties_that_round_to_one_score_tie():
 def test_scores_are_finite_or_the_setting_is_named():
     with pytest.raises(ValidationError, match="less than or equal to 10"):
         BalPm(beta=1e308)
-    assert np.isfinite(list(BalPm(beta=1e100).select(view_of(pool_of()), 3, stream(0)).notes.values())).all()
+    assert np.isfinite(list(BalPm(beta=1e100).select(view_of(pool_of()), 3, stream(0)).diagnostics.values())).all()
     with pytest.raises(ValueError, match="scores are not finite: the prompt entropy overflows; raise digamma_divisor"):
         BalPm(digamma_divisor=1e-308).select(view_of(pool_of()), 3, stream(0))
 
@@ -226,6 +226,6 @@ def test_a_row_that_products_cannot_prove_is_done_again():
 def test_notes_split_the_winning_scores():
     view = view_of(pool_of())
     selection = BalPm().select(view, 6, stream(0))
-    assert selection.notes["uncertainty_score"] + selection.notes["entropy_score"] == pytest.approx(
+    assert selection.diagnostics["uncertainty_score"] + selection.diagnostics["entropy_score"] == pytest.approx(
         selection.scores_B.mean()
     )

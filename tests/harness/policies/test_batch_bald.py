@@ -14,7 +14,7 @@ from balbench.harness.policies import batch_bald
 from balbench.harness.policies.batch_bald import BatchBald, all_configurations, drawn_configurations
 from balbench.harness.policies.uncertainty import Bald
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 
 def probabilities(N, K, spread, seed=0):
@@ -56,7 +56,7 @@ def test_while_exact_it_is_its_definition(seed, K, spread):
         assert gain_N[pick] > gain_N.max() - 1e-12
         assert score == pytest.approx(gain_N[pick], abs=1e-12)
         picks.append(int(pick))
-    assert selection.notes["batch_information"] == pytest.approx(joint_information(p_KN[:, picks]), abs=1e-9)
+    assert selection.diagnostics["batch_information"] == pytest.approx(joint_information(p_KN[:, picks]), abs=1e-9)
 
 
 def published_joint_entropy(answer_Cb, p_Kb, p_K):
@@ -177,7 +177,7 @@ def test_when_nothing_is_left_to_tell_pairs_follow_in_the_order_of_bald():
     selection = BatchBald().select(view_with(p_KN), 5, stream(0))
     assert selection.pairs_B.tolist() == [1, 2, 3, 0, 4]
     np.testing.assert_allclose(selection.scores_B, [math.log(2), 0, 0, 0, 0], atol=1e-12)
-    assert selection.notes == {"batch_information": pytest.approx(math.log(2)), "informative_picks": 1}
+    assert selection.diagnostics == {"batch_information": pytest.approx(math.log(2)), "informative_picks": 1}
 
 
 @pytest.mark.parametrize("exact_up_to", [0, 10])
@@ -185,8 +185,8 @@ def test_the_information_of_a_batch_is_at_most_log_k_and_adds_up(exact_up_to):
     p_KN = probabilities(80, 3, 2.0)
     policy = BatchBald(exact_up_to=exact_up_to, samples=3000)
     selection = policy.select(view_with(p_KN), 10, stream(1))
-    assert selection.notes["batch_information"] <= math.log(3)
-    assert selection.scores_B.sum() == pytest.approx(selection.notes["batch_information"], abs=0.05)
+    assert selection.diagnostics["batch_information"] <= math.log(3)
+    assert selection.scores_B.sum() == pytest.approx(selection.diagnostics["batch_information"], abs=0.05)
 
 
 def test_certain_answers_survive():

@@ -11,7 +11,7 @@ from balbench.harness import registry
 from balbench.harness.policies import coverage
 from balbench.harness.policies.coverage import KCenter, KMeans, TypiClust, _clusters, _distances, typicality
 from balbench.harness.streams import stream
-from support.worlds import pool_of, responses_of, shuffled, view_of
+from balbench.testing.examples import pool_of, responses_of, shuffled, view_of
 
 
 def swapped(view):

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from balbench.harness.policies.dueling import DeltaUcb, DoubleThompson, Drts, Infomax, MaxMinLcb
 from balbench.harness.pool.index import PoolIndex
 from balbench.harness.streams import stream
+from balbench.testing.examples import LinearRewards, pool_of, responses_of, view_of
 from support.duels import restored, thinned
-from support.worlds import LinearRewards, pool_of, responses_of, view_of
 
 VIEWS = {
     "all pairs": view_of(pool_of(prompts=12, responses=4), acquired=20, members=4),

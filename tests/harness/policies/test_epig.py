@@ -10,7 +10,7 @@ from balbench.harness.policies import epig
 from balbench.harness.policies.epig import Epig
 from balbench.harness.policies.uncertainty import Bald
 from balbench.harness.streams import stream
-from support.worlds import LinearRewards, pool_of, responses_of, shuffled, view_of
+from balbench.testing.examples import LinearRewards, pool_of, responses_of, shuffled, view_of
 
 
 def mutual_information(p_K, q_K):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from balbench.harness.policies import fisher
 from balbench.harness.policies.fisher import Adpo, ArmFi, Design, GreedyDesign
 from balbench.harness.streams import stream
-from support.worlds import LinearRewards, pool_of, responses_of, view_of
+from balbench.testing.examples import LinearRewards, pool_of, responses_of, view_of
 
 
 class HiddenLayer(LinearRewards):
@@ -134,10 +134,10 @@ def test_adpo_leaves_most_leverages_alone():
 class TestAnyDesign:
     def test_an_abstention_informs_of_nothing(self, policy):
         view = view_with_hidden_layer(acquired=6)
-        target_n = view.target_n.copy()
+        target_n = view.label_n.copy()
         target_n[[0, 3]] = np.nan
-        fewer = replace(view, acquired_n=np.delete(view.acquired_n, [0, 3]), target_n=np.delete(view.target_n, [0, 3]))
-        abstained = policy.select(replace(view, target_n=target_n), 6, stream(0))
+        fewer = replace(view, acquired_n=np.delete(view.acquired_n, [0, 3]), label_n=np.delete(view.label_n, [0, 3]))
+        abstained = policy.select(replace(view, label_n=target_n), 6, stream(0))
         np.testing.assert_array_equal(abstained.pairs_B, policy.select(fewer, 6, stream(0)).pairs_B)
         assert abstained.scores_B[0] != policy.select(view, 6, stream(0)).scores_B[0]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from balbench.harness.policies import gradient
 from balbench.harness.policies.gradient import Badge, GradientNorm, Sharpe, _draw, hallucinated_gradients
 from balbench.harness.streams import stream
-from support.worlds import LinearRewards, pool_of, responses_of, view_of
+from balbench.testing.examples import LinearRewards, pool_of, responses_of, view_of
 
 
 def gradients_slow(view):

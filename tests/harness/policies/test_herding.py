@@ -13,7 +13,7 @@ from balbench.harness.policies import herding
 from balbench.harness.policies.herding import Coverage, MaxHerding, UHerding, smallest_distance
 from balbench.harness.policies.points import Points, points_of
 from balbench.harness.streams import stream
-from support.worlds import LinearRewards, pool_of, view_of
+from balbench.testing.examples import LinearRewards, pool_of, view_of
 
 
 def places_slow(view, space):
@@ -105,7 +105,7 @@ def test_the_lengthscale_is_the_smallest_distance_of_acquired_points():
     squared_nn = squared_slow(view, "prompt")[np.ix_(view.acquired_n, view.acquired_n)]
     expected = np.sqrt(squared_nn[np.triu_indices(8, 1)].min())
     found = UHerding().select(view, 5, stream(0))
-    assert found.notes["coverage_lengthscale"] == pytest.approx(expected, rel=1e-5)
+    assert found.diagnostics["coverage_lengthscale"] == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(found.pairs_B, herd_slow(view, "prompt", margin_slow(view), expected, 5)[0])
 
 

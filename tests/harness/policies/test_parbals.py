@@ -14,7 +14,7 @@ from balbench.harness.policies.parbals import ParBaLS, Universes
 from balbench.harness.policies.targets import information
 from balbench.harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 SMALL = {"samples": 12, "universes": 3, "targets": 4}
 
@@ -52,7 +52,7 @@ class Universe:
 
 def slowly(policy, view, batch, streams):
     """The ordered batch and its scores, from the definition."""
-    known = ~np.isnan(view.target_n)
+    known = ~np.isnan(view.label_n)
     pool_pairs = view.pool.responses_of_pair_N2
     used = np.unique(pool_pairs[np.concatenate([view.acquired_n[known], view.unlabelled_U])])
     embedding = view.embedding_RH.double().numpy()[used]
@@ -63,7 +63,7 @@ def slowly(policy, view, batch, streams):
         return phi[pairs[:, 0]] - phi[pairs[:, 1]]
 
     X = rows(view.embedding_RH, pool_pairs[view.acquired_n[known]])
-    posterior = BradleyTerry(torch.from_numpy(X), torch.from_numpy(view.target_n[known])).posterior(1.0)
+    posterior = BradleyTerry(torch.from_numpy(X), torch.from_numpy(view.label_n[known])).posterior(1.0)
     split = view.splits[policy.target]
     chosen = streams.child("targets").numpy().permutation(len(split.responses_N2))[: policy.targets]
     target = rows(view.model.embedding_RH(split.features_RD), split.responses_N2.numpy()[chosen])
@@ -104,7 +104,7 @@ def slowly(policy, view, batch, streams):
 def test_the_batch_is_that_of_the_definition(pseudo_labels, seed):
     policy = ParBaLS(pseudo_labels=pseudo_labels, **SMALL)
     view = view_of(pool_of(seed=seed), acquired=8, seed=seed)
-    view.target_n[2] = np.nan  # the annotator abstained
+    view.label_n[2] = np.nan  # the annotator abstained
     found = policy.select(view, 6, stream(seed))
     pairs, scores = slowly(policy, view, 6, stream(seed))
     np.testing.assert_array_equal(found.pairs_B, pairs)
@@ -182,6 +182,6 @@ def test_a_split_that_no_data_set_has_is_refused():
 
 def test_answers_bought_change_the_batch():
     view = view_of(pool_of(), acquired=8)
-    other = replace(view, target_n=1 - view.target_n)
+    other = replace(view, label_n=1 - view.label_n)
     first, second = (ParBaLS(**SMALL).select(one, 10, stream(0)) for one in (view, other))
     assert not np.array_equal(first.scores_B, second.scores_B)

@@ -6,8 +6,8 @@ from balbench.harness.policies.perplexity import LlmPerplexityHigh, LlmPerplexit
 from balbench.harness.policies.random import Random
 from balbench.harness.pool.contents import Contents
 from balbench.harness.streams import stream
+from balbench.testing.examples import pool_of, view_of
 from support.faults import one_line
-from support.worlds import pool_of, view_of
 
 
 @pytest.mark.parametrize(("policy", "sign"), [(LlmPerplexityHigh, 1), (LlmPerplexityLow, -1)])

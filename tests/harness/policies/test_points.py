@@ -8,7 +8,7 @@ import torch
 
 from balbench.harness.policies import points as module
 from balbench.harness.policies.points import Offers, Points, points_of, squared_distances, tied_at_top
-from support.worlds import pool_of, responses_of, shuffled, view_of
+from balbench.testing.examples import pool_of, responses_of, shuffled, view_of
 
 
 def swapped(view):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from balbench.harness.policies.ranking import OnePerPrompt, SampleThenRank, group_winners, one_per_group
 from balbench.harness.policies.uncertainty import Bald
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 scored = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from balbench.harness.policies.noise import coded_order
-from balbench.harness.policies.policy import PoolView, Selection, best, check_range
+from balbench.harness.policies.policy import PoolView, Selection, check_range, take_highest
 from balbench.harness.policies.random import FullData, Random
 from balbench.harness.policies.uncertainty import Bald, PredictiveEntropy, Variance
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_the_most_uncertain_are_taken_in_order(policy, kind):
 
 def test_ties_go_to_the_lowest_number():
     view = view_of(pool_of(), acquired=0)
-    assert best(view, np.ones(len(view.unlabelled_U)), 3, (0, 1)).pairs_B.tolist() == [0, 1, 2]
+    assert take_highest(view, np.ones(len(view.unlabelled_U)), 3, (0, 1)).pairs_B.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("scores", [[0.0, 2.0], [-1.0, 0.5], [0.5, np.nan]])

@@ -9,7 +9,7 @@ import pytest
 from balbench.harness.policies.noise import coded_order
 from balbench.harness.policies.stochastic import PowerBald, SoftmaxBald, SoftRankBald, power_scores, soft_rank_scores
 from balbench.harness.streams import stream
-from support.worlds import pool_of, view_of
+from balbench.testing.examples import pool_of, view_of
 
 
 def weights(policy, uncertainty: np.ndarray) -> np.ndarray:

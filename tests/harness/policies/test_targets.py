@@ -12,8 +12,8 @@ from balbench.harness.policies.parbals import ParBaLS
 from balbench.harness.policies.targets import information
 from balbench.harness.pool.contents import Contents
 from balbench.harness.streams import stream
+from balbench.testing.examples import pool_of, view_of
 from support.faults import one_line
-from support.worlds import pool_of, view_of
 
 
 @pytest.mark.parametrize("policy", [Epig, ParBaLS])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from balbench.harness.pool.duels import Segments
 from balbench.harness.pool.index import PoolIndex
 from balbench.harness.pool.pairs import PreferencePool
+from balbench.testing.examples import pool_of
 from support.duels import restored, thinned
-from support.worlds import pool_of
 
 
 def recorded(pool: PreferencePool) -> dict[tuple[int, int], int]:

@@ -10,7 +10,7 @@ from balbench.harness.pool import array_checks
 from balbench.harness.pool import pairs as pairs_module
 from balbench.harness.pool.pairs import PreferenceData, PreferencePool, Split
 from balbench.oracles.annotations import PairRecords
-from support.worlds import pool_of
+from balbench.testing.examples import pool_of
 
 
 def split_of(pool: PreferencePool, **more: np.ndarray) -> Split:

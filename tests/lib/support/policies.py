@@ -47,4 +47,4 @@ class Unwritable(Random):
 
     def select(self, view, batch_size, stream):
         selection = super().select(view, batch_size, stream)
-        return replace(selection, notes={"strange": float("nan") if view.round == 1 else 0.0})
+        return replace(selection, diagnostics={"strange": float("nan") if view.round == 1 else 0.0})
