@@ -1,4 +1,4 @@
-"""Errors that a user can mend. The command line prints them as one line and exits with code 2."""
+"""Errors that a user can correct. The command line prints them as one line and exits with code 2."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# What the code of a cell, a plug-in's for example, may raise. A worker process is not told of Ctrl-C.
+# What the code of a cell may raise, for example a plug-in's. Workers ignore the signal of Ctrl-C.
 CELL_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
 
 
 class BalbenchError(Exception):
-    """Something in the input, the settings or the machine is wrong; the message names the place and the remedy."""
+    """The input, a setting or the machine is wrong; the message names the place and the remedy.
+
+    Attributes:
+        setting: name of the argument that is wrong, with which the message begins; None where no argument is.
+    """
+
+    def __init__(self, message: str, *, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class StudyError(BalbenchError):
-    """A study file or a flag is wrong."""
+    """A study file or an argument is wrong."""
 
 
 class DataError(BalbenchError):
@@ -31,18 +39,18 @@ class RunDirectoryError(BalbenchError):
 
 
 class ClusterError(BalbenchError):
-    """A cluster is gone, or its workers cannot do what they were asked."""
+    """A cluster is gone, or its workers cannot run the tasks."""
 
 
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
-    """Tell any error of somebody's code, a plug-in's for example, in one line that names the place.
+    """Report any error of a plug-in's code in one line that names the place.
 
     Args:
-        what: whose code runs, for the message.
+        what: name of the code that runs, for the message.
 
     Raises:
-        DataError: in place of all but a BalbenchError.
+        DataError: in place of every error that is not a BalbenchError.
     """
     try:
         yield
@@ -50,18 +58,18 @@ def in_one_line(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"{what}: {told} ({Path(last.filename).name}, line {last.lineno}); mend it") from error
+        summary = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{what}: {summary} ({Path(last.filename).name}, line {last.lineno}); fix it") from error
 
 
 def answer_of(method: Callable[..., T], kind: type[T], *arguments: Any) -> T:
-    """Call a method that a plug-in may have written, and check what it returns.
+    """Call a method that may belong to a plug-in, and check the type of its result.
 
     Raises:
-        DataError: it fails, or returns something else.
+        DataError: the method raises an error, or returns another type.
     """
     with in_one_line(method.__qualname__):
-        found = method(*arguments)
-    if not isinstance(found, kind):
-        raise DataError(f"{method.__qualname__}: returned {type(found).__name__}; return {kind.__name__}")
-    return found
+        answer = method(*arguments)
+    if not isinstance(answer, kind):
+        raise DataError(f"{method.__qualname__}: returned {type(answer).__name__}; return {kind.__name__}")
+    return answer

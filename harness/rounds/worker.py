@@ -64,7 +64,7 @@ def start_worker(coordinator: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(coordinator,), daemon=True).start()
-    from joblib.externals.loky import process_executor
+    from loky import process_executor
 
     process_executor._USE_PSUTIL = False  # it would end workers that grow by 300 MB: any that maps large features
     import torch

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from joblib.externals.loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor
 
 from balbench.harness.errors import StudyError
 from balbench.harness.rounds.worker import THREADS, Task, free_bytes, start_worker, work

@@ -1,8 +1,17 @@
-"""Errors of strangers' code, told in one line."""
+"""Errors: in one line, and with the name of their setting."""
+
+import pickle
 
 import pytest
 
-from balbench.harness.errors import DataError, StudyError, answer_of
+from balbench.harness.errors import (
+    BalbenchError,
+    ClusterError,
+    DataError,
+    RunDirectoryError,
+    StudyError,
+    answer_of,
+)
 
 
 class Mine:
@@ -17,7 +26,7 @@ class Mine:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError("archive\ngone"), r"^Mine.build: OSError: archive gone \(test_errors.py, line \d+\); mend it$"),
+        (OSError("archive\ngone"), r"^Mine.build: OSError: archive gone \(test_errors.py, line \d+\); fix it$"),
         (None, "^Mine.build: returned tuple; return dict$"),
         (DataError("no file; give one"), "^no file; give one$"),
     ],
@@ -35,3 +44,9 @@ def test_a_sound_answer_is_passed_on():
 def test_what_has_a_meaning_of_its_own_passes(error):
     with pytest.raises(type(error)):
         answer_of(Mine().build, dict, error)
+
+
+@pytest.mark.parametrize("kind", [BalbenchError, StudyError, DataError, RunDirectoryError, ClusterError])
+def test_an_error_keeps_the_name_of_its_setting_on_its_way_from_a_worker(kind):
+    error = pickle.loads(pickle.dumps(kind("jobs 0: must be at least 1", setting="jobs")))
+    assert (type(error), str(error), error.setting) == (kind, "jobs 0: must be at least 1", "jobs")

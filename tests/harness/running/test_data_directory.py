@@ -53,7 +53,7 @@ class Odd(Simulated):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("raises", r"Odd.build: OSError: the archive is gone \(test_data_directory.py, line \d+\); mend it"),
+        ("raises", r"Odd.build: OSError: the archive is gone \(test_data_directory.py, line \d+\); fix it"),
         ("nothing", "Odd.build: returned NoneType; return PreferenceData"),
         ("sizes", "Odd.sizes: returned tuple; return Sizes"),
         ("silent", "oracle: pool: pair 'pool-000299' has no recorded vote to replay; leave such pairs out"),
