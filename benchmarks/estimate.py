@@ -16,7 +16,7 @@ from rich.table import Table
 from balbench.harness.errors import StudyError, answer_of
 from balbench.harness.machine import gib, usable_memory
 from balbench.harness.pool.contents import Sizes
-from balbench.harness.posteriors.posterior import AnsweredPairs, Posterior
+from balbench.harness.posteriors.posterior import LabelledPairs, Posterior
 from balbench.harness.rounds.worker import free_bytes
 from balbench.harness.running.data_directory import check_budgets
 from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
@@ -165,12 +165,12 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
     generator = stream(0, "probe").torch()
     try:
         features_RD = torch.randn(2 * PROBE_PAIRS, dimension, generator=generator).to(device)
-        pairs = AnsweredPairs(
+        pairs = LabelledPairs(
             features_RD,
             torch.arange(2 * PROBE_PAIRS, device=device).view(-1, 2),
             torch.ones(PROBE_PAIRS, device=device),
         )
-        few = AnsweredPairs(features_RD[:2], pairs.responses_n2[:1], pairs.target_n[:1])
+        few = LabelledPairs(features_RD[:2], pairs.responses_n2[:1], pairs.label_n[:1])
         posterior.fit(few, few, stream(0, "warm-up"))
         started = time.perf_counter()
         models = posterior.fit_fleet([pairs] * cells, few, [stream(n, "probe") for n in range(cells)])

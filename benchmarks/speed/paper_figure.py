@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 import rates
-from balbench.harness.posteriors.recipe import evaluations_after
+from balbench.harness.posteriors.training_config import evaluations_after
 from balbench.harness.streams import stream
 from balbench.harness.study.study import load_study
 

@@ -76,9 +76,9 @@ def view_of(directory: Path) -> PoolView:
     world = DeviceData(data, torch.device("cpu"), PoolIndex(data.splits["pool"].pairs, directory / "index"))
     order = stream(0, "speed").numpy().permutation(len(world.pool.pairs))
     acquired_n, left_U = order[:LABELS], np.sort(order[LABELS:])
-    target_n = world.pool.records.first_share_N[acquired_n]
+    label_n = world.pool.records.first_share_N[acquired_n]
     model = Scored(directory, world.features)
-    return PoolView(world.index, left_U, acquired_n, target_n, model, world.unlabelled, 74)
+    return PoolView(world.index, left_U, acquired_n, label_n, model, world.unlabelled, 74)
 
 
 class PeakMemory(threading.Thread):

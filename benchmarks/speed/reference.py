@@ -18,13 +18,13 @@ from torch import nn
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.epinet import Epinet
 from balbench.harness.posteriors.mc_dropout import McDropout
-from balbench.harness.posteriors.recipe import Recipe, rate_at
+from balbench.harness.posteriors.training_config import TrainingConfig, rate_at
 
 SCORING_BATCH = 2048
 
 
 def new_member(dimension: int, hidden: tuple[int, ...], weight_std: float, dropout: float = 0.0) -> nn.Sequential:
-    """One reward head with the recipe's initial weights."""
+    """One reward head with the config's initial weights."""
     layers: list[nn.Module] = []
     for fan_in, out in zip((dimension, *hidden), (*hidden, 1), strict=True):
         linear = nn.Linear(fan_in, out)
@@ -34,54 +34,54 @@ def new_member(dimension: int, hidden: tuple[int, ...], weight_std: float, dropo
 
 
 def train_member(
-    model: nn.Sequential, first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: Ensemble, on_evaluation: list
+    model: nn.Sequential, first_nD: torch.Tensor, second_nD: torch.Tensor, config: Ensemble, on_evaluation: list
 ) -> None:
     """Train one member on labelled pairs of which the first response is preferred.
 
-    `on_evaluation` holds one callable, called with the model wherever the recipe evaluates.
+    `on_evaluation` holds one callable, called with the model wherever the config evaluates.
     """
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
         return -F.logsigmoid(model(first_nD[rows]) - model(second_nD[rows])).mean()
 
-    for done, steps_an_epoch in minimise(model, loss_of, len(first_nD), recipe):
-        if done % recipe.evaluate_every == 0 or done % steps_an_epoch == 0:
+    for done, steps_an_epoch in minimise(model, loss_of, len(first_nD), config):
+        if done % config.evaluate_every == 0 or done % steps_an_epoch == 0:
             on_evaluation[0](model)
 
 
 def minimise(
-    model: nn.Module, loss_of: Callable[[torch.Tensor], torch.Tensor], labels: int, recipe: Recipe
+    model: nn.Module, loss_of: Callable[[torch.Tensor], torch.Tensor], labels: int, config: TrainingConfig
 ) -> Iterator[tuple[int, int]]:
-    """The recipe's optimisation; gives the steps done, and how many there are in an epoch, after each step."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    batches = [rows for _ in range(recipe.epochs) for rows in torch.randperm(labels).split(recipe.batch)]
+    """The config's optimisation; gives the steps done, and how many there are in an epoch, after each step."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    batches = [rows for _ in range(config.epochs) for rows in torch.randperm(labels).split(config.batch)]
     for step, rows in enumerate(batches):
         loss = loss_of(rows)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimiser.param_groups[0]["lr"] = recipe.learning_rate * rate_at(step, len(batches), recipe.warmup)
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimiser.param_groups[0]["lr"] = config.learning_rate * rate_at(step, len(batches), config.warmup)
         optimiser.step()
-        yield step + 1, len(batches) // recipe.epochs
+        yield step + 1, len(batches) // config.epochs
 
 
-def train_ensemble(first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: Ensemble, dropout: float = 0.0) -> None:
+def train_ensemble(first_nD: torch.Tensor, second_nD: torch.Tensor, config: Ensemble, dropout: float = 0.0) -> None:
     """Train an ensemble, one member after another, without evaluations."""
-    for _ in range(recipe.members):
-        model = new_member(first_nD.shape[1], recipe.hidden, recipe.weight_std, dropout)
-        train_member(model, first_nD, second_nD, recipe, [lambda _: None])
+    for _ in range(config.members):
+        model = new_member(first_nD.shape[1], config.hidden, config.weight_std, dropout)
+        train_member(model, first_nD, second_nD, config, [lambda _: None])
 
 
-def train_dropout(first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: McDropout) -> None:
+def train_dropout(first_nD: torch.Tensor, second_nD: torch.Tensor, config: McDropout) -> None:
     """Train networks with dropout, one after another."""
-    train_ensemble(first_nD, second_nD, recipe, recipe.rate)
+    train_ensemble(first_nD, second_nD, config, config.rate)
 
 
-def train_epinet(first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: Epinet) -> None:
+def train_epinet(first_nD: torch.Tensor, second_nD: torch.Tensor, config: Epinet) -> None:
     """Train a head with an epinet on its last hidden layer; the indices of a step run one after another."""
-    model, Z = new_member(first_nD.shape[1], recipe.hidden, recipe.weight_std), recipe.index_dimension
+    model, Z = new_member(first_nD.shape[1], config.hidden, config.weight_std), config.index_dimension
     body, last = model[:-1], model[-1]
-    sizes = [recipe.hidden[-1] + Z, *recipe.epinet_hidden, Z]
+    sizes = [config.hidden[-1] + Z, *config.epinet_hidden, Z]
     layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.Tanh())]
     epinet = nn.Sequential(*layers[:-1])
     prior_first, prior_second = (torch.randn(len(first_nD), Z) for _ in range(2))
@@ -93,13 +93,13 @@ def train_epinet(first_nD: torch.Tensor, second_nD: torch.Tensor, recipe: Epinet
         return [mean + epinet(part) @ index for part, index in zip(joined, indices, strict=True)]
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
-        indices = torch.randn(recipe.indices, Z)
+        indices = torch.randn(config.indices, Z)
         prior = (prior_first[rows] - prior_second[rows]) @ indices.mT
         both = zip(rewards(first_nD[rows], indices), rewards(second_nD[rows], indices), strict=True)
         losses = [-F.logsigmoid(a - b + prior[:, s]).mean() for s, (a, b) in enumerate(both)]
         return torch.stack(losses).mean()
 
-    for _ in minimise(nn.ModuleList([model, epinet]), loss_of, len(first_nD), recipe):
+    for _ in minimise(nn.ModuleList([model, epinet]), loss_of, len(first_nD), config):
         pass
 
 

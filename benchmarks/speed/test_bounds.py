@@ -15,8 +15,8 @@ import torch
 
 import rates
 from balbench.harness.posteriors.ensemble import Ensemble
-from balbench.harness.posteriors.posterior import AnsweredPairs
-from balbench.harness.posteriors.products import Precision
+from balbench.harness.posteriors.matmul import Precision
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.streams import stream
 
 GPU = torch.cuda.is_available()
@@ -53,8 +53,8 @@ def test_training(
     recipe = Ensemble(hidden=HIDDEN, epochs=EPOCHS, evaluate_every=10**9, precision=precision)
     features_RD = torch.randn(2 * LABELS, dimension, generator=stream(0, "features").torch()).to(DEVICE)
     responses_n2 = torch.arange(2 * LABELS, device=DEVICE).view(LABELS, 2)
-    trains = [AnsweredPairs(features_RD, responses_n2, torch.ones(LABELS, device=DEVICE)) for _ in range(cells)]
-    few = AnsweredPairs(features_RD[:2], responses_n2[:1], trains[0].target_n[:1])
+    trains = [LabelledPairs(features_RD, responses_n2, torch.ones(LABELS, device=DEVICE)) for _ in range(cells)]
+    few = LabelledPairs(features_RD[:2], responses_n2[:1], trains[0].label_n[:1])
     streams = [stream(seed) for seed in range(cells)]
     steps = EPOCHS * -(-LABELS // recipe.batch)
     # From steps that only differ in their number: drawing the initial weights takes as long as many steps.

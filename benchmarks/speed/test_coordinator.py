@@ -18,7 +18,7 @@ from rich.console import Console
 
 from balbench.benchmarks.running import describe
 from balbench.harness.results import CellLog, RunDirectory
-from balbench.harness.rounds.fleet import Report
+from balbench.harness.rounds.fleet import TaskResult
 from balbench.harness.rounds.worker import Task
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
@@ -49,8 +49,8 @@ class AnswersAtOnce:
     def free_bytes(self) -> None:
         return None
 
-    def submit(self, task: Task) -> Future[Report]:
-        report, self.tasks = Report(facts={"device": "simulated"}), self.tasks + 1
+    def submit(self, task: Task) -> Future[TaskResult]:
+        report, self.tasks = TaskResult(facts={"device": "simulated"}), self.tasks + 1
         for cell, past in zip(task.cells, task.pasts, strict=True):
             for number in range(past.rounds, min(past.rounds + self._rounds, ROUNDS)):
                 metrics = dict.fromkeys(("eval", "test", "ood", "buffer", "pool", "batch"), METRICS)
@@ -59,7 +59,7 @@ class AnswersAtOnce:
                 report.rounds.append(
                     (cell.directory, record, {"round": number, "seconds": {"fit": 1.0, "select": 0.1}})
                 )
-        future: Future[Report] = Future()
+        future: Future[TaskResult] = Future()
         future.set_result(report)
         return future
 

@@ -100,7 +100,7 @@ def test_reference(benchmark: Any, world: DeviceData, table: Seconds) -> None:
 def test_balbench(benchmark: Any, world: DeviceData, table: Seconds, monkeypatch: pytest.MonkeyPatch) -> None:
     acquired, left = labels_of(world)
     share_N = world.pool.records.first_share_N
-    train = world.answered("pool", share_N[acquired], acquired)
+    train = world.labelled_pairs("pool", share_N[acquired], acquired)
     index = PoolIndex(world.pool.pairs)
     building = Timer()
     building.timed("acquisition", lambda: index.neighbours)

@@ -16,7 +16,7 @@ import reference
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.epinet import Epinet
 from balbench.harness.posteriors.mc_dropout import McDropout
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.streams import stream
 
 EPOCHS = {"epochs": 4, "evaluate_every": 10**9}
@@ -51,8 +51,8 @@ def test_training(benchmark: Any, table: Table, name: str, head: str) -> None:
     settings: dict[str, Any] = {"hidden": hidden, **EPOCHS} | ({} if name == "epinet" else {"members": 5})
     recipe = POSTERIORS[name](**settings, **({"samples": 5} if name == "mc_dropout" else {}))
     features_RD = torch.randn(2 * labels, dimension, generator=stream(0, "features").torch())
-    pairs = AnsweredPairs(features_RD, torch.arange(2 * labels).view(labels, 2), torch.ones(labels))
-    few = AnsweredPairs(features_RD[:2], pairs.responses_n2[:1], pairs.target_n[:1])
+    pairs = LabelledPairs(features_RD, torch.arange(2 * labels).view(labels, 2), torch.ones(labels))
+    few = LabelledPairs(features_RD[:2], pairs.responses_n2[:1], pairs.label_n[:1])
     plain = {
         "ensemble": reference.train_ensemble,
         "mc_dropout": reference.train_dropout,

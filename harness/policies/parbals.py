@@ -85,8 +85,8 @@ class ParBaLS(TargetPolicy):
         return [block[np.argsort(view.index.rank_N[block])] for block in blocks]
 
     def _posterior(self, view: PoolView, difference_nH: torch.Tensor) -> Gaussian:
-        target_n = torch.from_numpy(view.label_n[~np.isnan(view.label_n)]).to(difference_nH.device)
-        return BradleyTerry(difference_nH, target_n).posterior(self.prior_precision)
+        label_n = torch.from_numpy(view.label_n[~np.isnan(view.label_n)]).to(difference_nH.device)
+        return BradleyTerry(difference_nH, label_n).posterior(self.prior_precision)
 
     def _target_differences(self, view: PoolView, standardise: Standardiser, stream: Stream) -> torch.Tensor:
         responses_T2 = self.target_responses(view, stream)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from balbench.harness.posteriors.gaussian import PRIOR_GRID, BradleyTerry, Gaussian, Linear, Standardiser, best_samples
-from balbench.harness.posteriors.posterior import AnsweredPairs, Posterior
+from balbench.harness.posteriors.posterior import LabelledPairs, Posterior
 from balbench.harness.streams import Stream
 
 
@@ -26,10 +26,10 @@ class BayesianLinear(Posterior):
     samples: int = Field(50, ge=1, le=4096)
     prior_precision: Annotated[float, Field(gt=0)] | Literal["eval"] = "eval"
 
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Linear:
+    def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> Linear:
         """Find the mode and draw samples (see `Posterior.fit`)."""
         standardise = Standardiser(train.features_RD)
-        likelihood = BradleyTerry(standardise.differences(train.features_RD, train.responses_n2), train.target_n)
+        likelihood = BradleyTerry(standardise.differences(train.features_RD, train.responses_n2), train.label_n)
         mode_H = None
 
         def posterior_at(prior_precision: float) -> Gaussian:
@@ -43,6 +43,6 @@ class BayesianLinear(Posterior):
             self.samples,
             stream.child("samples").torch,
             standardise.differences(validation.features_RD, validation.responses_n2),
-            validation.target_n,
+            validation.label_n,
         )
         return Linear(standardise, samples_KH)

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from balbench.harness.machine import usable_cores
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError, FittedPosterior
-from balbench.harness.posteriors.recipe import Recipe
+from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs
 from balbench.harness.posteriors.trainable import Trainable
 from balbench.harness.posteriors.training import train_fleet
+from balbench.harness.posteriors.training_config import TrainingConfig
 from balbench.harness.streams import Stream
 
 T = TypeVar("T")
@@ -37,10 +37,10 @@ MELO2024: dict[str, Any] = {
 }
 
 
-class Ensemble(Recipe):
+class Ensemble(TrainingConfig):
     """K independent MLP heads, trained as one batched program from new weights each round.
 
-    Attributes (and those of `Recipe`):
+    Attributes (and those of `TrainingConfig`):
         members: K.
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
@@ -58,13 +58,13 @@ class Ensemble(Recipe):
     init: Literal["independent", "shared"] = "independent"
 
     def fit_fleet(
-        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+        self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
         """Train all members of all cells as one program (see `Posterior.fit_fleet`)."""
         return list(self.train_heads(trains, validation, streams))
 
     def train_heads(
-        self, data: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+        self, data: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[Heads | DivergedError]:
         """Train all members of all cells from new weights."""
         heads = self.initial_fleet(data, streams)
@@ -82,7 +82,7 @@ class Ensemble(Recipe):
         """The heads as they are trained."""
         return heads
 
-    def initial_fleet(self, data: Sequence[AnsweredPairs], streams: Sequence[Stream]) -> Heads:
+    def initial_fleet(self, data: Sequence[LabelledPairs], streams: Sequence[Stream]) -> Heads:
         """Draw initial weights for each cell and put them together on the device."""
         dimension, device = data[0].features_RD.shape[1], data[0].features_RD.device
 
@@ -92,9 +92,9 @@ class Ensemble(Recipe):
         # A GPU would wait for one core to draw hundreds of millions of numbers; a worker on a CPU has but that core.
         return Heads.joined(side_by_side(drawn, streams) if device.type == "cuda" else [drawn(s) for s in streams])
 
-    def orders_KEn(self, data: AnsweredPairs, stream: Stream) -> torch.Tensor:
+    def orders_KEn(self, data: LabelledPairs, stream: Stream) -> torch.Tensor:
         """Draw for each member and epoch the order of the labelled pairs."""
-        orders = [self._order(len(data.target_n), stream.child("minibatch", k)) for k in range(self.members)]
+        orders = [self._order(len(data.label_n), stream.child("minibatch", k)) for k in range(self.members)]
         return torch.stack(orders).to(data.features_RD.device)
 
     def initial_heads(self, dimension: int, stream: Stream) -> Heads:

@@ -19,7 +19,7 @@ from balbench.harness.pool.feature_table import FeatureTable, blocks
 from balbench.harness.posteriors.ensemble import MELO2024
 from balbench.harness.posteriors.gaussian import Standardiser
 from balbench.harness.posteriors.heads import SCORING_BYTES, Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
 from balbench.harness.posteriors.single_head import SingleHead
 from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 from balbench.harness.posteriors.training import train_fleet
@@ -31,7 +31,7 @@ PRIOR_HIDDEN = (5, 5)  # small networks, as in the paper's testbed
 class Epinet(SingleHead):
     """One head and an epinet on its last hidden layer; K indices drawn once give K reward functions.
 
-    Attributes (and those of `SingleHead` and `Recipe`):
+    Attributes (and those of `SingleHead` and `TrainingConfig`):
         samples: K.
         index_dimension: Z.
         indices: S, drawn anew for each step; the loss is their mean.
@@ -56,7 +56,7 @@ class Epinet(SingleHead):
         return self
 
     def fit_fleet(
-        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+        self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
         """Train heads and epinets of all cells as one program (see `Posterior.fit_fleet`)."""
         alone, device = self.as_ensemble(), trains[0].features_RD.device
@@ -64,12 +64,14 @@ class Epinet(SingleHead):
         generators = [stream.child("epinet").torch() for stream in streams]
         drawn = [Heads.draw([generator], sizes, None, self.activation, self.precision) for generator in generators]
         parts = [self._fixed(train, stream) for train, stream in zip(trains, streams, strict=True)]
-        taught = _Taught(alone.initial_fleet(trains, streams), Heads.joined(drawn).to(device), parts, self.indices)
+        trainable = _TrainableEpinet(
+            alone.initial_fleet(trains, streams), Heads.joined(drawn).to(device), parts, self.indices
+        )
         orders = [alone.orders_KEn(train, stream) for train, stream in zip(trains, streams, strict=True)]
-        errors = train_fleet(taught, trains, validation, orders, self)
-        return [error or taught.model(cell) for cell, error in enumerate(errors)]
+        errors = train_fleet(trainable, trains, validation, orders, self)
+        return [error or trainable.model(cell) for cell, error in enumerate(errors)]
 
-    def _fixed(self, train: AnsweredPairs, stream: Stream) -> _Fixed:
+    def _fixed(self, train: LabelledPairs, stream: Stream) -> _Fixed:
         """Draw what a cell's training does not change."""
         device = train.features_RD.device
         used_R = torch.unique(train.responses_n2)
@@ -140,7 +142,7 @@ class EpinetHeads:
         return rewards_Kb
 
 
-class _Taught:
+class _TrainableEpinet:
     """Heads and epinets, one of each a cell, as members that are trained (see `Trainable`)."""
 
     def __init__(self, base: Heads, epinet: Heads, fixed: Sequence[_Fixed], indices: int) -> None:
@@ -166,9 +168,9 @@ class _Taught:
         sigma_KSb = (epinet_layers[-1].view(K, S, -1, index_KSZ.shape[2]) * index_KSZ[:, :, None]).sum(dim=3)
         prior_KbZ = torch.stack([f.prior_RZ[rows] for f, rows in zip(self._fixed, batch.responses_Kb, strict=True)])
         rewards_KSb = layers[-1].mT + sigma_KSb + index_KSZ @ prior_KbZ.mT
-        target_KSb = batch.target_Kb.repeat_interleave(S, dim=0)
+        label_KSb = batch.label_Kb.repeat_interleave(S, dim=0)
         weight_KSb = None if batch.weight_Kb is None else batch.weight_Kb.repeat_interleave(S, dim=0)
-        loss_KS, grad_KSb = pair_gradient(rewards_KSb.flatten(0, 1), target_KSb, weight_KSb)
+        loss_KS, grad_KSb = pair_gradient(rewards_KSb.flatten(0, 1), label_KSb, weight_KSb)
         grad_KSb = grad_KSb.view(K, S, -1) / S
         base.backward(layers, grad_KSb.sum(dim=1)[..., None], gradients[:own])
         grad_KSbZ = grad_KSb[..., None] * index_KSZ[:, :, None]
@@ -181,13 +183,13 @@ class _Taught:
         drawn = torch.stack([torch.randn(shape, generator=fixed.generator) for fixed in self._fixed])
         return drawn.to(self._base.weights[0].device)
 
-    def losses(self, pairs: AnsweredPairs, members: list[int]) -> torch.Tensor:
+    def losses(self, pairs: LabelledPairs, members: list[int]) -> torch.Tensor:
         """The mean over the K indices of the posterior."""
         found = []
         for k in members:
             rewards_KR = self.model(k).rewards_KR(pairs.features_RD)
             logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
-            found.append(pair_loss(logit_Kn, pairs.target_n).mean())
+            found.append(pair_loss(logit_Kn, pairs.label_n).mean())
         return torch.stack(found)
 
 

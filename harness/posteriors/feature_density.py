@@ -13,7 +13,7 @@ import torch
 
 from balbench.harness.pool.feature_table import FeatureTable, blocks
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
 from balbench.harness.streams import Stream
 
@@ -91,7 +91,7 @@ class FeatureDensityModel:
 class FeatureDensity(OnTrainedHead):
     """One head; a pair is uncertain where its last hidden features have low density among the training responses.
 
-    Attributes (and those of `SingleHead` and `Recipe`):
+    Attributes (and those of `SingleHead` and `TrainingConfig`):
         scale: `raw` scores are in nats and grow with the width of the last hidden layer; `standardised` ones have
             mean 0 and variance 1 over the training pairs, so that a weight beside another score (beta of BAL-PM) keeps
             its meaning over rounds and widths.
@@ -100,7 +100,7 @@ class FeatureDensity(OnTrainedHead):
     scale: Literal["raw", "standardised"] = "raw"
 
     def fitted(
-        self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream
+        self, heads: Heads, train: LabelledPairs, validation: LabelledPairs, stream: Stream
     ) -> FeatureDensityModel:
         """Fit the two Gaussians."""
         used = only_used(train)

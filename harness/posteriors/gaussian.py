@@ -115,7 +115,7 @@ class BradleyTerry:
     with the differences, which are held once (0.8 GB).
     """
 
-    def __init__(self, difference_nH: torch.Tensor, target_n: torch.Tensor) -> None:
+    def __init__(self, difference_nH: torch.Tensor, label_n: torch.Tensor) -> None:
         """Take float64 differences and answers.
 
         Raises:
@@ -123,7 +123,7 @@ class BradleyTerry:
         """
         if not bool(torch.isfinite(difference_nH).all()):
             raise DivergedError("a difference of features is not a number: look at the features")
-        self._difference_nH, self._target_n = difference_nH, target_n.double()
+        self._difference_nH, self._target_n = difference_nH, label_n.double()
 
     def posterior(self, prior_precision: float, start_H: torch.Tensor | None = None) -> Gaussian:
         """Laplace's approximation at the mode."""
@@ -278,7 +278,7 @@ def best_samples(
     count: int,
     generator: Callable[[], torch.Generator],
     difference_nH: torch.Tensor,
-    target_n: torch.Tensor,
+    label_n: torch.Tensor,
 ) -> torch.Tensor:
     """Samples (K, H) of the posterior, under the prior precision with which they predict held-out answers best.
 
@@ -288,7 +288,7 @@ def best_samples(
         count: K.
         generator: makes the same generator anew, so that priors are compared on the same noise.
         difference_nH: held-out pairs.
-        target_n: their answers.
+        label_n: their answers.
     """
     if len(priors) == 1:
         return posterior_at(priors[0]).samples_KH(count, generator())
@@ -296,5 +296,5 @@ def best_samples(
     for prior_precision in priors:
         samples_KH = posterior_at(prior_precision).samples_KH(count, generator())
         p_n = torch.sigmoid(difference_nH @ samples_KH.mT).mean(dim=1)
-        found.append((-float(F.binary_cross_entropy(p_n, target_n.double())), samples_KH))
+        found.append((-float(F.binary_cross_entropy(p_n, label_n.double())), samples_KH))
     return max(found, key=lambda one: one[0])[1]

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from balbench.harness.pool.feature_table import FeatureTable, blocks
-from balbench.harness.posteriors.posterior import AnsweredPairs
-from balbench.harness.posteriors.products import PRODUCTS, Precision
-from balbench.harness.posteriors.stack import as_before, lies
+from balbench.harness.posteriors.matmul import MATMULS, Precision
+from balbench.harness.posteriors.posterior import LabelledPairs
+from balbench.harness.posteriors.stack import contiguous, restore_layout
 from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 
 SCORING_BYTES = 64 * 2**20  # bound on the largest activation held while scoring
@@ -53,7 +53,7 @@ class Heads:
         activation: str,
         precision: Precision = "float32",
     ) -> None:
-        self.weights, self.biases, self._products = weights, biases, PRODUCTS[precision]
+        self.weights, self.biases, self._matmul = weights, biases, MATMULS[precision]
         self._activate, self._through = ACTIVATIONS[activation]
         self.activation = activation
 
@@ -97,7 +97,7 @@ class Heads:
     def rebuilt(self, parameters: list[torch.Tensor], members: list[int] | None = None) -> Heads:
         """Return heads of the same shape with other parameters (`members` are whose: see `Trainable`)."""
         depth = len(self.weights)
-        return Heads(parameters[:depth], parameters[depth:], self.activation, self._products.precision)
+        return Heads(parameters[:depth], parameters[depth:], self.activation, self._matmul.precision)
 
     def share(self, start: int, stop: int) -> Heads:
         """Return consecutive members, on the same memory."""
@@ -108,9 +108,9 @@ class Heads:
         """Return the members of several heads of the same shape, one after another (copies, if there are several)."""
         if len(parts) == 1:
             return parts[0]
-        lie = zip(*([lies(parameter) for parameter in part.parameters] for part in parts), strict=True)
+        lie = zip(*([contiguous(parameter) for parameter in part.parameters] for part in parts), strict=True)
         together = zip((torch.cat(tensors) for tensors in lie), parts[0].parameters, strict=True)
-        return parts[0].rebuilt([as_before(tensor, like) for tensor, like in together])
+        return parts[0].rebuilt([restore_layout(tensor, like) for tensor, like in together])
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each member, shape (K, R), computed in blocks of responses."""
@@ -134,7 +134,7 @@ class Heads:
 
     def hidden(self, layer: int, k: int, inputs_bi: torch.Tensor) -> torch.Tensor:
         """Outputs (b, o) of one layer of member k; those of the last layer are rewards."""
-        product_bo = self._products.addmm(self.biases[layer][k], inputs_bi, self.weights[layer][k])
+        product_bo = self._matmul.addmm(self.biases[layer][k], inputs_bi, self.weights[layer][k])
         return product_bo if layer + 1 == len(self.weights) else self._activate(product_bo)
 
     def _last_hidden(self, k: int, hidden_bi: torch.Tensor) -> torch.Tensor:
@@ -148,15 +148,15 @@ class Heads:
     def step(self, batch: Minibatch, gradients: list[torch.Tensor], dropout: Dropout | None = None) -> torch.Tensor:
         """Write the gradients of the members' mean losses; return these, shape (K,) (see `Trainable`)."""
         layers = self.forward(batch.inputs_KbD, dropout)
-        loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.target_Kb, batch.weight_Kb)
+        loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.label_Kb, batch.weight_Kb)
         self.backward(layers, grad_Kb[..., None], gradients, dropout)
         return loss_K
 
-    def losses(self, pairs: AnsweredPairs, members: Sequence[int] | None = None) -> torch.Tensor:
+    def losses(self, pairs: LabelledPairs, members: Sequence[int] | None = None) -> torch.Tensor:
         """Mean loss of each (chosen) member over pairs, shape (K,)."""
         rewards_kR = self._rewards_kR(pairs.features_RD, range(self.members) if members is None else members)
         logit_kn = rewards_kR[:, pairs.responses_n2[:, 0]] - rewards_kR[:, pairs.responses_n2[:, 1]]
-        return pair_loss(logit_kn, pairs.target_n).mean(dim=1)
+        return pair_loss(logit_kn, pairs.label_n).mean(dim=1)
 
     def forward(self, inputs_Kbi: torch.Tensor, dropout: Dropout | None = None) -> list[torch.Tensor]:
         """Return the inputs of every layer and, last, the rewards (K, b, 1)."""
@@ -164,7 +164,7 @@ class Heads:
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             # What dropout leaves is scaled in the product that follows, so that `layers` holds plain activations.
             scale = dropout.scale if dropout and number else 1.0
-            layers.append(self._products.baddbmm(bias, layers[-1], weight, scale))
+            layers.append(self._matmul.baddbmm(bias, layers[-1], weight, scale))
             if number + 1 < len(self.weights):
                 self._activate(layers[-1])
                 if dropout:
@@ -184,9 +184,9 @@ class Heads:
             torch.sum(grad, dim=1, keepdim=True, out=gradients[depth + layer])
             if dropout and layer:
                 grad = grad * dropout.scale
-            self._products.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
+            self._matmul.bmm(layers[layer].transpose(1, 2), grad, out=gradients[layer])
             if layer:
-                grad = self._products.bmm(grad, self.weights[layer].transpose(1, 2))
+                grad = self._matmul.bmm(grad, self.weights[layer].transpose(1, 2))
                 if dropout:
                     grad.mul_(dropout.keep_Kbo[layer - 1])
                 grad = self._through(grad, layers[layer])

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from balbench.harness.posteriors.gaussian import BradleyTerry, Linear, best_samples, differences
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.single_head import OnTrainedHead, only_used
 from balbench.harness.streams import Stream
 
@@ -21,7 +21,7 @@ class Laplace(OnTrainedHead):
     The Gaussian has the trained weights as its mean and lambda I + sum p (1 - p) d d^T as its precision, d the
     difference of the last hidden layer between the two responses. The last bias cancels in every pair.
 
-    Attributes (and those of `SingleHead` and `Recipe`):
+    Attributes (and those of `SingleHead` and `TrainingConfig`):
         samples: K, draws from the Gaussian.
         prior_precision: lambda; `eval` takes the one of 1e4, 1e3, ..., 1e-4 under which the samples' mean
             probabilities have the highest log-likelihood on the eval split.
@@ -30,17 +30,17 @@ class Laplace(OnTrainedHead):
     samples: int = Field(50, ge=1, le=4096)
     prior_precision: Annotated[float, Field(gt=0)] | Literal["eval"] = "eval"
 
-    def fitted(self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> Linear:
+    def fitted(self, heads: Heads, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> Linear:
         """Approximate."""
         weights_H = heads.weights[-1][0, :, 0].double()
         used = only_used(train)
-        likelihood = BradleyTerry(differences(heads.embedding_RH(used.features_RD), used.responses_n2), used.target_n)
+        likelihood = BradleyTerry(differences(heads.embedding_RH(used.features_RD), used.responses_n2), used.label_n)
         samples_KH = best_samples(
             lambda prior: likelihood.laplace(weights_H, prior),
             PRIOR_GRID if self.prior_precision == "eval" else (self.prior_precision,),
             self.samples,
             stream.child("samples").torch,
             differences(heads.embedding_RH(validation.features_RD), validation.responses_n2),
-            validation.target_n,
+            validation.label_n,
         )
         return Linear(heads.embedding_RH, samples_KH)

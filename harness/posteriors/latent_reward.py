@@ -8,7 +8,7 @@ import torch
 
 from balbench.harness.pool.feature_table import FeatureTable
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
 from balbench.harness.streams import Stream
 
@@ -75,7 +75,7 @@ class LatentReward(OnTrainedHead):
     """
 
     def fitted(
-        self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream
+        self, heads: Heads, train: LabelledPairs, validation: LabelledPairs, stream: Stream
     ) -> LatentRewardModel:
         """Fit the two Gaussians."""
         used = only_used(train)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from balbench.harness.pool.feature_table import FeatureTable, blocks
 from balbench.harness.posteriors.ensemble import MELO2024, Ensemble
 from balbench.harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
 from balbench.harness.posteriors.trainable import Minibatch, Trainable
 from balbench.harness.streams import Stream
 
@@ -25,7 +25,7 @@ Draw = Callable[[Sequence[torch.Generator], int, torch.device], Dropout]
 class McDropout(Ensemble):
     """Heads trained with dropout, and K samples of each pair's rewards by masks of their hidden units.
 
-    Attributes (and those of `Ensemble` and `Recipe`):
+    Attributes (and those of `Ensemble` and `TrainingConfig`):
         members: networks; sample k belongs to network k modulo members.
         samples: K.
         rate: probability with which a hidden unit is left out, when training and when sampling.
@@ -46,7 +46,7 @@ class McDropout(Ensemble):
         return self
 
     def fit_fleet(
-        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+        self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
         """Train all networks of all cells as one program, then draw the masks (see `Posterior.fit_fleet`)."""
         device = trains[0].features_RD.device
@@ -87,7 +87,7 @@ class _Thinned:
         inputs_KbD = batch.inputs_KbD
         return self._heads.step(batch, gradients, self._draw(self._generators, inputs_KbD.shape[1], inputs_KbD.device))
 
-    def losses(self, pairs: AnsweredPairs, members: list[int]) -> torch.Tensor:
+    def losses(self, pairs: LabelledPairs, members: list[int]) -> torch.Tensor:
         return self._heads.losses(pairs, members)
 
 

@@ -19,18 +19,18 @@ from balbench.harness.uncertainty import Uncertainty, pair_probabilities, uncert
 T = TypeVar("T")
 
 
-class AnsweredPairs(NamedTuple):
+class LabelledPairs(NamedTuple):
     """Pairs with answers, on one device.
 
     Attributes:
         features_RD: float32 features of the responses that the pairs index into.
         responses_n2: the two responses of each pair.
-        target_n: float32 P(first preferred): 1 or 0 for an answer, 0.5 for a tie, a share for several votes.
+        label_n: float32 P(first preferred): 1 or 0 for an answer, 0.5 for a tie, a share for several votes.
     """
 
     features_RD: FeatureTable
     responses_n2: torch.Tensor
-    target_n: torch.Tensor
+    label_n: torch.Tensor
 
 
 class FittedPosterior(Protocol):
@@ -100,7 +100,7 @@ class DivergedError(ArithmeticError):
     """Training gave a loss that is not a number."""
 
 
-def attempted(make: Callable[..., T], *arguments: Any) -> T | Exception:
+def try_fit(make: Callable[..., T], *arguments: Any) -> T | Exception:
     """Return what a call gives or the error that it ends with, except where the machine is at fault."""
     try:
         return make(*arguments)
@@ -110,7 +110,7 @@ def attempted(make: Callable[..., T], *arguments: Any) -> T | Exception:
         return error
 
 
-def raised(found: T | Exception) -> T:
+def unwrap(found: T | Exception) -> T:
     """Return what was found, or raise it where it is an error."""
     if isinstance(found, Exception):
         raise found
@@ -121,7 +121,7 @@ class Posterior(Component):
     """A reward model with its uncertainty. Its fields are its settings in a study file."""
 
     @abstractmethod
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
+    def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
         """Fit from new weights.
 
         Args:
@@ -142,7 +142,7 @@ class Posterior(Component):
         return 16 * dimension**2  # a linear posterior: some float64 matrices of that size
 
     def fit_fleet(
-        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+        self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
         """Fit one model for each cell of a fleet; a fit that fails gives its error and leaves the others alone.
 
@@ -157,4 +157,4 @@ class Posterior(Component):
             BalbenchError: the machine is at fault.
             MemoryError: so is its memory (or torch's error, see `out_of_memory`).
         """
-        return [attempted(self.fit, train, validation, stream) for train, stream in zip(trains, streams, strict=True)]
+        return [try_fit(self.fit, train, validation, stream) for train, stream in zip(trains, streams, strict=True)]

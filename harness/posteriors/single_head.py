@@ -11,15 +11,15 @@ from pydantic import Field
 
 from balbench.harness.posteriors.ensemble import MELO2024, Ensemble
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior, attempted
-from balbench.harness.posteriors.recipe import Recipe
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, try_fit
+from balbench.harness.posteriors.training_config import TrainingConfig
 from balbench.harness.streams import Stream
 
 
-class SingleHead(Recipe):
+class SingleHead(TrainingConfig):
     """One MLP head D -> hidden -> 1, trained by the recipe. With the same settings it is member 0 of the ensemble.
 
-    Attributes (and those of `Recipe`):
+    Attributes (and those of `TrainingConfig`):
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
         weight_std: weights start from N(0, weight_std^2), biases from U(+-1/sqrt(fan_in)).
@@ -47,33 +47,33 @@ class OnTrainedHead(SingleHead):
     """A posterior that is fitted to a head after its training."""
 
     @abstractmethod
-    def fitted(self, heads: Heads, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
+    def fitted(self, heads: Heads, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
         """Return the posterior of a trained head."""
 
     def fit_fleet(
-        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+        self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
         """Train the heads of all cells as one program (see `Posterior.fit_fleet`)."""
         trained = self.as_ensemble().train_heads(trains, validation, streams)
         return [
-            heads if isinstance(heads, Exception) else attempted(self.fitted, heads, train, validation, stream)
+            heads if isinstance(heads, Exception) else try_fit(self.fitted, heads, train, validation, stream)
             for heads, train, stream in zip(trained, trains, streams, strict=True)
         ]
 
 
-def only_used(pairs: AnsweredPairs) -> AnsweredPairs:
+def only_used(pairs: LabelledPairs) -> LabelledPairs:
     """The same pairs on a table of only the responses that stand in them."""
     used_R, place = torch.unique(pairs.responses_n2, return_inverse=True)
-    return AnsweredPairs(pairs.features_RD[used_R], place, pairs.target_n)
+    return LabelledPairs(pairs.features_RD[used_R], place, pairs.label_n)
 
 
-def preferred_weights(train: AnsweredPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def preferred_weights(train: LabelledPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The responses of answered pairs as two classes, preferred and not: a share counts in its proportion.
 
     Returns:
         responses (2n,) and their float64 weights in the class of preferred and of other responses; either sum to n.
     """
-    target_n = train.target_n.double()
+    label_n = train.label_n.double()
     responses = train.responses_n2.T.flatten()
-    preferred = torch.cat([target_n, 1 - target_n])
+    preferred = torch.cat([label_n, 1 - label_n])
     return responses, preferred, 1 - preferred

@@ -25,13 +25,13 @@ class MemberStack:
 
     def __init__(self, like: Sequence[torch.Tensor], members: int) -> None:
         """Make room for some members with parameters like these (K', i, o); all numbers are 0."""
-        self._lie = [lies(tensor) for tensor in like]
+        self._lie = [contiguous(tensor) for tensor in like]
         self._widths = [tensor[0].numel() for tensor in like]
         self._starts = [0, *accumulate(members * width for width in self._widths)]
         length = -(-self._starts[-1] // MULTIPLE) * MULTIPLE
         self.flat = torch.zeros(length, dtype=like[0].dtype, device=like[0].device)
         self.tensors = [
-            as_before(part.view(members, *lie.shape[1:]), tensor)
+            restore_layout(part.view(members, *lie.shape[1:]), tensor)
             for part, lie, tensor in zip(self.members(0, members), self._lie, like, strict=True)
         ]
 
@@ -51,13 +51,13 @@ class MemberStack:
         ]
 
 
-def lies(weight: torch.Tensor) -> torch.Tensor:
+def contiguous(weight: torch.Tensor) -> torch.Tensor:
     """The weight, or its transpose if that is what is contiguous in memory."""
     return weight if weight.is_contiguous() else weight.transpose(1, 2)
 
 
-def as_before(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Undo `lies` for a tensor that lies as that of `like` does."""
+def restore_layout(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Undo `contiguous` for a tensor that lies as that of `like` does."""
     return part if like.is_contiguous() else part.transpose(1, 2)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 import torch.nn.functional as F
 
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 
 
 def pair_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ class Trainable(Protocol):
         """Write the gradients of the members' losses; return these, shape (K,)."""
         ...
 
-    def losses(self, pairs: AnsweredPairs, members: list[int]) -> torch.Tensor:
+    def losses(self, pairs: LabelledPairs, members: list[int]) -> torch.Tensor:
         """Mean loss of the chosen members over held-out pairs, shape (len(members),)."""
         ...
 
@@ -50,25 +50,25 @@ class Minibatch(NamedTuple):
     Attributes:
         inputs_KbD: features of the first responses of all its pairs, then of the second ones (2b in all).
         responses_Kb: their rows in the table of responses.
-        target_Kb: P(first preferred) of each pair.
+        label_Kb: P(first preferred) of each pair.
         weight_Kb: share of each pair in the member's loss; None where all b pairs count alike.
     """
 
     inputs_KbD: torch.Tensor
     responses_Kb: torch.Tensor
-    target_Kb: torch.Tensor
+    label_Kb: torch.Tensor
     weight_Kb: torch.Tensor | None = None
 
 
 def pair_gradient(
-    rewards_Kb: torch.Tensor, target_Kb: torch.Tensor, weight_Kb: torch.Tensor | None = None
+    rewards_Kb: torch.Tensor, label_Kb: torch.Tensor, weight_Kb: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss of each member (K,), and its gradient by the rewards (K, 2b) of first and then second responses."""
-    b = target_Kb.shape[1]
+    b = label_Kb.shape[1]
     logit_Kb = rewards_Kb[:, :b] - rewards_Kb[:, b:]
     # torch.sigmoid rounds otherwise at the end of a buffer than inside: a member's bits would depend on its neighbours.
     log_first_Kb = F.logsigmoid(logit_Kb)
-    loss_Kb, grad_Kb = (1 - target_Kb) * logit_Kb - log_first_Kb, torch.exp(log_first_Kb) - target_Kb
+    loss_Kb, grad_Kb = (1 - label_Kb) * logit_Kb - log_first_Kb, torch.exp(log_first_Kb) - label_Kb
     if weight_Kb is None:
         loss_K, grad_Kb = loss_Kb.mean(dim=1), grad_Kb / b
     else:

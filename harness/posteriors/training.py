@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError
-from balbench.harness.posteriors.recipe import Recipe, evaluations_after, rate_at
+from balbench.harness.posteriors.posterior import DivergedError, LabelledPairs
 from balbench.harness.posteriors.stack import AdamW, MemberStack
 from balbench.harness.posteriors.trainable import Minibatch, Trainable
+from balbench.harness.posteriors.training_config import TrainingConfig, evaluations_after, rate_at
 
 DIVERGED = "the evaluation loss is not a number: lower the learning rate or look at the features"
 
@@ -28,7 +28,7 @@ class TrainingLog:
 
 
 def train(
-    model: Trainable, data: AnsweredPairs, validation: AnsweredPairs, order_KEn: torch.Tensor, recipe: Recipe
+    model: Trainable, data: LabelledPairs, validation: LabelledPairs, order_KEn: torch.Tensor, config: TrainingConfig
 ) -> TrainingLog:
     """Train the members of one cell in place (see `train_fleet`).
 
@@ -36,7 +36,7 @@ def train(
         DivergedError: the loss is not a number.
     """
     log = TrainingLog()
-    (error,) = train_fleet(model, [data], validation, [order_KEn], recipe, log=log)
+    (error,) = train_fleet(model, [data], validation, [order_KEn], config, log=log)
     if error:
         raise error
     return log
@@ -44,10 +44,10 @@ def train(
 
 def train_fleet(
     model: Trainable,
-    data: Sequence[AnsweredPairs],
-    validation: AnsweredPairs,
+    data: Sequence[LabelledPairs],
+    validation: LabelledPairs,
     orders: Sequence[torch.Tensor],
-    recipe: Recipe,
+    config: TrainingConfig,
     padded: bool | None = None,
     log: TrainingLog | None = None,
 ) -> list[DivergedError | None]:
@@ -61,7 +61,7 @@ def train_fleet(
         data: labelled pairs of each cell, all on one table of features.
         validation: evaluated at the end of each epoch and each `evaluate_every` steps.
         orders: for each cell (K/C, E, n), the order of its labelled pairs for each of its members and epochs.
-        recipe: the settings.
+        config: the settings.
         padded: train cells with differing numbers of labels together, minibatches filled up with pairs of weight 0.
             By default on a GPU only: on a CPU the filling would change the last bits, so there such cells train one
             group after another.
@@ -71,14 +71,14 @@ def train_fleet(
         For each cell why it failed, or None.
     """
     if padded is None:
-        padded = data[0].target_n.is_cuda
-    counts = [len(pairs.target_n) for pairs in data]
+        padded = data[0].label_n.is_cuda
+    counts = [len(pairs.label_n) for pairs in data]
     everyone = range(len(data))
     groups = [list(everyone)] if padded else [[c for c in everyone if counts[c] == n] for n in dict.fromkeys(counts)]
     errors: list[DivergedError | None] = [None] * len(data)
     for group in groups:
-        lessons = _Lessons([data[c] for c in group], [orders[c] for c in group], recipe)
-        course = _Course(model, group, model.members // len(data), lessons, recipe, log)
+        lessons = MinibatchSchedule([data[c] for c in group], [orders[c] for c in group], config)
+        course = TrainingLoop(model, group, model.members // len(data), lessons, config, log)
         for cell in course.run(validation):
             errors[cell] = DivergedError(DIVERGED)
     return errors
@@ -90,26 +90,26 @@ def minibatches(order_KEn: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
         yield from order_KEn[:, epoch].split(batch, dim=1)
 
 
-class _Lessons:
+class MinibatchSchedule:
     """The labelled pairs of some cells and the minibatches in which their members see them.
 
     Attributes:
         steps: of each cell.
     """
 
-    def __init__(self, data: Sequence[AnsweredPairs], orders: Sequence[torch.Tensor], recipe: Recipe) -> None:
+    def __init__(self, data: Sequence[LabelledPairs], orders: Sequence[torch.Tensor], config: TrainingConfig) -> None:
         self._features_RD = data[0].features_RD
         self._responses_n2 = torch.cat([pairs.responses_n2 for pairs in data])
-        self._target_n = torch.cat([pairs.target_n for pairs in data])
-        counts = [len(pairs.target_n) for pairs in data]
+        self._target_n = torch.cat([pairs.label_n for pairs in data])
+        counts = [len(pairs.label_n) for pairs in data]
         starts = [sum(counts[:c]) for c in range(len(counts))]
-        found = [list(minibatches(order + start, recipe.batch)) for order, start in zip(orders, starts, strict=True)]
+        found = [list(minibatches(order + start, config.batch)) for order, start in zip(orders, starts, strict=True)]
         self.steps = [len(batches) for batches in found]
         self._weights: list[torch.Tensor] | None = None
         if len(set(counts)) == 1:
             self._rows = [torch.cat(rows) for rows in zip(*found, strict=True)]
         else:
-            self._rows, self._weights = _padded(found, recipe.batch)
+            self._rows, self._weights = _padded(found, config.batch)
 
     def minibatch(self, step: int, members: torch.Tensor | None) -> Minibatch:
         """The minibatches of all or of the chosen members at a step."""
@@ -143,13 +143,13 @@ class _Member:
     """A member in training.
 
     Attributes:
-        row, seat: its place in the model and in the lessons.
+        row, slot: its place in the model and in the lessons.
         cell, steps: its cell, and how many steps that takes.
         lowest, since: its lowest evaluation loss, and how many evaluations ago that was.
     """
 
     row: int
-    seat: int
+    slot: int
     cell: int
     steps: int
     lowest: float = math.inf
@@ -162,7 +162,7 @@ class _Member:
         return better
 
 
-class _Course:
+class TrainingLoop:
     """Some cells in training: who is still there with which weights; the best ones are kept in the model."""
 
     def __init__(
@@ -170,26 +170,26 @@ class _Course:
         model: Trainable,
         cells: Sequence[int],
         each: int,
-        lessons: _Lessons,
-        recipe: Recipe,
+        lessons: MinibatchSchedule,
+        config: TrainingConfig,
         log: TrainingLog | None,
     ) -> None:
-        self._model, self._lessons, self._recipe, self._log = model, lessons, recipe, log
+        self._model, self._lessons, self._recipe, self._log = model, lessons, config, log
         of_cell = zip(cells, lessons.steps, strict=True)
         rows = [(cell * each + k, cell, steps) for cell, steps in of_cell for k in range(each)]
-        self._present = [_Member(row, seat, cell, steps) for seat, (row, cell, steps) in enumerate(rows)]
+        self._present = [_Member(row, slot, cell, steps) for slot, (row, cell, steps) in enumerate(rows)]
         members = [member.row for member in self._present]
         everyone = members == list(range(model.members))
         weights = MemberStack.of(model.parameters, None if everyone else self._index(members))
-        self._optimiser = AdamW(weights, recipe.betas, recipe.epsilon, recipe.weight_decay)
+        self._optimiser = AdamW(weights, config.betas, config.epsilon, config.weight_decay)
         self._now = model.rebuilt(weights.tensors, members)
-        self._seats: torch.Tensor | None = None  # who is left, once somebody has gone
+        self._slots: torch.Tensor | None = None  # who is left, once somebody has gone
 
     def _index(self, numbers: Iterable[int]) -> torch.Tensor:
         return torch.tensor(list(numbers), dtype=torch.int64, device=self._model.parameters[0].device)
 
     @torch.no_grad()
-    def run(self, validation: AnsweredPairs) -> set[int]:
+    def run(self, validation: LabelledPairs) -> set[int]:
         """Train until nobody is left; return the cells whose loss is not a number."""
         failed: set[int] = set()
         for step in range(max(self._lessons.steps)):
@@ -197,7 +197,7 @@ class _Course:
             if self._log:
                 self._log.step_losses.append(self._spread(range(len(self._present)), loss_K))
             failed |= self._evaluate(step + 1, validation)
-            self._dismiss(step + 1, failed)
+            self._drop_finished(step + 1, failed)
             if not self._present:
                 break
         return failed
@@ -205,7 +205,7 @@ class _Course:
     def _step(self, step: int) -> torch.Tensor:
         """Forward, backward, clipping by member, AdamW; return the loss of each member before the step."""
         gradients = self._optimiser.gradients.tensors
-        loss_K = self._now.step(self._lessons.minibatch(step, self._seats), gradients)
+        loss_K = self._now.step(self._lessons.minibatch(step, self._slots), gradients)
         _clip_by_member(gradients, self._recipe.clip)
         self._optimiser.step(self._rates(step))
         return loss_K
@@ -217,7 +217,7 @@ class _Course:
         stops = [*starts[1:], len(self._present)]
         return [(a, b, self._recipe.learning_rate * f) for a, b, f in zip(starts, stops, factors, strict=True)]
 
-    def _evaluate(self, done: int, validation: AnsweredPairs) -> set[int]:
+    def _evaluate(self, done: int, validation: LabelledPairs) -> set[int]:
         """Evaluate whose turn it is and keep the weights that are better than before; return cells that diverged."""
         times = {m.steps: evaluations_after(done, m.steps, self._recipe) for m in self._present}
         due = [place for place, member in enumerate(self._present) if times[member.steps]]
@@ -244,7 +244,7 @@ class _Course:
             for best, now in zip(self._model.parameters, self._now.parameters, strict=True):
                 best[rows] = now[here]
 
-    def _dismiss(self, done: int, failed: set[int]) -> None:
+    def _drop_finished(self, done: int, failed: set[int]) -> None:
         """Let go who is done, out of patience or in a failed cell; the rest move together."""
         patience = self._recipe.patience
         left = [
@@ -258,7 +258,7 @@ class _Course:
         if left:
             self._optimiser.keep(self._index(left))
             self._now = self._now.rebuilt(self._optimiser.weights.tensors, left)
-            self._seats = self._index(member.seat for member in self._present)
+            self._slots = self._index(member.slot for member in self._present)
 
     def _spread(self, places: Iterable[int], loss_k: torch.Tensor) -> torch.Tensor:
         loss_K = torch.full((self._model.members,), torch.nan)

@@ -12,7 +12,7 @@ from balbench.harness.machine import usable_memory
 from balbench.harness.pool.feature_table import FeatureTable, StreamedTable, can_stream, resident
 from balbench.harness.pool.index import PoolIndex, Responses
 from balbench.harness.pool.pairs import PreferenceData
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 
 Array = np.ndarray
 Placement = Literal["auto", "resident", "streamed"]
@@ -64,17 +64,17 @@ class DeviceData:
         }
         self.held_out = [name for name in data.splits if name != "pool"]
         self.unlabelled = {name: Responses(self.features[name], self.responses(name)) for name in data.splits}
-        self.eval_pairs = self.answered("eval", data.splits["eval"].records.first_share_N)
+        self.eval_pairs = self.labelled_pairs("eval", data.splits["eval"].records.first_share_N)
 
     def responses(self, name: str, pairs: Array | slice = slice(None)) -> torch.Tensor:
         """The two responses of pairs of a split, on the device."""
         return torch.from_numpy(np.asarray(self.data.splits[name].pairs.responses_of_pair_N2[pairs])).to(self.device)
 
-    def answered(self, name: str, target_n: Array, pairs: Array | slice = slice(None)) -> AnsweredPairs:
+    def labelled_pairs(self, name: str, label_n: Array, pairs: Array | slice = slice(None)) -> LabelledPairs:
         """Pairs of a split with answers; those without (NaN) are left out."""
-        known = torch.from_numpy(~np.isnan(target_n)).to(self.device)
-        target = torch.from_numpy(target_n.astype(np.float32)).to(self.device)
-        return AnsweredPairs(self.features[name], self.responses(name, pairs)[known], target[known])
+        known = torch.from_numpy(~np.isnan(label_n)).to(self.device)
+        target = torch.from_numpy(label_n.astype(np.float32)).to(self.device)
+        return LabelledPairs(self.features[name], self.responses(name, pairs)[known], target[known])
 
 
 def streamed_splits(

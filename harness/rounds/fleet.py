@@ -32,7 +32,7 @@ class Failure(NamedTuple):
 
 
 @dataclass
-class Report:
+class TaskResult:
     """What a fleet did.
 
     Attributes:
@@ -51,7 +51,7 @@ class Report:
     device: str = ""
 
 
-def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_on: Callable[[], bool]) -> Report:
+def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_on: Callable[[], bool]) -> TaskResult:
     """Run rounds of a fleet until all its cells are finished or failed, or `go_on`, asked before each, says no.
 
     Cells whose past is shorter catch up first. A cell that fails leaves the fleet; the rest go on.
@@ -65,7 +65,7 @@ def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_o
     Raises:
         BalbenchError: the machine is at fault (no cell can go on).
     """
-    report = Report()
+    report = TaskResult()
     runs = [CellRun(cell, data, past) for cell, past in zip(cells, pasts, strict=True)]
     try:
         while (active := [r for r in runs if not r.finished and r.cell.directory not in report.failed]) and go_on():
@@ -78,11 +78,11 @@ def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_o
     return report
 
 
-def _round(runs: list[CellRun], data: DeviceData, report: Report) -> None:
+def _round(runs: list[CellRun], data: DeviceData, report: TaskResult) -> None:
     """One round of cells that are equally far."""
     started = time.perf_counter()
     for run in runs:
-        if np.isnan(run.target_n).all():
+        if np.isnan(run.label_n).all():
             report.failed[run.cell.directory] = Failure(
                 "the oracle answered none of its labels; raise protocol.initial", ""
             )

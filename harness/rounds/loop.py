@@ -13,7 +13,7 @@ import torch
 from balbench.harness.metrics import error_correlations, held_out_metrics, uncertainty_metrics
 from balbench.harness.policies.policy import PoolView, Selection
 from balbench.harness.pool.pairs import Split
-from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior, pair_uncertainty, sampled_rewards
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, pair_uncertainty, sampled_rewards
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.streams import Stream, stream
 from balbench.harness.study.study import Cell
@@ -56,7 +56,7 @@ class CellRun:
         self.cell, self.data = cell, data
         self.rounds_done, acquired_n = past or Past(0, np.empty(0, dtype=np.int64))
         self.acquired_n = np.concatenate([self._initial(), acquired_n])
-        self.target_n = self._answer(self.acquired_n)
+        self.label_n = self._answer(self.acquired_n)
 
     def _initial(self) -> Array:
         N = len(self.data.pool.pairs)
@@ -75,9 +75,9 @@ class CellRun:
         """Whether no round is left."""
         return self.rounds_done == self.cell.rounds
 
-    def labelled(self) -> AnsweredPairs:
+    def labelled(self) -> LabelledPairs:
         """What the posterior of the next round is fitted to."""
-        return self.data.answered("pool", self.target_n, self.acquired_n)
+        return self.data.labelled_pairs("pool", self.label_n, self.acquired_n)
 
     def posterior_stream(self) -> Stream:
         """The randomness of the next round's fit."""
@@ -87,14 +87,14 @@ class CellRun:
         """Judge the round's posterior and acquire a batch by it; return the round's record and timings."""
         number, clock = self.rounds_done, _Clock({"fit": round(fit_seconds, 6)})
         metrics = {name: _judge(model, self.data, name) for name in self.data.held_out}
-        metrics["buffer"] = _judge_pairs(model, self.data, self.acquired_n, self.target_n)
+        metrics["buffer"] = _judge_pairs(model, self.data, self.acquired_n, self.label_n)
         clock.lap("evaluate")
         record = {"round": number, "labels": len(self.acquired_n), "metrics": metrics, "acquired": []}
         left_U = np.setdiff1d(np.arange(len(self.data.pool.pairs)), self.acquired_n)
         if number + 1 < self.cell.rounds and len(left_U):
             selection = self._select(model, number, left_U, metrics, clock)
             self.acquired_n = np.concatenate([self.acquired_n, selection.pairs_B])
-            self.target_n = np.concatenate([self.target_n, self._answer(selection.pairs_B)])
+            self.label_n = np.concatenate([self.label_n, self._answer(selection.pairs_B)])
             metrics["batch"] = self._batch_facts(selection)
             record["acquired"] = selection.pairs_B.tolist()
             clock.lap("select")
@@ -105,7 +105,7 @@ class CellRun:
         self, model: FittedPosterior, number: int, left_U: Array, metrics: dict[str, Any], clock: _Clock
     ) -> Selection:
         policy, data = self.cell.policy, self.data
-        view = PoolView(data.index, left_U, self.acquired_n, self.target_n, model, data.unlabelled, number)
+        view = PoolView(data.index, left_U, self.acquired_n, self.label_n, model, data.unlabelled, number)
         if policy.needs_rewards:
             metrics["pool"] = uncertainty_metrics(view.uncertainty_U)
             clock.lap("score")
@@ -142,12 +142,12 @@ def _judge(model: FittedPosterior, data: DeviceData, name: str) -> dict[str, flo
     return _metrics(uncertainties, split.records.first_share_N, split.pairs.prompt_of_pair_N)
 
 
-def _judge_pairs(model: FittedPosterior, data: DeviceData, pairs: Array, target_n: Array) -> dict[str, float]:
+def _judge_pairs(model: FittedPosterior, data: DeviceData, pairs: Array, label_n: Array) -> dict[str, float]:
     responses_n2 = data.responses("pool", pairs)
     used_R, place = torch.unique(responses_n2, return_inverse=True)
     features = data.features["pool"][used_R]
     uncertainties = pair_uncertainty(model, features, place, sampled_rewards(model, features))
-    return _metrics(uncertainties, target_n, data.pool.pairs.prompt_of_pair_N[pairs])
+    return _metrics(uncertainties, label_n, data.pool.pairs.prompt_of_pair_N[pairs])
 
 
 def _metrics(uncertainties: Uncertainty, share_N: Array, prompt_N: Array) -> dict[str, float]:

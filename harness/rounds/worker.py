@@ -23,7 +23,7 @@ from balbench.harness.study.study import Cell
 
 if TYPE_CHECKING:
     from balbench.harness.rounds.device_data import DeviceData
-    from balbench.harness.rounds.fleet import Report
+    from balbench.harness.rounds.fleet import TaskResult
     from balbench.harness.rounds.loop import Past
 
 Features = Literal["auto", "resident", "streamed"]
@@ -78,7 +78,7 @@ def _end_with(coordinator: int) -> None:
     os._exit(1)
 
 
-def work(task: Task) -> Report:
+def work(task: Task) -> TaskResult:
     """Run rounds of a fleet until the task's seconds are over; what it gives is a function of the task.
 
     Raises:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed import Future as DaskFuture
 
-    from balbench.harness.rounds.fleet import Report
+    from balbench.harness.rounds.fleet import TaskResult
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # a scheduler that is silent for longer is gone
@@ -145,7 +145,7 @@ class _Job:
     """A task from its submission to its report."""
 
     task: Task
-    report: Future[Report]
+    report: Future[TaskResult]
     dask: DaskFuture | None = None
     sends: int = 0
 
@@ -255,7 +255,7 @@ class ClusterEngine:
             raise StudyError(f"--cluster {self.where}: a worker with GPU=1 cannot use a GPU ({error})") from None
         return min(free // workers.count(address) for address, free in found.items())
 
-    def submit(self, task: Task) -> Future[Report]:
+    def submit(self, task: Task) -> Future[TaskResult]:
         """See Engine. Dask runs a task again elsewhere when its worker is lost, three times at most."""
         job = _Job(task, Future())
         self._jobs.add(job)
@@ -300,7 +300,7 @@ class ClusterEngine:
         except BaseException as error:
             self._end(job, error)
 
-    def _end(self, job: _Job, outcome: Report | BaseException) -> None:
+    def _end(self, job: _Job, outcome: TaskResult | BaseException) -> None:
         self._jobs.discard(job)
         job.dask = None  # Dask forgets the result
         if job.report.done():

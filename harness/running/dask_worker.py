@@ -20,7 +20,7 @@ from balbench.harness.errors import CELL_ERRORS, BalbenchError, StudyError
 from balbench.harness.running.dask_data import DataSet
 
 if TYPE_CHECKING:
-    from balbench.harness.rounds.fleet import Report
+    from balbench.harness.rounds.fleet import TaskResult
 
 COMPARED = ("torch", "numpy")  # whose version may change a result's last digits
 
@@ -63,7 +63,7 @@ class Reply:
 
     worker: str
     versions: dict[str, str]
-    report: Report | None = None
+    report: TaskResult | None = None
     error: BaseException | None = None
 
 
@@ -82,7 +82,7 @@ def perform(parcel: Parcel) -> Reply:
     return reply
 
 
-def _do(parcel: Parcel, place: Path) -> Report:
+def _do(parcel: Parcel, place: Path) -> TaskResult:
     from balbench.harness.rounds.worker import work
 
     try:

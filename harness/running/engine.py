@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from balbench.harness.rounds.worker import Task
 
 if TYPE_CHECKING:
-    from balbench.harness.rounds.fleet import Report
+    from balbench.harness.rounds.fleet import TaskResult
 
 
 class WorkerDied(Exception):
@@ -33,7 +33,7 @@ class Engine(Protocol):
         """Return the free memory of the fullest GPU for each of its tasks; None where tasks run on CPUs."""
         ...
 
-    def submit(self, task: Task) -> Future[Report]:
+    def submit(self, task: Task) -> Future[TaskResult]:
         """Start a task, of which no more than `slots` may run at once.
 
         The future raises WorkerDied where the worker was lost, BalbenchError where no task can go on. The engine

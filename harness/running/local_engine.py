@@ -17,7 +17,7 @@ from balbench.harness.rounds.worker import THREADS, Task, free_bytes, start_work
 from balbench.harness.running.engine import WorkerDied
 
 if TYPE_CHECKING:
-    from balbench.harness.rounds.fleet import Report
+    from balbench.harness.rounds.fleet import TaskResult
 
 
 PICK_UP_SECONDS = 5.0  # it takes a millisecond
@@ -96,13 +96,13 @@ class LocalEngine:
         except BrokenProcessPool:
             raise StudyError(f"--device: a worker on {self.where} died as it started; try --device cpu") from None
 
-    def submit(self, task: Task) -> Future[Report]:
+    def submit(self, task: Task) -> Future[TaskResult]:
         """See Engine."""
         loaded = (slot for slot in self._idle if slot.dataset_key == task.dataset_key)
         slot = next(loaded, self._idle[-1])
         self._idle.remove(slot)
         slot.dataset_key = task.dataset_key
-        returned: Future[Report] = Future()
+        returned: Future[TaskResult] = Future()
         inner = slot.submit(work, replace(task, device=slot.device, processes=self._sharing))
         inner.add_done_callback(lambda done: self._returned(done, slot, returned))
         return returned
@@ -114,7 +114,7 @@ class LocalEngine:
         if error is not None:
             outer.set_exception(WorkerDied() if isinstance(error, BrokenProcessPool) else error)
             return
-        report: Report = inner.result()
+        report: TaskResult = inner.result()
         report.device = slot.name
         outer.set_result(report)
 

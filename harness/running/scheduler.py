@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from balbench.harness.errors import BalbenchError
 from balbench.harness.results import RunDirectory
-from balbench.harness.rounds.fleet import Failure, Report
+from balbench.harness.rounds.fleet import Failure, TaskResult
 from balbench.harness.rounds.worker import Task
 from balbench.harness.running.cell_progress import CellProgress
 from balbench.harness.running.data_directory import feature_bytes, feature_dimension, prepare
@@ -88,8 +88,8 @@ class Scheduler:
         self._progress = {name: CellProgress(cell, directory.cell(name)) for name, cell in cells.items()}
         self._left = [cell for name, cell in cells.items() if self._progress[name].state != "finished"]
         self._waiting: deque[Fleet] = deque()
-        self._running: dict[Future[Report], Fleet] = {}
-        self._returned: queue.SimpleQueue[Future[Report]] = queue.SimpleQueue()
+        self._running: dict[Future[TaskResult], Fleet] = {}
+        self._returned: queue.SimpleQueue[Future[TaskResult]] = queue.SimpleQueue()
         self._outcome = Outcome()
         self._stop_at: float | None = None
         self._next_look = 0.0
@@ -181,7 +181,7 @@ class Scheduler:
         else:  # an oracle's, or one that names no cell
             self._blame(fleet, Failure.of(error))
 
-    def _take_in(self, fleet: Fleet, report: Report) -> None:
+    def _take_in(self, fleet: Fleet, report: TaskResult) -> None:
         """Keep the rounds of a report, and submit what is left of the fleet again."""
         failed = dict(report.failed)
         rounds: dict[str, list[tuple]] = {}

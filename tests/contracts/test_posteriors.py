@@ -6,7 +6,7 @@ import torch
 
 from balbench.harness import registry
 from balbench.harness.pool import feature_table as streamed
-from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError, pair_uncertainty
+from balbench.harness.posteriors.posterior import DivergedError, LabelledPairs, pair_uncertainty
 from balbench.harness.streams import stream
 from balbench.testing.examples import on_disk
 
@@ -22,12 +22,12 @@ SMALL = {
 POSTERIORS = registry.names("posteriors")
 
 
-def answered(n: int, responses: int = 40, dimension: int = 5, seed: int = 0) -> AnsweredPairs:
+def answered(n: int, responses: int = 40, dimension: int = 5, seed: int = 0) -> LabelledPairs:
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(responses, dimension)).astype(np.float32)
     pairs = np.stack([rng.permutation(responses)[:2] for _ in range(n)])
     target = (features[pairs[:, 0], 0] > features[pairs[:, 1], 0]).astype(np.float32)
-    return AnsweredPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(target))
+    return LabelledPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(target))
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
@@ -90,7 +90,7 @@ class TestPosteriorContract:
         posterior = self.posterior(name, **({"epochs": 60} if "epochs" in self.posterior(name).model_dump() else {}))
         train, test = answered(300, responses=200), answered(300, responses=200, seed=2)
         rewards = posterior.fit(train, test, stream(0)).rewards_KR(test.features_RD).mean(dim=0)
-        right = (rewards[test.responses_n2[:, 0]] > rewards[test.responses_n2[:, 1]]).float() == test.target_n
+        right = (rewards[test.responses_n2[:, 0]] > rewards[test.responses_n2[:, 1]]).float() == test.label_n
         assert right.float().mean() > 0.8
 
     @pytest.mark.parametrize("n", [1, 2, 31, 33])

@@ -1,4 +1,4 @@
-"""The training recipe against the authors' own trainer, fed the same minibatches."""
+"""The training config against the authors' own trainer, fed the same minibatches."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ import torch
 
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs
-from balbench.harness.posteriors.recipe import rate_at
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.training import train
+from balbench.harness.posteriors.training_config import rate_at
 
 
-def pairs_of(table: np.ndarray) -> AnsweredPairs:
+def pairs_of(table: np.ndarray) -> LabelledPairs:
     """Rows of (id, D chosen features, D rejected features)."""
     chosen, rejected = np.split(table[:, 1:].astype(np.float32), 2, axis=1)
     n = len(table)
-    return AnsweredPairs(
+    return LabelledPairs(
         torch.from_numpy(np.concatenate([chosen, rejected])),
         torch.stack([torch.arange(n), torch.arange(n) + n], dim=1),
         torch.ones(n),
@@ -41,13 +41,13 @@ def order_of(case: dict, epochs: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["320", "1600_step_evals", "3200_double_eval", "partial_batch"])
 def test_recipe(golden, name):
     case = dict(np.load(golden / f"train_{name}.npz"))
-    recipe = Ensemble(preset="melo2024", learning_rate=float(case["lr"]), repeat_evaluations=True)
+    config = Ensemble(preset="melo2024", learning_rate=float(case["lr"]), repeat_evaluations=True)
     heads = heads_of(case, "init_")
-    order = order_of(case, recipe.epochs)
-    log = train(heads, pairs_of(case["train"]), pairs_of(case["eval"]), order, recipe)
+    order = order_of(case, config.epochs)
+    log = train(heads, pairs_of(case["train"]), pairs_of(case["eval"]), order, config)
 
     steps = int(case["max_steps"])
-    rates = [recipe.learning_rate * rate_at(step, steps, recipe.warmup) for step in range(steps)]
+    rates = [config.learning_rate * rate_at(step, steps, config.warmup) for step in range(steps)]
     np.testing.assert_allclose(rates, case["lr_at_step"], rtol=1e-6)
     np.testing.assert_allclose(torch.cat(log.step_losses), case["out_step_loss"], rtol=1e-5)
     assert [step for step, _ in log.evaluations] == case["out_eval_steps"].tolist()

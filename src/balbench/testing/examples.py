@@ -12,7 +12,7 @@ from balbench.harness.policies.policy import PoolView
 from balbench.harness.pool.feature_table import FeatureTable, StreamedTable
 from balbench.harness.pool.index import PoolIndex, Responses
 from balbench.harness.pool.pairs import PreferencePool
-from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
 from balbench.oracles.annotations import Choice, PairRecords
 
 Array = np.ndarray
@@ -129,13 +129,13 @@ def shuffled(view: PoolView, order: Array) -> PoolView:
     )
 
 
-def labelled_pairs(n: int, responses: int = 40, dimension: int = 5, seed: int = 0) -> AnsweredPairs:
+def labelled_pairs(n: int, responses: int = 40, dimension: int = 5, seed: int = 0) -> LabelledPairs:
     """Return `n` labelled pairs of random responses; the first feature of a response is its reward."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(responses, dimension)).astype(np.float32)
     pairs = np.stack([rng.permutation(responses)[:2] for _ in range(n)])
     label_n = (features[pairs[:, 0], 0] > features[pairs[:, 1], 0]).astype(np.float32)
-    return AnsweredPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(label_n))
+    return LabelledPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(label_n))
 
 
 def records_of(pairs: int = 30, seed: int = 0) -> PairRecords:

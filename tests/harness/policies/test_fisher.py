@@ -134,10 +134,10 @@ def test_adpo_leaves_most_leverages_alone():
 class TestAnyDesign:
     def test_an_abstention_informs_of_nothing(self, policy):
         view = view_with_hidden_layer(acquired=6)
-        target_n = view.label_n.copy()
-        target_n[[0, 3]] = np.nan
+        label_n = view.label_n.copy()
+        label_n[[0, 3]] = np.nan
         fewer = replace(view, acquired_n=np.delete(view.acquired_n, [0, 3]), label_n=np.delete(view.label_n, [0, 3]))
-        abstained = policy.select(replace(view, label_n=target_n), 6, stream(0))
+        abstained = policy.select(replace(view, label_n=label_n), 6, stream(0))
         np.testing.assert_array_equal(abstained.pairs_B, policy.select(fewer, 6, stream(0)).pairs_B)
         assert abstained.scores_B[0] != policy.select(view, 6, stream(0)).scores_B[0]
 

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from balbench.harness.posteriors.bayesian_linear import BayesianLinear
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.streams import stream
 
 
@@ -16,7 +16,7 @@ def answered(n, D=4, seed=0, responses=80):
     features = rng.normal(2.0, np.arange(1, D + 1), size=(responses, D)).astype(np.float32)
     pairs = np.stack([rng.permutation(responses)[:2] for _ in range(n)])
     target = (features[pairs[:, 0], 0] > features[pairs[:, 1], 0]).astype(np.float32)
-    return AnsweredPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(target))
+    return LabelledPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(target))
 
 
 def standardised(pairs):
@@ -29,7 +29,7 @@ def test_samples_are_laplaces_approximation_at_the_mode():
     train, prior, K = answered(60), 0.5, 4000
     model = BayesianLinear(prior_precision=prior, samples=K).fit(train, train, stream(0))
     phi, d = standardised(train)
-    y = train.target_n.double().numpy()
+    y = train.label_n.double().numpy()
     w = minimize(
         lambda w: np.logaddexp(0, d @ w).sum() - y @ d @ w + prior / 2 * w @ w, np.zeros(4), options={"gtol": 1e-8}
     ).x
@@ -48,7 +48,7 @@ def test_the_prior_chosen_on_the_eval_split_is_no_worse_than_a_fixed_one():
         rewards = BayesianLinear(**settings).fit(train, validation, stream(0)).rewards_KR(validation.features_RD)
         first, second = validation.responses_n2.T
         p = torch.sigmoid(rewards[:, first] - rewards[:, second]).double().mean(0)
-        return float(torch.nn.functional.binary_cross_entropy(p, validation.target_n.double()))
+        return float(torch.nn.functional.binary_cross_entropy(p, validation.label_n.double()))
 
     fixed = {prior: loss(prior_precision=prior) for prior in (100.0, 10.0, 1.0, 0.1, 0.01)}
     assert loss() == pytest.approx(min(fixed.values()), abs=1e-6)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from balbench.harness.posteriors.epinet import Epinet, EpinetHeads, Prior, _Fixed, _Taught
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.trainable import Minibatch
 from balbench.harness.streams import stream
 
@@ -14,10 +14,10 @@ SMALL = {"hidden": [12, 6], "learning_rate": 0.02, "weight_std": 0.3, "epochs": 
 Z = 3
 
 
-def pairs_along(direction: torch.Tensor, n: int, seed: int, scale: float = 1.0) -> AnsweredPairs:
+def pairs_along(direction: torch.Tensor, n: int, seed: int, scale: float = 1.0) -> LabelledPairs:
     features = scale * torch.randn(2 * n, 5, generator=stream(seed).torch())
     pairs = torch.arange(2 * n).view(n, 2)
-    return AnsweredPairs(features, pairs, (features[pairs] @ direction).diff(dim=1)[:, 0].lt(0).float())
+    return LabelledPairs(features, pairs, (features[pairs] @ direction).diff(dim=1)[:, 0].lt(0).float())
 
 
 DIRECTION = torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0])
@@ -78,9 +78,9 @@ def test_the_prior_has_the_size_asked_for():
 
 
 def test_answers_shrink_the_disagreement_and_what_is_far_from_them_keeps_it():
-    few = AnsweredPairs(TRAIN.features_RD, TRAIN.responses_n2[:4], TRAIN.target_n[:4])
+    few = LabelledPairs(TRAIN.features_RD, TRAIN.responses_n2[:4], TRAIN.label_n[:4])
 
-    def spread(train: AnsweredPairs, probe: AnsweredPairs) -> float:
+    def spread(train: LabelledPairs, probe: LabelledPairs) -> float:
         rewards = Epinet(**SMALL, samples=40).fit(train, VALIDATION, stream(0)).rewards_KR(probe.features_RD)
         first, second = probe.responses_n2.T
         return float(torch.sigmoid(rewards[:, first] - rewards[:, second]).std(dim=0).mean())

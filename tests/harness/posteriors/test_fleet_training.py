@@ -10,7 +10,7 @@ from balbench.harness.posteriors.epinet import Epinet
 from balbench.harness.posteriors.heads import Heads
 from balbench.harness.posteriors.laplace import Laplace
 from balbench.harness.posteriors.mc_dropout import McDropout
-from balbench.harness.posteriors.posterior import AnsweredPairs, DivergedError
+from balbench.harness.posteriors.posterior import DivergedError, LabelledPairs
 from balbench.harness.posteriors.training import train_fleet
 from balbench.harness.streams import stream
 
@@ -29,10 +29,10 @@ POSTERIORS = {
 }
 
 
-def pairs(n: int, seed: int) -> AnsweredPairs:
+def pairs(n: int, seed: int) -> LabelledPairs:
     generator = stream(seed, "pairs").torch()
     rows = torch.stack([torch.randperm(R, generator=generator)[:2] for _ in range(n)])
-    return AnsweredPairs(FEATURES, rows, torch.randint(0, 3, (n,), generator=generator) / 2)
+    return LabelledPairs(FEATURES, rows, torch.randint(0, 3, (n,), generator=generator) / 2)
 
 
 VALIDATION = pairs(31, 99)
@@ -95,7 +95,7 @@ def test_joined_heads_hold_each_part():
 
 def test_training_bytes_cover_what_training_allocates():
     posterior = Ensemble(members=5, hidden=[64, 32])
-    heads = posterior.initial_fleet([AnsweredPairs(torch.zeros(2, 48), torch.zeros(0, 2), torch.zeros(0))], [stream(0)])
+    heads = posterior.initial_fleet([LabelledPairs(torch.zeros(2, 48), torch.zeros(0, 2), torch.zeros(0))], [stream(0)])
     weights = sum(parameter.numel() for parameter in copy.copy(heads).parameters)
     assert posterior.training_bytes(48) > 5 * 4 * weights
     assert Laplace(hidden=[64, 32]).training_bytes(48) == Ensemble(members=1, hidden=[64, 32]).training_bytes(48)

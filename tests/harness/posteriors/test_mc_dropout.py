@@ -6,7 +6,7 @@ import torch
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import Dropout, Heads
 from balbench.harness.posteriors.mc_dropout import MaskedHeads, McDropout
-from balbench.harness.posteriors.posterior import AnsweredPairs
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.streams import stream
 
 SMALL = {"hidden": [12, 6], "learning_rate": 0.02, "weight_std": 0.3, "epochs": 10}
@@ -58,14 +58,14 @@ def test_a_sample_is_one_mask_for_all_responses_and_belongs_to_one_network():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def pairs_along(direction: torch.Tensor, n: int, seed: int) -> AnsweredPairs:
+def pairs_along(direction: torch.Tensor, n: int, seed: int) -> LabelledPairs:
     features = torch.randn(2 * n, 5, generator=stream(seed).torch())
     pairs = torch.arange(2 * n).view(n, 2)
-    return AnsweredPairs(features, pairs, (features[pairs] @ direction).diff(dim=1)[:, 0].lt(0).float())
+    return LabelledPairs(features, pairs, (features[pairs] @ direction).diff(dim=1)[:, 0].lt(0).float())
 
 
 @pytest.fixture(scope="module")
-def data() -> tuple[AnsweredPairs, AnsweredPairs]:
+def data() -> tuple[LabelledPairs, LabelledPairs]:
     direction = torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0])
     return pairs_along(direction, 200, 5), pairs_along(direction, 50, 6)
 

@@ -11,7 +11,7 @@ from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.feature_density import ClassGaussian, FeatureDensity, oas_shrinkage
 from balbench.harness.posteriors.laplace import PRIOR_GRID, Laplace
 from balbench.harness.posteriors.latent_reward import LatentReward, RewardGaussian, tail_score
-from balbench.harness.posteriors.posterior import AnsweredPairs, OwnEpistemic, pair_uncertainty
+from balbench.harness.posteriors.posterior import LabelledPairs, OwnEpistemic, pair_uncertainty
 from balbench.harness.posteriors.single_head import only_used, preferred_weights
 from balbench.harness.streams import stream
 from balbench.harness.uncertainty import pair_probabilities
@@ -24,7 +24,7 @@ def answered(n, seed=0, responses=60, answers=(0.0, 1.0)):
     features = rng.normal(size=(responses, 5)).astype(np.float32)
     pairs = np.stack([rng.permutation(responses)[:2] for _ in range(n)])
     target = rng.choice(answers, size=n).astype(np.float32)
-    return AnsweredPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(target))
+    return LabelledPairs(torch.from_numpy(features), torch.from_numpy(pairs), torch.from_numpy(target))
 
 
 def numpy_of(*tensors):
@@ -59,7 +59,7 @@ class TestLaplace:
 
         def likelihood(model):
             p = pair_probabilities(model.rewards_KR(validation.features_RD), validation.responses_n2).mean(0)
-            return float((validation.target_n * p.log() + (1 - validation.target_n) * (1 - p).log()).mean())
+            return float((validation.label_n * p.log() + (1 - validation.label_n) * (1 - p).log()).mean())
 
         each = {
             prior: likelihood(Laplace(**SMALL, prior_precision=prior).fit(train, validation, stream(0)))
@@ -76,8 +76,8 @@ class TestLatentReward:
         model = LatentReward(**SMALL).fit(train, train, stream(0))
         (reward,) = numpy_of(model.rewards_KR(train.features_RD)[0])
         first, second = train.responses_n2.T.numpy()
-        preferred = np.where(train.target_n == 1, reward[first], reward[second])
-        other = np.where(train.target_n == 1, reward[second], reward[first])
+        preferred = np.where(train.label_n == 1, reward[first], reward[second])
+        other = np.where(train.label_n == 1, reward[second], reward[first])
         gaussians = [norm(side.mean(), side.std(ddof=1)) for side in (preferred, other)]
         pool_rewards = model.rewards_KR(pool.features_RD)
         found = model.epistemic_N(pool.features_RD, pool.responses_n2, pool_rewards)
@@ -113,8 +113,8 @@ class TestFeatureDensity:
         model = FeatureDensity(**SMALL).fit(train, train, stream(0))
         z, pool_z = numpy_of(model.embedding_RH(train.features_RD), model.embedding_RH(pool.features_RD))
         first, second = train.responses_n2.T.numpy()
-        chosen = np.where(train.target_n == 1, first, second)
-        rejected = np.where(train.target_n == 1, second, first)
+        chosen = np.where(train.label_n == 1, first, second)
+        rejected = np.where(train.label_n == 1, second, first)
         q = np.zeros(len(pool_z))
         for rows in (z[chosen], z[rejected]):
             covariance, _ = oas(rows)
@@ -158,7 +158,7 @@ class TestFeatureDensity:
 
 
 def test_ties_count_half_in_both_classes():
-    pairs = AnsweredPairs(torch.zeros(4, 1), torch.tensor([[0, 1], [2, 3]]), torch.tensor([0.5, 1.0]))
+    pairs = LabelledPairs(torch.zeros(4, 1), torch.tensor([[0, 1], [2, 3]]), torch.tensor([0.5, 1.0]))
     responses, preferred, other = preferred_weights(pairs)
     table = {int(r): (float(p), float(o)) for r, p, o in zip(responses, preferred, other, strict=True)}
     assert table == {0: (0.5, 0.5), 1: (0.5, 0.5), 2: (1.0, 0.0), 3: (0.0, 1.0)}

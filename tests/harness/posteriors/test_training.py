@@ -7,20 +7,20 @@ from torch import nn
 
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs
-from balbench.harness.posteriors.recipe import rate_at
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.training import minibatches, train
+from balbench.harness.posteriors.training_config import rate_at
 from balbench.harness.streams import stream
 
 D, R = 6, 80
 ACTIVATION = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
-def data(n: int, seed: int) -> AnsweredPairs:
+def data(n: int, seed: int) -> LabelledPairs:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(R, D, generator=generator)
     pairs = torch.stack([torch.randperm(R, generator=generator)[:2] for _ in range(n)])
-    return AnsweredPairs(features, pairs, torch.randint(0, 3, (n,), generator=generator) / 2)
+    return LabelledPairs(features, pairs, torch.randint(0, 3, (n,), generator=generator) / 2)
 
 
 def plain_member(heads: Heads, k: int) -> nn.Sequential:
@@ -32,33 +32,33 @@ def plain_member(heads: Heads, k: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def plain_loss(model: nn.Module, pairs: AnsweredPairs, rows: torch.Tensor) -> torch.Tensor:
+def plain_loss(model: nn.Module, pairs: LabelledPairs, rows: torch.Tensor) -> torch.Tensor:
     first, second = (model(pairs.features_RD[pairs.responses_n2[rows, side]])[:, 0] for side in (0, 1))
-    return F.binary_cross_entropy_with_logits(first - second, pairs.target_n[rows])
+    return F.binary_cross_entropy_with_logits(first - second, pairs.label_n[rows])
 
 
 def plain_training(
-    model: nn.Module, pairs: AnsweredPairs, validation: AnsweredPairs, order: torch.Tensor, recipe
+    model: nn.Module, pairs: LabelledPairs, validation: LabelledPairs, order: torch.Tensor, config
 ) -> list[float]:
-    """The recipe for one member: keep the best weights on the validation pairs; stop after `patience` evaluations."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    batches = [rows for epoch in order for rows in epoch.split(recipe.batch)]
+    """The config for one member: keep the best weights on the validation pairs; stop after `patience` evaluations."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    batches = [rows for epoch in order for rows in epoch.split(config.batch)]
     best, best_state, waiting, losses = float("inf"), None, 0, []
     for step, rows in enumerate(batches):
         loss = plain_loss(model, pairs, rows)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimiser.param_groups[0]["lr"] = recipe.learning_rate * rate_at(step, len(batches), recipe.warmup)
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimiser.param_groups[0]["lr"] = config.learning_rate * rate_at(step, len(batches), config.warmup)
         optimiser.step()
         losses.append(loss.item())
-        if (step + 1) % recipe.evaluate_every == 0 or (step + 1) % (len(batches) // recipe.epochs) == 0:
+        if (step + 1) % config.evaluate_every == 0 or (step + 1) % (len(batches) // config.epochs) == 0:
             with torch.no_grad():
-                found = plain_loss(model, validation, torch.arange(len(validation.target_n))).item()
+                found = plain_loss(model, validation, torch.arange(len(validation.label_n))).item()
             waiting = 0 if found < best else waiting + 1
             if found < best:
                 best, best_state = found, {name: value.clone() for name, value in model.state_dict().items()}
-            if waiting >= recipe.patience:
+            if waiting >= config.patience:
                 break
     model.load_state_dict(best_state)
     return losses
@@ -69,7 +69,7 @@ def plain_training(
     ("n", "settings"), [(50, {}), (70, {"weight_decay": 0.1, "clip": 0.05}), (33, {"learning_rate": 0.1})]
 )
 def test_every_member_trains_as_if_alone(activation, n, settings):
-    recipe = Ensemble(
+    config = Ensemble(
         hidden=[16, 8],
         members=3,
         activation=activation,
@@ -80,13 +80,13 @@ def test_every_member_trains_as_if_alone(activation, n, settings):
         **({"learning_rate": 0.02} | settings),
     )
     pairs, validation = data(n, 0), data(40, 1)
-    heads = recipe.initial_heads(D, stream(0))
-    order = torch.stack([recipe._order(n, stream(0, k)) for k in range(3)])
+    heads = config.initial_heads(D, stream(0))
+    order = torch.stack([config._order(n, stream(0, k)) for k in range(3)])
     members = [plain_member(heads, k) for k in range(3)]
-    log = train(heads, pairs, validation, order, recipe)
+    log = train(heads, pairs, validation, order, config)
     batched = torch.stack(log.step_losses)
     for k, member in enumerate(members):
-        alone = plain_training(member, pairs, validation, order[k], recipe)
+        alone = plain_training(member, pairs, validation, order[k], config)
         torch.testing.assert_close(batched[: len(alone), k], torch.tensor(alone), rtol=1e-4, atol=1e-5)
         with torch.no_grad():
             rewards = member(pairs.features_RD)[:, 0]
@@ -95,12 +95,12 @@ def test_every_member_trains_as_if_alone(activation, n, settings):
 
 
 def test_members_that_run_out_of_patience_keep_their_best_weights_while_others_go_on():
-    recipe = Ensemble(
+    config = Ensemble(
         hidden=[16], members=4, weight_std=0.5, epochs=40, learning_rate=0.05, patience=1, evaluate_every=1
     )
     pairs, validation = data(20, 0), data(20, 1)
-    heads = recipe.initial_heads(D, stream(0))
-    log = train(heads, pairs, validation, torch.stack([recipe._order(20, stream(0, k)) for k in range(4)]), recipe)
+    heads = config.initial_heads(D, stream(0))
+    log = train(heads, pairs, validation, torch.stack([config._order(20, stream(0, k)) for k in range(4)]), config)
     history = torch.stack([loss for _, loss in log.evaluations])
     stops = [next(i for i in range(1, len(history)) if history[i, k] >= history[:i, k].min()) for k in range(4)]
     assert len(set(stops)) > 1

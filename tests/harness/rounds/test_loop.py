@@ -184,8 +184,8 @@ def test_ties_and_abstentions():
         cell_run = CellRun(cell_of("random"), device_data(data))
         train = cell_run.labelled()
         if extra is None:
-            assert len(train.target_n) == np.sum(cell_run.acquired_n < 150) < 10
+            assert len(train.label_n) == np.sum(cell_run.acquired_n < 150) < 10
         else:
-            assert len(train.target_n) == 10
-            assert (train.target_n == 0.5).sum() == np.sum(cell_run.acquired_n >= 150) > 0
+            assert len(train.label_n) == 10
+            assert (train.label_n == 0.5).sum() == np.sum(cell_run.acquired_n >= 150) > 0
         assert run(cell_of("random"), data=data, rounds=1)[0]["labels"] == 10

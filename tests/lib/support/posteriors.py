@@ -37,5 +37,5 @@ class Touchy(Ensemble):
 
     def fit_fleet(self, trains, validation, streams):
         models = super().fit_fleet(trains, validation, streams)
-        bad = [len(train.target_n) >= 20 and train.target_n[:10].sum() >= 3 for train in trains]
+        bad = [len(train.label_n) >= 20 and train.label_n[:10].sum() >= 3 for train in trains]
         return [DivergedError("no number") if b else model for b, model in zip(bad, models, strict=True)]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import AnsweredPairs
-from balbench.harness.posteriors.products import PRODUCTS, rounded
+from balbench.harness.posteriors.matmul import MATMULS, rounded
+from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.trainable import Minibatch
 from balbench.harness.streams import stream
 
@@ -55,7 +55,7 @@ def test_products_are_those_of_rounded_operands(precision, K, o):
     generator = stream(0).torch()
     bias, left, right = (torch.randn(shape, generator=generator) for shape in ((K, 1, o), (K, 5, 6), (K, 6, o)))
     exact = torch.einsum("kbi,kio->kbo", rounded(left, precision).double(), rounded(right, precision).double())
-    products = PRODUCTS[precision]
+    products = MATMULS[precision]
     torch.testing.assert_close(products.bmm(left, right).double(), exact, rtol=0, atol=1e-5)
     torch.testing.assert_close(products.baddbmm(bias, left, right, 0.5).double(), 0.5 * exact + bias, rtol=0, atol=1e-5)
     for k in range(K):
@@ -87,12 +87,12 @@ def test_gradients_depart_by_what_is_rounded(precision, least, most):
 def test_a_posterior_is_trained_and_scored_at_its_precision(precision):
     features = torch.randn(60, 16, generator=stream(0).torch())
     responses = torch.arange(60).view(-1, 2)
-    pairs = AnsweredPairs(features, responses, (features[responses[:, 0], 0] > features[responses[:, 1], 0]).float())
+    pairs = LabelledPairs(features, responses, (features[responses[:, 0], 0] > features[responses[:, 1], 0]).float())
     settings = {"members": 2, "hidden": (8,), "batch": 10, "learning_rate": 0.01, "weight_std": 0.3}
     plain, coarse = (Ensemble(**settings, precision=p).fit(pairs, pairs, stream(1)) for p in ("float32", precision))
     assert not torch.equal(plain.rewards_KR(features), coarse.rewards_KR(features))
     torch.testing.assert_close(plain.rewards_KR(features), coarse.rewards_KR(features), rtol=0, atol=0.05)
-    coarse._products = PRODUCTS["float32"]
+    coarse._matmul = MATMULS["float32"]
     assert not torch.equal(
         coarse.rewards_KR(features),
         Ensemble(**settings, precision=precision).fit(pairs, pairs, stream(1)).rewards_KR(features),

@@ -18,8 +18,8 @@ Precision = Literal["float32", "tf32", "bf16"]
 TF32_DROPPED = 13  # of float32's 23 bits of mantissa
 
 
-class Products:
-    """Products in float32.
+class MatMul:
+    """MatMul in float32.
 
     Attributes:
         precision: of the operands: float32 (24 significant bits), tf32 (11, NVIDIA's TensorFloat-32) or bf16 (8).
@@ -48,36 +48,36 @@ class Products:
         return torch.bmm(left_Kbi, right_Kio, out=out)
 
 
-class Tf32Products(Products):
-    """Products of operands in tf32."""
+class Tf32MatMul(MatMul):
+    """MatMul of operands in tf32."""
 
     precision = "tf32"
 
     def addmm(self, bias_o: torch.Tensor, inputs_bi: torch.Tensor, weight_io: torch.Tensor) -> torch.Tensor:
-        """See Products."""
+        """See MatMul."""
         with _tensor_cores(inputs_bi):
             return super().addmm(bias_o, _tf32(inputs_bi), _tf32(weight_io))
 
     def baddbmm(
         self, bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float = 1.0
     ) -> torch.Tensor:
-        """See Products."""
+        """See MatMul."""
         with _tensor_cores(inputs_Kbi):
             return super().baddbmm(bias_K1o, _tf32(inputs_Kbi), _tf32(weight_Kio), scale)
 
     def bmm(self, left_Kbi: torch.Tensor, right_Kio: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """See Products."""
+        """See MatMul."""
         with _tensor_cores(left_Kbi):
             return super().bmm(_tf32(left_Kbi), _tf32(right_Kio), out)
 
 
-class Bf16Products(Products):
-    """Products of operands in bf16; on a GPU they are passed on as such."""
+class Bf16MatMul(MatMul):
+    """MatMul of operands in bf16; on a GPU they are passed on as such."""
 
     precision = "bf16"
 
     def addmm(self, bias_o: torch.Tensor, inputs_bi: torch.Tensor, weight_io: torch.Tensor) -> torch.Tensor:
-        """See Products."""
+        """See MatMul."""
         if inputs_bi.is_cuda:
             return torch.mm(inputs_bi.bfloat16(), weight_io.bfloat16(), out_dtype=torch.float32).add_(bias_o)
         return super().addmm(bias_o, rounded(inputs_bi, "bf16"), rounded(weight_io, "bf16"))
@@ -85,19 +85,19 @@ class Bf16Products(Products):
     def baddbmm(
         self, bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float = 1.0
     ) -> torch.Tensor:
-        """See Products."""
+        """See MatMul."""
         if inputs_Kbi.is_cuda:
             return self.bmm(inputs_Kbi, weight_Kio).mul_(scale).add_(bias_K1o)
         return super().baddbmm(bias_K1o, rounded(inputs_Kbi, "bf16"), rounded(weight_Kio, "bf16"), scale)
 
     def bmm(self, left_Kbi: torch.Tensor, right_Kio: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """See Products."""
+        """See MatMul."""
         if left_Kbi.is_cuda:
             return torch.bmm(left_Kbi.bfloat16(), right_Kio.bfloat16(), out_dtype=torch.float32, out=out)
         return super().bmm(rounded(left_Kbi, "bf16"), rounded(right_Kio, "bf16"), out)
 
 
-PRODUCTS: dict[Precision, Products] = {p.precision: p for p in (Products(), Tf32Products(), Bf16Products())}
+MATMULS: dict[Precision, MatMul] = {p.precision: p for p in (MatMul(), Tf32MatMul(), Bf16MatMul())}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The training recipe of Melo et al. 2024: its settings, its learning rates, its evaluations."""
+"""The training config of Melo et al. 2024: its settings, its learning rates, its evaluations."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from balbench.harness.posteriors.posterior import AnsweredPairs, FittedPosterior, Posterior, raised
-from balbench.harness.posteriors.products import Precision
+from balbench.harness.posteriors.matmul import Precision
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior, unwrap
 from balbench.harness.streams import Stream
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Recipe(Posterior):
+class TrainingConfig(Posterior):
     """How heads are trained.
 
     Attributes:
@@ -44,13 +44,13 @@ class Recipe(Posterior):
     repeat_evaluations: bool = False
     precision: Precision = "float32"
 
-    def fit(self, train: AnsweredPairs, validation: AnsweredPairs, stream: Stream) -> FittedPosterior:
+    def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
         """Train a fleet of one cell (see `Posterior.fit`)."""
-        return raised(self.fit_fleet([train], validation, [stream])[0])
+        return unwrap(self.fit_fleet([train], validation, [stream])[0])
 
     @abstractmethod
     def fit_fleet(
-        self, trains: Sequence[AnsweredPairs], validation: AnsweredPairs, streams: Sequence[Stream]
+        self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
         """Train all cells as one program (see `Posterior.fit_fleet`)."""
 
@@ -62,8 +62,8 @@ def rate_at(step: int, steps: int, warmup: int) -> float:
     return max(0.0, (steps - step) / max(1, steps - warmup))
 
 
-def evaluations_after(step: int, steps: int, recipe: Recipe) -> int:
+def evaluations_after(step: int, steps: int, config: TrainingConfig) -> int:
     """How often the eval split is looked at after `step` steps of `steps`: at intervals and at each epoch's end."""
-    at_interval, at_epoch = step % recipe.evaluate_every == 0, step % (steps // recipe.epochs) == 0
+    at_interval, at_epoch = step % config.evaluate_every == 0, step % (steps // config.epochs) == 0
     # As coded, a step that is both is evaluated twice, and the repeat counts against patience.
-    return at_interval + at_epoch if recipe.repeat_evaluations else int(at_interval or at_epoch)
+    return at_interval + at_epoch if config.repeat_evaluations else int(at_interval or at_epoch)
