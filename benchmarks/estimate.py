@@ -22,7 +22,8 @@ from balbench.harness.running.data_directory import check_budgets
 from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
 from balbench.harness.running.progress import duration
 from balbench.harness.streams import stream
-from balbench.harness.study.study import Cell, Study
+from balbench.harness.study.cell import Cell
+from balbench.harness.study.study import Study
 
 PROBE_PAIRS = 256
 SMALLER = "lower posterior.hidden, posterior.members or the features' dimension"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from importlib.metadata import entry_points
-from typing import Any
+import re
+import uuid
+import warnings
+import weakref
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple
 
 from balbench.harness.errors import StudyError
+from balbench.harness.source_hash import source_hash
 
 KINDS = ("datasets", "oracles", "posteriors", "policies")
 
-# Classes stand here as "module:name", so that listing names imports nothing.
+# Classes are given as "module:name", so that listing names imports nothing.
 BUILT_IN: dict[str, dict[str, str]] = {
     "datasets": {
         "simulated": "balbench.harness.datasets.simulated:Simulated",
@@ -69,11 +74,33 @@ BASES = {
     "policies": "balbench.harness.policies.policy:Policy",
 }
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+_run_only: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+
+class Origin(NamedTuple):
+    """Where a component comes from. It enters the keys of cells in place of a module's path.
+
+    Attributes:
+        distribution: "balbench", the distribution of a plug-in, or "" for a class given to `register`.
+        source: hash of the source; "" for components of balbench.
+    """
+
+    distribution: str
+    source: str
 
 
 def register(kind: str, name: str, component: type) -> None:
-    """Add a component under a name, for this process (plug-ins for worker processes use entry points)."""
-    _registered[kind][name] = component
+    """Add a component under a name, for this process and its workers on this machine.
+
+    The source of the class is a part of the keys of its cells: an edited class runs its cells again. A plug-in that
+    is installed uses an entry point instead, and raises its `version` when its results change.
+
+    Raises:
+        StudyError: the kind is unknown, or the class is no component of that kind.
+    """
+    if kind not in KINDS:
+        raise StudyError(f"kind {kind!r}: {nearest(kind, list(KINDS))}", setting="kind")
+    _registered[kind][name] = _checked(kind, name, component)
 
 
 def names(kind: str) -> list[str]:
@@ -92,17 +119,45 @@ def load(kind: str, name: str) -> Any:
         return _checked(kind, name, _registered[kind][name])
     if name in BUILT_IN[kind]:
         return _imported(BUILT_IN[kind][name])
-    for point in entry_points(group=f"balbench.{kind}"):
-        if point.name == name:
-            try:
-                found = point.load()
-            except Exception as error:  # whatever a stranger's module does
-                told = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise StudyError(
-                    f"{kind}: the plug-in {name!r} ({point.value}) cannot be loaded: {told}; mend or uninstall it"
-                ) from None
-            return _checked(kind, name, found)
-    raise StudyError(f"{kind}: no {name!r}; {nearest(name, names(kind))}")
+    point = _entry_point(kind, name)
+    if point is None:
+        raise StudyError(f"{kind}: no {name!r}; {nearest(name, names(kind))}")
+    try:
+        component = point.load()
+    except Exception as error:  # a plug-in's module may raise anything when it is imported
+        summary = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StudyError(
+            f"{kind}: the plug-in {name!r} ({point.value}) cannot be loaded: {summary}; fix or uninstall it"
+        ) from None
+    return _checked(kind, name, component)
+
+
+def origin(kind: str, name: str) -> Origin:
+    """Say where the component of a name comes from (errors as in `load`)."""
+    component = load(kind, name)
+    if name in _registered[kind]:
+        return Origin("", source_hash(component) or _run_only_source(kind, name, component))
+    if name in BUILT_IN[kind]:
+        return Origin("balbench", "")
+    point = _entry_point(kind, name)
+    distribution = point.dist.name if point is not None and point.dist is not None else "unknown"
+    return Origin(re.sub("[-_.]+", "-", distribution).lower(), source_hash(component) or "")
+
+
+def _run_only_source(kind: str, name: str, component: type) -> str:
+    """A hash of a class whose source cannot be read: another one in each process."""
+    if component not in _run_only:
+        _run_only[component] = uuid.uuid4().hex
+        warnings.warn(
+            f"{kind}: the source of {name!r} cannot be read, so its cells run again in each new process; define the "
+            "class in a file or in a cell of a notebook",
+            stacklevel=2,
+        )
+    return _run_only[component]
+
+
+def _entry_point(kind: str, name: str) -> EntryPoint | None:
+    return next((point for point in entry_points(group=f"balbench.{kind}") if point.name == name), None)
 
 
 def _imported(place: str) -> Any:
@@ -113,14 +168,14 @@ def _imported(place: str) -> Any:
 def _checked(kind: str, name: str, component: Any) -> type:
     base = _imported(BASES[kind])
     if not (isinstance(component, type) and issubclass(component, base)):
-        wanted = f"{base.__module__}.{base.__name__}"
-        raise StudyError(f"{kind}: the plug-in {name!r} is no subclass of {wanted}; derive it from that")
+        expected = f"{base.__module__}.{base.__name__}"
+        raise StudyError(f"{kind}: the plug-in {name!r} is no subclass of {expected}; derive it from that class")
     if lacking := ", ".join(sorted(getattr(component, "__abstractmethods__", ()))):
         raise StudyError(f"{kind}: the plug-in {name!r} lacks {lacking}; define it")
     return component
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Say which known word was probably meant."""
+    """Name the known word that is most like a word, or all known words where none is."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

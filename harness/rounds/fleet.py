@@ -15,7 +15,7 @@ from balbench.harness.errors import CELL_ERRORS, BalbenchError
 from balbench.harness.machine import out_of_memory
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.loop import CellRun, Past
-from balbench.harness.study.study import Cell
+from balbench.harness.study.cell import Cell
 
 
 class Failure(NamedTuple):

@@ -16,7 +16,7 @@ from balbench.harness.pool.pairs import Split
 from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, pair_uncertainty, sampled_rewards
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.streams import Stream, stream
-from balbench.harness.study.study import Cell
+from balbench.harness.study.cell import Cell
 from balbench.harness.uncertainty import Uncertainty
 
 Array = np.ndarray

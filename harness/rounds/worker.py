@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from balbench.harness.errors import DataError
 from balbench.harness.files import disk_errors
 from balbench.harness.machine import out_of_memory
-from balbench.harness.study.study import Cell
+from balbench.harness.study.cell import Cell
 
 if TYPE_CHECKING:
     from balbench.harness.rounds.device_data import DeviceData

@@ -12,7 +12,7 @@ from balbench.harness.results import CellLog
 from balbench.harness.rounds.fleet import Failure
 from balbench.harness.rounds.loop import Past
 from balbench.harness.running.progress import CellState
-from balbench.harness.study.study import Cell
+from balbench.harness.study.cell import Cell
 
 
 class CellProgress:

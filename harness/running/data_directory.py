@@ -15,7 +15,7 @@ from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
 from balbench.harness.running.progress import Display
-from balbench.harness.study.study import Cell, Protocol
+from balbench.harness.study.cell import Cell, Protocol
 
 DATA_FACTS = "data.json"  # written last: the data set is whole
 

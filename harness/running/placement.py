@@ -11,7 +11,7 @@ from typing import get_args
 from balbench.harness.errors import StudyError
 from balbench.harness.machine import usable_cores
 from balbench.harness.rounds.worker import Features
-from balbench.harness.study.study import Cell
+from balbench.harness.study.cell import Cell
 
 # On a CPU cells gain from training together while what a step touches stays in caches (docs/scaling.md).
 CPU_FLEET = 8

@@ -22,7 +22,8 @@ from balbench.harness.running.data_directory import feature_bytes, feature_dimen
 from balbench.harness.running.engine import Engine, WorkerDied
 from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed
 from balbench.harness.running.progress import Display
-from balbench.harness.study.study import Cell, Study
+from balbench.harness.study.cell import Cell
+from balbench.harness.study.study import Study
 
 POLL_SECONDS = 0.25
 TASK_SECONDS = 2.0  # a kill loses no more than this and a round

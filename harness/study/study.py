@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -15,16 +13,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from balbench.harness import registry
-from balbench.harness.component import Component
 from balbench.harness.datasets.dataset import Dataset
-from balbench.harness.errors import BalbenchError, DataError, StudyError, answer_of, in_one_line
+from balbench.harness.errors import BalbenchError, DataError, StudyError, in_one_line
 from balbench.harness.policies.policy import Policy
-from balbench.harness.posteriors.posterior import Posterior
+from balbench.harness.study.cell import Cell, Part, Protocol, SettingKeys, digest
 from balbench.harness.study.settings import A_PART, make_component, shown, validated
 from balbench.harness.study.yaml_file import normalised, read_yaml, set_override, set_path
-from balbench.oracles.oracle import Oracle
 
-LOOP_VERSION = 3  # raise it when the loop gives other bytes for the same cell
 FULL_DATA = "full data"
 GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
 PARTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
@@ -45,28 +40,6 @@ WANTED = {
 }
 
 
-class Protocol(BaseModel):
-    """How many labels are bought and when."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    initial: int = Field(ge=1, le=10**9, strict=True)
-    """Labels bought at random before the first round."""
-    batch: int = Field(ge=1, le=10**9, strict=True)
-    """Labels bought after each round except the last."""
-    rounds: int = Field(ge=1, le=10**6, strict=True)
-    """Number of times the posterior is fitted and evaluated: initial + (rounds - 1) x batch labels in total."""
-
-    @property
-    def budget(self) -> int:
-        """Labels bought in all."""
-        return self.initial + (self.rounds - 1) * self.batch
-
-    def labels_at(self, round_: int, pool_size: int) -> int:
-        """Labels that round `round_` trains on; the last batch may be smaller."""
-        return min(self.initial + round_ * self.batch, pool_size)
-
-
 class StudyFile(BaseModel):
     """The keys of a study file. A component is a name, or a mapping with `name` and settings."""
 
@@ -85,7 +58,7 @@ class StudyFile(BaseModel):
     policies: list[dict[str, Any]] = Field(min_length=1)
     """The policies. A policy may have a `label`, its name in plots, and its own `posterior`."""
     reference: str = "random"
-    """Label of the policy that label savings are measured against."""
+    """The policy that label savings are measured against: its label, or its name if only one policy has that name."""
     seeds: list[Annotated[int, Field(strict=True, ge=0, lt=2**63)]] = Field(min_length=1)
     """A number of seeds (5 means 0 to 4), or a list of seeds."""
     protocol: Protocol
@@ -94,48 +67,6 @@ class StudyFile(BaseModel):
     """Whether to train once per seed on the whole pool, as a reference line in the report."""
     grid: dict[str, list[Any]] = {}
     """Values of dotted keys; the study runs all combinations."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One (dataset, oracle, posterior, policy, seed) with its protocol: the unit of result.
-
-    Attributes:
-        setting: the grid's values, "" without a grid.
-        policy_name: the policy's name in study files.
-        label: its name in plots.
-        own_posterior: whether the policy brings its posterior in place of the study's.
-        key: hash of all that determines the result.
-    """
-
-    setting: str
-    policy_name: str
-    label: str
-    seed: int
-    dataset: Dataset
-    oracle: Oracle
-    posterior: Posterior
-    policy: Policy
-    protocol: Protocol
-    dataset_key: str
-    key: str
-    own_posterior: bool = False
-
-    @property
-    def directory(self) -> str:
-        """The name of the cell's directory."""
-        slug = re.sub("[^a-z0-9]+", "-", self.label.lower())[:40].strip("-")
-        return f"{slug}-seed{self.seed}-{self.key[:12]}"
-
-    @property
-    def title(self) -> str:
-        """The cell in a message."""
-        return f"{self.label}, seed {self.seed}" + (f" ({self.setting})" if self.setting else "")
-
-    @property
-    def rounds(self) -> int:
-        """Rounds to run (a policy that acquires all at once has one)."""
-        return 1 if self.policy.acquires_all else self.protocol.rounds
 
 
 @dataclass(frozen=True)
@@ -178,14 +109,14 @@ def check_study(raw: dict[str, Any], place: str) -> Study:
     if number > MOST_CELLS:
         raise StudyError(f"{place}: has {number:,} cells, more than {MOST_CELLS:,}; take fewer seeds or grid values")
     cells: list[Cell] = []
-    same: dict[tuple[str, ...], str] = {}
+    same: dict[tuple[tuple[str, int], ...], str] = {}
     for setting, point in _grid_points(file, place):
         found = _point_cells(file, point, setting, place)
-        twin = same.setdefault(tuple(cell.directory for cell in found), setting)
+        twin = same.setdefault(tuple((cell.directory, cell.rounds) for cell in found), setting)
         if twin != setting or any(cell.setting == setting for cell in cells):
             raise StudyError(f"{place}: grid: {twin!r} and {setting!r} are the same; remove one")
         cells += found
-    return Study(file, tuple(cells))
+    return Study(file.model_copy(update={"reference": reference_label(file, place)}), tuple(cells))
 
 
 def _seeds(seeds: Any, place: str) -> Any:
@@ -248,20 +179,23 @@ def _shown(value: Any, choices: list[Any]) -> str:
 
 
 def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
-    parts = {name: make_component(kind, getattr(file, name), place, name) for name, kind in PARTS.items()}
+    parts = {
+        key: Part(kind, getattr(file, key)["name"], make_component(kind, getattr(file, key), place, key))
+        for key, kind in PARTS.items()
+    }
     policies, own_posterior = _policies(file, place)
-    _check_contents(parts["dataset"], policies, place)
-    dataset_key = digest([_identity(parts["dataset"]), answer_of(parts["dataset"].source_key, str)])
-    names = {FULL_DATA: "full_data"} | {policy.get("label", policy["name"]): policy["name"] for policy in file.policies}
+    _check_contents(parts["dataset"].component, {label: part.component for label, part in policies.items()}, place)
+    keys = SettingKeys(**parts, protocol=file.protocol)
+    components = {key: part.component for key, part in parts.items()}
     cells = []
-    for (label, policy), seed in product(policies.items(), file.seeds):
-        what: dict[str, Any] = {**parts, "policy": policy, "protocol": file.protocol}
-        what["posterior"] = own_posterior.get(label, what["posterior"])
-        identities = [_identity(what[part]) for part in ("oracle", "posterior")]
-        protocol = None if policy.acquires_all else file.protocol.model_dump()
-        key = digest([dataset_key, *identities, LOOP_VERSION, protocol, _identity(policy), seed])
-        keys: dict[str, Any] = {"dataset_key": dataset_key, "key": key, "own_posterior": label in own_posterior}
-        cells.append(Cell(setting=setting, policy_name=names[label], label=label, seed=seed, **what, **keys))
+    for label, policy in policies.items():
+        own = own_posterior.get(label)
+        shared: dict[str, Any] = components | {"setting": setting, "policy_name": policy.name, "label": label}
+        shared |= {"policy": policy.component, "protocol": file.protocol, "sources": keys.sources(policy, own)}
+        if own is not None:
+            shared |= {"posterior": own.component, "own_posterior": True}
+        keys_S = keys.keys(policy, own, file.seeds)
+        cells += [Cell(**shared, seed=seed, keys=key) for seed, key in zip(file.seeds, keys_S, strict=True)]
     return cells
 
 
@@ -278,10 +212,10 @@ def _check_contents(dataset: Dataset, policies: dict[str, Policy], place: str) -
             raise DataError(f"{place}: policies.{number}: {error}") from None
 
 
-def _policies(file: StudyFile, place: str) -> tuple[dict[str, Policy], dict[str, Posterior]]:
-    """The policies by label, and the posteriors of those that bring their own."""
-    policies: dict[str, Policy] = {}
-    own_posterior: dict[str, Posterior] = {}
+def _policies(file: StudyFile, place: str) -> tuple[dict[str, Part], dict[str, Part]]:
+    """The policies by label, and the posteriors of policies that have their own."""
+    policies: dict[str, Part] = {}
+    own_posterior: dict[str, Part] = {}
     for number, settings in enumerate(file.policies):
         settings, key = dict(settings), f"policies.{number}"
         label, here = settings.pop("label", settings.get("name", "")), f"{place}: {key}"
@@ -290,31 +224,44 @@ def _policies(file: StudyFile, place: str) -> tuple[dict[str, Policy], dict[str,
             raise StudyError(f"{here}.label: must be a text, not {shown(label)}")
         if label in policies:
             raise StudyError(f"{here}: two policies are called {label!r}; give one a label")
-        policies[label] = make_component("policies", settings, place, key, more_keys=("label", "posterior"))
+        component = make_component("policies", settings, place, key, more_keys=("label", "posterior"))
+        policies[label] = Part("policies", settings["name"], component)
         if own is not None:
-            own_posterior[label] = make_component("posteriors", own, place, f"{key}.posterior")
+            name = own["name"] if isinstance(own, dict) and "name" in own else own
+            own_posterior[label] = Part(
+                "posteriors", name, make_component("posteriors", own, place, f"{key}.posterior")
+            )
         what = (policies[label], own_posterior.get(label))
         twins = (o for o, policy in policies.items() if o != label and (policy, own_posterior.get(o)) == what)
         if (twin := next(twins, None)) is not None:
             raise StudyError(f"{here}: {label!r} and {twin!r} have the same settings; remove one")
-    if file.reference not in policies:
-        near = registry.nearest(file.reference, list(policies))
-        raise StudyError(f"{place}: reference: no policy is called {file.reference!r}; {near}")
-    if policies[file.reference].acquires_all:
-        raise StudyError(f"{place}: reference: {file.reference!r} buys all labels at once; name a policy with a curve")
-    if file.full_data and not any(policy.acquires_all for policy in policies.values()):
+    label = reference_label(file, place)
+    if policies[label].component.acquires_all:
+        raise StudyError(f"{place}: reference: {label!r} buys all labels at once; name a policy with a curve")
+    if file.full_data and not any(policy.component.acquires_all for policy in policies.values()):
         if FULL_DATA in policies:
             raise StudyError(f"{place}: policies: the label {FULL_DATA!r} is taken; give another or full_data: false")
-        policies[FULL_DATA] = make_component("policies", "full_data", place, "full_data")
+        full_data = make_component("policies", "full_data", place, "full_data")
+        policies[FULL_DATA] = Part("policies", "full_data", full_data)
     return policies, own_posterior
 
 
-def _identity(component: Component | Oracle) -> dict[str, Any]:
-    cls = type(component)
-    settings = component.model_dump(mode="json", exclude=set(getattr(cls, "outside_key", ())))
-    return {"class": f"{cls.__module__}:{cls.__name__}", "version": cls.version, **settings}
+def reference_label(file: StudyFile, place: str) -> str:
+    """The label of the policy that `reference` names by its label, or by a name that only one policy has.
 
-
-def digest(value: Any) -> str:
-    """Hash of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    Raises:
+        StudyError: no policy has that label or name, or several have the name.
+    """
+    names = {policy.get("label", policy["name"]): policy["name"] for policy in file.policies}
+    if file.reference in names:
+        return file.reference
+    labels = [label for label, name in names.items() if name == file.reference]
+    if len(labels) > 1:
+        raise StudyError(
+            f"{place}: reference: {len(labels)} policies have the name {file.reference!r}; give the label of one: "
+            f"{', '.join(labels)}"
+        )
+    if not labels:
+        near = registry.nearest(file.reference, list(names))
+        raise StudyError(f"{place}: reference: no policy is called {file.reference!r}; {near}")
+    return labels[0]

@@ -8,7 +8,8 @@ from balbench.benchmarks.running import describe
 from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError, StudyError
-from balbench.harness.study.study import Protocol, check_study, load_study
+from balbench.harness.study.cell import Protocol
+from balbench.harness.study.study import check_study, load_study
 from balbench.harness.study.yaml_file import set_path
 from support.studies import TINY, write_study
 
@@ -233,7 +234,7 @@ def test_cells_and_keys():
     ("path", "value"),
     [
         ("dataset.topics", 7), ("dataset.data_seed", 1), ("posterior.members", 4), ("posterior.init", "shared"),
-        ("protocol.batch", 11), ("protocol.rounds", 3), ("oracle", {"name": "replay", "votes": "majority"}),
+        ("protocol.batch", 11), ("protocol.initial", 3), ("oracle", {"name": "replay", "votes": "majority"}),
     ],
 )  # fmt: skip
 def test_whatever_determines_a_result_is_in_its_key(path, value):

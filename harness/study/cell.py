@@ -1,0 +1,185 @@
+"""A cell, the unit of result, and the keys by which its result is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from balbench.harness import registry
+from balbench.harness.component import Component
+from balbench.harness.datasets.dataset import Dataset
+from balbench.harness.errors import answer_of
+from balbench.harness.policies.policy import Policy
+from balbench.harness.posteriors.posterior import Posterior
+from balbench.oracles.oracle import Oracle
+
+LOOP_VERSION = 3  # raise it when the loop gives other bytes for the same cell
+LONGEST_NAME = 40  # characters of a policy's name in the name of a directory
+
+
+class Protocol(BaseModel):
+    """How many labels are bought and when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    initial: int = Field(ge=1, le=10**9, strict=True)
+    """Labels bought at random before the first round."""
+    batch: int = Field(ge=1, le=10**9, strict=True)
+    """Labels bought after each round except the last."""
+    rounds: int = Field(ge=1, le=10**6, strict=True)
+    """Number of times the posterior is fitted and evaluated: initial + (rounds - 1) x batch labels in total."""
+
+    @property
+    def budget(self) -> int:
+        """Labels bought in all."""
+        return self.initial + (self.rounds - 1) * self.batch
+
+    def labels_at(self, round_: int, pool_size: int) -> int:
+        """Labels that round `round_` trains on; the last batch may be smaller."""
+        return min(self.initial + round_ * self.batch, pool_size)
+
+
+class Keys(NamedTuple):
+    """Hashes of what determines the result of a cell.
+
+    No key depends on labels, module paths or the number of rounds: more rounds of a cell continue the rounds that
+    are there.
+
+    Attributes:
+        dataset: the data set, including the contents of its files.
+        setting: all that policies of one setting share: data set, oracle, posterior and protocol.
+        policy: the policy, and its own posterior where it has one.
+        cell: all of it, and the seed.
+    """
+
+    dataset: str
+    setting: str
+    policy: str
+    cell: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (dataset, oracle, posterior, policy, seed) with its protocol: the unit of result.
+
+    Attributes:
+        setting: the grid's values, "" without a grid.
+        policy_name: the policy's name in study files.
+        label: the policy's name in plots.
+        keys: hashes of what determines the result.
+        sources: hash of the source of each component that comes from a plug-in, by kind and name.
+        own_posterior: whether the policy has its own posterior in place of the study's.
+    """
+
+    setting: str
+    policy_name: str
+    label: str
+    seed: int
+    dataset: Dataset
+    oracle: Oracle
+    posterior: Posterior
+    policy: Policy
+    protocol: Protocol
+    keys: Keys
+    sources: Mapping[str, str]
+    own_posterior: bool = False
+
+    @property
+    def key(self) -> str:
+        """Hash of all that determines the result."""
+        return self.keys.cell
+
+    @property
+    def dataset_key(self) -> str:
+        """Hash of all that determines the data set."""
+        return self.keys.dataset
+
+    @property
+    def directory(self) -> str:
+        """The name of the cell's directory; cells with the same key have the same directory."""
+        slug = re.sub("[^a-z0-9]+", "-", self.policy_name.lower()).strip("-")[:LONGEST_NAME].strip("-")
+        return f"{slug or 'policy'}-seed{self.seed}-{self.key[:12]}"
+
+    @property
+    def title(self) -> str:
+        """The cell in a message."""
+        return f"{self.label}, seed {self.seed}" + (f" ({self.setting})" if self.setting else "")
+
+    @property
+    def rounds(self) -> int:
+        """Rounds to run (a policy that acquires all at once has one)."""
+        return 1 if self.policy.acquires_all else self.protocol.rounds
+
+
+class Part(NamedTuple):
+    """A component with its name in study files.
+
+    Attributes:
+        kind: datasets, oracles, posteriors or policies.
+        name: the name in the registry.
+        component: the object with its settings.
+    """
+
+    kind: str
+    name: str
+    component: Any
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines a component: where it comes from, its version and its settings, as plain values."""
+        origin = registry.origin(self.kind, self.name)
+        source = {} if origin.distribution else {"source": origin.source}
+        return {
+            "name": self.name,
+            "distribution": origin.distribution,
+            "version": type(self.component).version,
+            "settings": plain_settings(self.component),
+        } | source
+
+
+def plain_settings(component: Component | Oracle) -> dict[str, Any]:
+    """The settings of a component that determine results, as plain values."""
+    return component.model_dump(mode="json", exclude=set(getattr(type(component), "outside_key", ())))
+
+
+class SettingKeys:
+    """Makes the keys of all cells of one setting."""
+
+    def __init__(self, dataset: Part, oracle: Part, posterior: Part, protocol: Protocol) -> None:
+        """Hash what the cells share.
+
+        Raises:
+            DataError: the data set's source cannot be read.
+        """
+        self._parts = (dataset, oracle, posterior)
+        self._oracle, self._posterior = oracle.identity, posterior.identity
+        self._protocol = protocol.model_dump(exclude={"rounds"})
+        self._dataset_key = digest([dataset.identity, answer_of(dataset.component.source_key, str)])
+        self._key = digest([self._dataset_key, self._oracle, self._posterior, LOOP_VERSION, self._protocol])
+
+    def keys(self, policy: Part, own_posterior: Part | None, seeds: list[int]) -> list[Keys]:
+        """The keys of a policy's cells, one for each seed."""
+        own = own_posterior.identity if own_posterior else None
+        protocol = None if policy.component.acquires_all else self._protocol
+        policy_identity = policy.identity
+        shared = [self._dataset_key, self._oracle, own or self._posterior, LOOP_VERSION, protocol, policy_identity]
+        policy_key = digest([policy_identity, own])
+        return [Keys(self._dataset_key, self._key, policy_key, digest([*shared, seed])) for seed in seeds]
+
+    def sources(self, policy: Part, own_posterior: Part | None) -> dict[str, str]:
+        """The hash of the source of each plug-in among the components of a policy's cells, by kind and name."""
+        dataset, oracle, posterior = self._parts
+        parts = (dataset, oracle, own_posterior or posterior, policy)
+        origins = {f"{part.kind} {part.name}": registry.origin(part.kind, part.name) for part in parts}
+        return {name: origin.source for name, origin in origins.items() if origin.distribution and origin.source}
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
