@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -66,11 +66,20 @@ class Ensemble(TrainingConfig):
     def train_heads(
         self, data: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[Heads | DivergedError]:
-        """Train all members of all cells from new weights."""
+        """Train all members of all cells from new initial weights."""
         heads = self.initial_fleet(data, streams)
         orders = [self.orders_KEn(pairs, stream) for pairs, stream in zip(data, streams, strict=True)]
-        errors = train_fleet(self.trainable(heads, streams), data, validation, orders, self)
-        return [error or heads.share(c * self.members, (c + 1) * self.members) for c, error in enumerate(errors)]
+        results = train_fleet(self.trainable(heads, streams), data, validation, orders, self)
+        return [
+            result if isinstance(result, DivergedError) else self._trained(heads, cell, result)
+            for cell, result in enumerate(results)
+        ]
+
+    def _trained(self, heads: Heads, cell: int, diagnostics: Mapping[str, float]) -> Heads:
+        """The members of a cell after training."""
+        trained = heads.share(cell * self.members, (cell + 1) * self.members)
+        trained.diagnostics = diagnostics
+        return trained
 
     def training_bytes(self, dimension: int) -> int:
         """Weights, gradients, AdamW's two moments and the best weights, and a minibatch's rows and activations."""

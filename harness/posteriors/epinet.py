@@ -9,7 +9,7 @@ Axes: S indices of a training step, K indices of the posterior, Z dimensions of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -19,7 +19,7 @@ from balbench.harness.pool.feature_table import FeatureTable, blocks
 from balbench.harness.posteriors.ensemble import MELO2024
 from balbench.harness.posteriors.gaussian import Standardiser
 from balbench.harness.posteriors.heads import SCORING_BYTES, Heads
-from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
+from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs
 from balbench.harness.posteriors.single_head import SingleHead
 from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 from balbench.harness.posteriors.training import train_fleet
@@ -68,8 +68,11 @@ class Epinet(SingleHead):
             alone.initial_fleet(trains, streams), Heads.joined(drawn).to(device), parts, self.indices
         )
         orders = [alone.orders_KEn(train, stream) for train, stream in zip(trains, streams, strict=True)]
-        errors = train_fleet(trainable, trains, validation, orders, self)
-        return [error or trainable.model(cell) for cell, error in enumerate(errors)]
+        results = train_fleet(trainable, trains, validation, orders, self)
+        return [
+            result if isinstance(result, DivergedError) else trainable.model(cell, result)
+            for cell, result in enumerate(results)
+        ]
 
     def _fixed(self, train: LabelledPairs, stream: Stream) -> _Fixed:
         """Draw what a cell's training does not change."""
@@ -118,8 +121,16 @@ class Prior:
 class EpinetHeads:
     """A head, its epinet and the prior, with K indices (see `FittedPosterior`)."""
 
-    def __init__(self, base: Heads, epinet: Heads, prior: Prior, index_KZ: torch.Tensor) -> None:
+    def __init__(
+        self,
+        base: Heads,
+        epinet: Heads,
+        prior: Prior,
+        index_KZ: torch.Tensor,
+        diagnostics: Mapping[str, float] | None = None,
+    ) -> None:
         self.base, self.epinet, self.prior, self.index_KZ = base, epinet, prior, index_KZ
+        self.diagnostics = diagnostics or {}
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each index, shape (K, R), computed in blocks of responses."""
@@ -154,10 +165,10 @@ class _TrainableEpinet:
         base, epinet = self._base.rebuilt(parameters[:own]), self._epinet.rebuilt(parameters[own:])
         return type(self)(base, epinet, fixed, self._indices)
 
-    def model(self, k: int) -> EpinetHeads:
-        """The posterior of a cell."""
-        fixed = self._fixed[k]
-        return EpinetHeads(self._base.share(k, k + 1), self._epinet.share(k, k + 1), fixed.prior, fixed.index_KZ)
+    def model(self, k: int, diagnostics: Mapping[str, float] | None = None) -> EpinetHeads:
+        """The posterior of cell k."""
+        fixed, base, epinet = self._fixed[k], self._base.share(k, k + 1), self._epinet.share(k, k + 1)
+        return EpinetHeads(base, epinet, fixed.prior, fixed.index_KZ, diagnostics)
 
     def step(self, batch: Minibatch, gradients: list[torch.Tensor]) -> torch.Tensor:
         """The loss is the mean over S new indices."""

@@ -60,7 +60,7 @@ class FeatureDensityModel:
     epistemic_range = (-math.inf, math.inf)
 
     def __init__(self, heads: Heads, preferred: ClassGaussian, other: ClassGaussian) -> None:
-        self._heads, self._classes = heads, (preferred, other)
+        self._heads, self._classes, self.diagnostics = heads, (preferred, other), heads.diagnostics
         self.centre, self.spread = 0.0, 1.0
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:

@@ -7,7 +7,7 @@ Bishop 2006, section 4.5). All is float64. Axes: n answered pairs, C candidate p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -259,8 +259,14 @@ def differences(features_RH: FeatureTable, responses_n2: torch.Tensor) -> torch.
 class Linear:
     """A fitted posterior (see `FittedPosterior`): K linear rewards on one embedding of the responses."""
 
-    def __init__(self, embed: Callable[[FeatureTable], torch.Tensor], weights_KH: torch.Tensor) -> None:
+    def __init__(
+        self,
+        embed: Callable[[FeatureTable], torch.Tensor],
+        weights_KH: torch.Tensor,
+        diagnostics: Mapping[str, float] | None = None,
+    ) -> None:
         self._embed, self._weights_HK = embed, weights_KH.float().mT.contiguous()
+        self.diagnostics = diagnostics or {}
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each sample, float32 (K, R), in blocks of responses."""

@@ -5,7 +5,7 @@ Axes: K members, b pairs of a minibatch, R responses, i and o the inputs and out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ class Heads:
     Attributes:
         weights: one (K, i, o) tensor for each layer (its memory may be that of (K, o, i)).
         biases: one (K, 1, o) tensor for each layer.
+        diagnostics: of the training (see `FittedPosterior`); empty before it.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Heads:
         self.weights, self.biases, self._matmul = weights, biases, MATMULS[precision]
         self._activate, self._through = ACTIVATIONS[activation]
         self.activation = activation
+        self.diagnostics: Mapping[str, float] = {}
 
     @classmethod
     def draw(

@@ -43,4 +43,4 @@ class Laplace(OnTrainedHead):
             differences(heads.embedding_RH(validation.features_RD), validation.responses_n2),
             validation.label_n,
         )
-        return Linear(heads.embedding_RH, samples_KH)
+        return Linear(heads.embedding_RH, samples_KH, heads.diagnostics)

@@ -50,6 +50,7 @@ class LatentRewardModel:
 
     def __init__(self, heads: Heads, preferred: RewardGaussian, other: RewardGaussian) -> None:
         self._heads, self._preferred, self._other = heads, preferred, other
+        self.diagnostics = heads.diagnostics
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """The head's rewards, float32 (1, R)."""

@@ -100,7 +100,7 @@ class MaskedHeads:
     """
 
     def __init__(self, heads: Heads, masks: Dropout) -> None:
-        self.heads, self.masks = heads, masks
+        self.heads, self.masks, self.diagnostics = heads, masks, heads.diagnostics
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each mask, shape (K, R), computed in blocks of responses."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -20,12 +21,12 @@ T = TypeVar("T")
 
 
 class LabelledPairs(NamedTuple):
-    """Pairs with answers, on one device.
+    """Pairs with labels, on one device.
 
     Attributes:
         features_RD: float32 features of the responses that the pairs index into.
         responses_n2: the two responses of each pair.
-        label_n: float32 P(first preferred): 1 or 0 for an answer, 0.5 for a tie, a share for several votes.
+        label_n: float32 P(first preferred): 1 or 0 for a vote, 0.5 for a tie, the share of several votes.
     """
 
     features_RD: FeatureTable
@@ -34,27 +35,57 @@ class LabelledPairs(NamedTuple):
 
 
 class FittedPosterior(Protocol):
-    """A posterior given labels."""
+    """A posterior after its fit to labels.
+
+    A fitted posterior may have an attribute `diagnostics: Mapping[str, float]`: finite numbers about the fit, which
+    each round records as `metrics["fit"]`. Trained posteriors report these means over members:
+
+    - `steps`: training steps;
+    - `evaluation_loss_start`, `evaluation_loss_best`, `evaluation_loss_end`: loss on the split `eval` at the initial
+      weights, at the best evaluation after them and at the last one, in nats for a pair;
+    - `best_is_initial`: share of members whose best evaluation is no better than their initial weights;
+    - `still_improving`: share of members whose last evaluation is their best.
+
+    Posteriors with a closed form have no diagnostics.
+    """
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Return float32 reward samples (K, R) of responses, the same sample k in every call."""
         ...
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Return what the last layer of sample 0's reward model sees, float32 (R, H).
+        """Return the inputs of the last layer of sample 0's reward model, float32 (R, H).
 
-        That layer is linear, so these are the gradients of its rewards by its weights, which gradient and design
-        policies work on. A linear model returns its (scaled) features.
+        The last layer is linear, so the embedding is the gradient of the rewards by its weights. Gradient and design
+        policies use it. A linear model returns its (scaled) features.
         """
         ...
+
+
+def fit_diagnostics(model: FittedPosterior) -> dict[str, float]:
+    """Return the diagnostics of a fitted posterior, checked; empty if it has none.
+
+    Raises:
+        TypeError: the diagnostics are not a mapping of names to numbers.
+        ValueError: a number is not finite.
+    """
+    diagnostics = getattr(model, "diagnostics", {})
+    if not isinstance(diagnostics, Mapping):
+        raise TypeError(f"the posterior's diagnostics are a {type(diagnostics).__name__}; give a mapping of numbers")
+    for name, value in diagnostics.items():
+        if not isinstance(name, str) or not isinstance(value, int | float):
+            raise TypeError(f"the posterior's diagnostics hold {name!r}: {value!r}; give names and numbers")
+        if not math.isfinite(value):
+            raise ValueError(f"the posterior's diagnostics hold {name!r}: {value}; give finite numbers")
+    return {name: float(value) for name, value in diagnostics.items()}
 
 
 def sampled_rewards(model: FittedPosterior, features_RD: FeatureTable) -> torch.Tensor:
     """Return the rewards of a fitted posterior, float32 (K, R), checked.
 
     Raises:
-        TypeError: there are no rewards.
-        ValueError: they have another shape, or are not all numbers.
+        TypeError: the model returns no tensor of rewards.
+        ValueError: the rewards have the wrong shape or are not all finite.
     """
     if not hasattr(model, "rewards_KR"):
         raise TypeError(f"the posterior's fit returned {type(model).__name__}, which has no rewards_KR")
@@ -64,7 +95,7 @@ def sampled_rewards(model: FittedPosterior, features_RD: FeatureTable) -> torch.
     if rewards_KR.ndim != 2 or rewards_KR.shape[1] != R:
         raise ValueError(f"the posterior must return rewards (K, {R}); got {tuple(rewards_KR.shape)}")
     if not rewards_KR.isfinite().all():
-        raise ValueError("the posterior's rewards are not all finite; lower posterior.learning_rate, or mend it")
+        raise ValueError("the posterior's rewards are not all finite; lower posterior.learning_rate")
     return rewards_KR
 
 
@@ -73,7 +104,7 @@ class OwnEpistemic(Protocol):
     """A fitted posterior whose epistemic uncertainty is not the disagreement of its samples.
 
     Attributes:
-        epistemic_range: what its values lie in.
+        epistemic_range: lowest and highest value of the uncertainty.
     """
 
     epistemic_range: tuple[float, float]
@@ -81,40 +112,40 @@ class OwnEpistemic(Protocol):
     def epistemic_N(
         self, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
     ) -> torch.Tensor:
-        """Return the uncertainty of each pair, float64 (N,); more is more uncertain. `rewards_KR` are its rewards."""
+        """Return the uncertainty of each pair, float64 (N,), given the model's rewards; higher is more uncertain."""
         ...
 
 
 def pair_uncertainty(
     model: FittedPosterior, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
 ) -> Uncertainty:
-    """Uncertainties of pairs of responses; the epistemic one is the posterior's own where it has one."""
-    found = uncertainty(pair_probabilities(rewards_KR, responses_N2))
+    """Uncertainties of pairs of responses; the epistemic one is the posterior's own if it has one."""
+    of_samples = uncertainty(pair_probabilities(rewards_KR, responses_N2))
     if isinstance(model, OwnEpistemic):
         own_N = model.epistemic_N(features_RD, responses_N2, rewards_KR)
-        return replace(found, epistemic_N=own_N, epistemic_range=model.epistemic_range)
-    return found
+        return replace(of_samples, epistemic_N=own_N, epistemic_range=model.epistemic_range)
+    return of_samples
 
 
 class DivergedError(ArithmeticError):
-    """Training gave a loss that is not a number."""
+    """The loss became infinite or not a number."""
 
 
-def try_fit(make: Callable[..., T], *arguments: Any) -> T | Exception:
-    """Return what a call gives or the error that it ends with, except where the machine is at fault."""
+def try_fit(fit: Callable[..., T], *arguments: Any) -> T | Exception:
+    """Return the result of a call or its error; errors of the machine (see `BalbenchError`) are raised."""
     try:
-        return make(*arguments)
+        return fit(*arguments)
     except Exception as error:
         if isinstance(error, BalbenchError) or out_of_memory(error):
             raise
         return error
 
 
-def unwrap(found: T | Exception) -> T:
-    """Return what was found, or raise it where it is an error."""
-    if isinstance(found, Exception):
-        raise found
-    return found
+def unwrap(result: T | Exception) -> T:
+    """Return a result, or raise it if it is an error."""
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 class Posterior(Component):
@@ -122,31 +153,31 @@ class Posterior(Component):
 
     @abstractmethod
     def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
-        """Fit from new weights.
+        """Fit from new initial weights.
 
         Args:
             train: the labels bought so far, in order of acquisition.
-            validation: the split `eval`, to select by.
+            validation: the split `eval`, for model selection.
             stream: the source of all randomness of this call.
 
         Raises:
-            DivergedError: the loss is not a number.
+            DivergedError: the loss is not finite.
         """
 
     def training_bytes(self, dimension: int) -> int:
-        """About how many bytes on the device the training of one cell takes, features apart.
+        """Estimate how many bytes of device memory the training of one cell takes, without features.
 
         Args:
-            dimension: of the features of a response.
+            dimension: length of the features of a response.
         """
-        return 16 * dimension**2  # a linear posterior: some float64 matrices of that size
+        return 16 * dimension**2  # a linear posterior holds a few float64 matrices of that size
 
     def fit_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Fit one model for each cell of a fleet; a fit that fails gives its error and leaves the others alone.
+        """Fit one model for each cell of a fleet; a fit that fails gives its error and does not affect the others.
 
-        Here one after another; a posterior that can fits them as one batched program.
+        The default fits one after another. A posterior may fit all cells as one batched program instead.
 
         Args:
             trains: the labels of each cell.
@@ -155,6 +186,6 @@ class Posterior(Component):
 
         Raises:
             BalbenchError: the machine is at fault.
-            MemoryError: so is its memory (or torch's error, see `out_of_memory`).
+            MemoryError: the machine's memory is full (or torch's error, see `out_of_memory`).
         """
         return [try_fit(self.fit, train, validation, stream) for train, stream in zip(trains, streams, strict=True)]

@@ -21,7 +21,10 @@ DIVERGED = "the evaluation loss is not a number: lower the learning rate or look
 
 @dataclass
 class TrainingLog:
-    """What happened: the minibatch losses of each step and every evaluation, both (K,), NaN for who had left."""
+    """The minibatch losses of each step and the losses of each evaluation, both (K,).
+
+    Members that have stopped have the loss NaN.
+    """
 
     step_losses: list[torch.Tensor] = field(default_factory=list)
     evaluations: list[tuple[int, torch.Tensor]] = field(default_factory=list)
@@ -36,9 +39,9 @@ def train(
         DivergedError: the loss is not a number.
     """
     log = TrainingLog()
-    (error,) = train_fleet(model, [data], validation, [order_KEn], config, log=log)
-    if error:
-        raise error
+    (result,) = train_fleet(model, [data], validation, [order_KEn], config, log=log)
+    if isinstance(result, DivergedError):
+        raise result
     return log
 
 
@@ -50,38 +53,37 @@ def train_fleet(
     config: TrainingConfig,
     padded: bool | None = None,
     log: TrainingLog | None = None,
-) -> list[DivergedError | None]:
+) -> list[dict[str, float] | DivergedError]:
     """Train in place; at the end the model holds, for each member, the weights of its best evaluation.
 
-    A member leaves the program when it runs out of patience, a cell when its steps are done or its loss is not a
-    number; what a member computes does not depend on the others.
+    A member stops when its patience is used up. A cell stops when all its steps are done or when its evaluation loss
+    is not finite. The result of a member does not depend on the other members.
 
     Args:
         model: initial weights of the members of all cells, cell after cell.
         data: labelled pairs of each cell, all on one table of features.
-        validation: evaluated at the end of each epoch and each `evaluate_every` steps.
+        validation: pairs for evaluations: before the first step, at the end of each epoch and each `evaluate_every`
+            steps.
         orders: for each cell (K/C, E, n), the order of its labelled pairs for each of its members and epochs.
         config: the settings.
-        padded: train cells with differing numbers of labels together, minibatches filled up with pairs of weight 0.
-            By default on a GPU only: on a CPU the filling would change the last bits, so there such cells train one
-            group after another.
-        log: is told what happened.
+        padded: train cells with different numbers of labels together; their minibatches are filled up with pairs of
+            weight 0. The default is True on a GPU only: on a CPU the filling would change the last bits, so cells
+            with different numbers of labels train one group after another.
+        log: receives the losses.
 
     Returns:
-        For each cell why it failed, or None.
+        For each cell its diagnostics (see `FittedPosterior`), or the error if training diverged.
     """
     if padded is None:
         padded = data[0].label_n.is_cuda
     counts = [len(pairs.label_n) for pairs in data]
-    everyone = range(len(data))
-    groups = [list(everyone)] if padded else [[c for c in everyone if counts[c] == n] for n in dict.fromkeys(counts)]
-    errors: list[DivergedError | None] = [None] * len(data)
+    all_cells = range(len(data))
+    groups = [list(all_cells)] if padded else [[c for c in all_cells if counts[c] == n] for n in dict.fromkeys(counts)]
+    results: dict[int, dict[str, float] | DivergedError] = {}
     for group in groups:
-        lessons = MinibatchSchedule([data[c] for c in group], [orders[c] for c in group], config)
-        course = TrainingLoop(model, group, model.members // len(data), lessons, config, log)
-        for cell in course.run(validation):
-            errors[cell] = DivergedError(DIVERGED)
-    return errors
+        schedule = MinibatchSchedule([data[c] for c in group], [orders[c] for c in group], config)
+        results |= TrainingLoop(model, group, model.members // len(data), schedule, config, log).run(validation)
+    return [results[cell] for cell in all_cells]
 
 
 def minibatches(order_KEn: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
@@ -91,25 +93,26 @@ def minibatches(order_KEn: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
 
 
 class MinibatchSchedule:
-    """The labelled pairs of some cells and the minibatches in which their members see them.
+    """The minibatches of the members of some cells, step by step.
 
     Attributes:
-        steps: of each cell.
+        steps: number of steps of each cell.
     """
 
     def __init__(self, data: Sequence[LabelledPairs], orders: Sequence[torch.Tensor], config: TrainingConfig) -> None:
+        """Cut the orders (see `train_fleet`) into minibatches."""
         self._features_RD = data[0].features_RD
         self._responses_n2 = torch.cat([pairs.responses_n2 for pairs in data])
-        self._target_n = torch.cat([pairs.label_n for pairs in data])
+        self._label_n = torch.cat([pairs.label_n for pairs in data])
         counts = [len(pairs.label_n) for pairs in data]
         starts = [sum(counts[:c]) for c in range(len(counts))]
-        found = [list(minibatches(order + start, config.batch)) for order, start in zip(orders, starts, strict=True)]
-        self.steps = [len(batches) for batches in found]
+        cells = [list(minibatches(order + start, config.batch)) for order, start in zip(orders, starts, strict=True)]
+        self.steps = [len(batches) for batches in cells]
         self._weights: list[torch.Tensor] | None = None
         if len(set(counts)) == 1:
-            self._rows = [torch.cat(rows) for rows in zip(*found, strict=True)]
+            self._rows = [torch.cat(rows) for rows in zip(*cells, strict=True)]
         else:
-            self._rows, self._weights = _padded(found, config.batch)
+            self._rows, self._weights = _padded(cells, config.batch)
 
     def minibatch(self, step: int, members: torch.Tensor | None) -> Minibatch:
         """The minibatches of all or of the chosen members at a step."""
@@ -119,19 +122,19 @@ class MinibatchSchedule:
             weight_Kb = self._weights[step] if members is None else self._weights[step][members]
         responses_Kb = self._responses_n2[rows_Kb].transpose(1, 2).flatten(1)
         inputs_KbD = self._features_RD.index_select(0, responses_Kb.flatten()).view(*responses_Kb.shape, -1)
-        return Minibatch(inputs_KbD, responses_Kb, self._target_n[rows_Kb], weight_Kb)
+        return Minibatch(inputs_KbD, responses_Kb, self._label_n[rows_Kb], weight_Kb)
 
 
-def _padded(found: list[list[torch.Tensor]], batch: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _padded(cells: list[list[torch.Tensor]], batch: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Rows and weights (K, batch) of each step, where the cells' minibatches differ in number and size."""
     rows, weights = [], []
-    for step in range(max(len(batches) for batches in found)):
+    for step in range(max(len(batches) for batches in cells)):
         rows_K, weights_K = [], []
-        for batches in found:
-            mine_Kb = batches[min(step, len(batches) - 1)]
-            K, b = mine_Kb.shape
-            rows_K.append(torch.cat([mine_Kb, mine_Kb.new_zeros(K, batch - b)], dim=1))
-            weights_K.append(torch.zeros(K, batch, device=mine_Kb.device))
+        for batches in cells:
+            cell_Kb = batches[min(step, len(batches) - 1)]
+            K, b = cell_Kb.shape
+            rows_K.append(torch.cat([cell_Kb, cell_Kb.new_zeros(K, batch - b)], dim=1))
+            weights_K.append(torch.zeros(K, batch, device=cell_Kb.device))
             weights_K[-1][:, :b] = 1 / max(b, 1)
         rows.append(torch.cat(rows_K))
         weights.append(torch.cat(weights_K))
@@ -140,129 +143,183 @@ def _padded(found: list[list[torch.Tensor]], batch: int) -> tuple[list[torch.Ten
 
 @dataclass
 class _Member:
-    """A member in training.
+    """A member and its evaluations so far.
 
     Attributes:
-        row, slot: its place in the model and in the lessons.
-        cell, steps: its cell, and how many steps that takes.
-        lowest, since: its lowest evaluation loss, and how many evaluations ago that was.
+        row: its index in the model.
+        slot: its index in the minibatch schedule.
+        cell: its cell.
+        steps: number of steps of the cell.
+        start_loss: evaluation loss at the initial weights.
+        best_loss, best_step: lowest evaluation loss after at least one step, and the step of that evaluation.
+        last_loss, last_step: the same of the last evaluation.
+        waited: number of evaluations since the best one.
     """
 
     row: int
     slot: int
     cell: int
     steps: int
-    lowest: float = math.inf
-    since: int = 0
+    start_loss: float = math.nan
+    best_loss: float = math.inf
+    best_step: int = 0
+    last_loss: float = math.nan
+    last_step: int = 0
+    waited: int = 0
 
-    def improves(self, loss: float) -> bool:
-        """Take note of an evaluation; say whether it is the best so far."""
-        better = loss < self.lowest
-        self.lowest, self.since = (loss, 0) if better else (self.lowest, self.since + 1)
+    def record(self, step: int, loss: float) -> bool:
+        """Record an evaluation; return whether it is the best so far."""
+        self.last_loss, self.last_step = loss, step
+        better = loss < self.best_loss
+        if better:
+            self.best_loss, self.best_step = loss, step
+        self.waited = 0 if better else self.waited + 1
         return better
 
 
+def _diagnostics(members: Sequence[_Member]) -> dict[str, float]:
+    """Summarise the training of a cell's members (see `FittedPosterior`)."""
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(values) / len(members)
+
+    return {
+        "steps": mean(m.last_step for m in members),
+        "evaluation_loss_start": mean(m.start_loss for m in members),
+        "evaluation_loss_best": mean(m.best_loss for m in members),
+        "evaluation_loss_end": mean(m.last_loss for m in members),
+        "best_is_initial": mean(m.best_loss >= m.start_loss for m in members),
+        "still_improving": mean(m.best_step == m.last_step for m in members),
+    }
+
+
 class TrainingLoop:
-    """Some cells in training: who is still there with which weights; the best ones are kept in the model."""
+    """The training of some cells: the members that still train, and their current weights.
+
+    The model keeps the best weights of each member.
+    """
 
     def __init__(
         self,
         model: Trainable,
         cells: Sequence[int],
-        each: int,
-        lessons: MinibatchSchedule,
+        members_per_cell: int,
+        schedule: MinibatchSchedule,
         config: TrainingConfig,
         log: TrainingLog | None,
     ) -> None:
-        self._model, self._lessons, self._recipe, self._log = model, lessons, config, log
-        of_cell = zip(cells, lessons.steps, strict=True)
-        rows = [(cell * each + k, cell, steps) for cell, steps in of_cell for k in range(each)]
-        self._present = [_Member(row, slot, cell, steps) for slot, (row, cell, steps) in enumerate(rows)]
-        members = [member.row for member in self._present]
-        everyone = members == list(range(model.members))
-        weights = MemberStack.of(model.parameters, None if everyone else self._index(members))
+        """Copy the initial weights of the members of these cells."""
+        self._model, self._schedule, self._config, self._log = model, schedule, config, log
+        rows = [
+            (cell * members_per_cell + k, cell, steps)
+            for cell, steps in zip(cells, schedule.steps, strict=True)
+            for k in range(members_per_cell)
+        ]
+        self._members = [_Member(row, slot, cell, steps) for slot, (row, cell, steps) in enumerate(rows)]
+        self._active = self._members
+        chosen = [member.row for member in self._active]
+        weights = MemberStack.of(
+            model.parameters, None if chosen == list(range(model.members)) else self._index(chosen)
+        )
         self._optimiser = AdamW(weights, config.betas, config.epsilon, config.weight_decay)
-        self._now = model.rebuilt(weights.tensors, members)
-        self._slots: torch.Tensor | None = None  # who is left, once somebody has gone
+        self._current = model.rebuilt(weights.tensors, chosen)
+        self._slots: torch.Tensor | None = None  # of the active members, once a member has stopped
+        self._diverged: set[int] = set()
 
     def _index(self, numbers: Iterable[int]) -> torch.Tensor:
         return torch.tensor(list(numbers), dtype=torch.int64, device=self._model.parameters[0].device)
 
     @torch.no_grad()
-    def run(self, validation: LabelledPairs) -> set[int]:
-        """Train until nobody is left; return the cells whose loss is not a number."""
-        failed: set[int] = set()
-        for step in range(max(self._lessons.steps)):
+    def run(self, validation: LabelledPairs) -> dict[int, dict[str, float] | DivergedError]:
+        """Train until all members have stopped; return diagnostics or an error for each cell."""
+        self._evaluate_start(validation)
+        for step in range(max(self._schedule.steps)):
+            self._drop_finished(step)
+            if not self._active:
+                break
             loss_K = self._step(step)
             if self._log:
-                self._log.step_losses.append(self._spread(range(len(self._present)), loss_K))
-            failed |= self._evaluate(step + 1, validation)
-            self._drop_finished(step + 1, failed)
-            if not self._present:
-                break
-        return failed
+                self._log.step_losses.append(self._spread(range(len(self._active)), loss_K))
+            self._evaluate(step + 1, validation)
+        cells = dict.fromkeys(member.cell for member in self._members)
+        return {cell: self._result(cell) for cell in cells}
+
+    def _result(self, cell: int) -> dict[str, float] | DivergedError:
+        if cell in self._diverged:
+            return DivergedError(DIVERGED)
+        return _diagnostics([member for member in self._members if member.cell == cell])
 
     def _step(self, step: int) -> torch.Tensor:
         """Forward, backward, clipping by member, AdamW; return the loss of each member before the step."""
         gradients = self._optimiser.gradients.tensors
-        loss_K = self._now.step(self._lessons.minibatch(step, self._slots), gradients)
-        _clip_by_member(gradients, self._recipe.clip)
+        loss_K = self._current.step(self._schedule.minibatch(step, self._slots), gradients)
+        _clip_by_member(gradients, self._config.clip)
         self._optimiser.step(self._rates(step))
         return loss_K
 
     def _rates(self, step: int) -> list[tuple[int, int, float]]:
-        """Learning rates of runs of members that train equally long."""
-        starts = [i for i, m in enumerate(self._present) if i == 0 or m.steps != self._present[i - 1].steps]
-        factors = [rate_at(step, self._present[start].steps, self._recipe.warmup) for start in starts]
-        stops = [*starts[1:], len(self._present)]
-        return [(a, b, self._recipe.learning_rate * f) for a, b, f in zip(starts, stops, factors, strict=True)]
+        """Learning rates of runs of members that train for the same number of steps."""
+        starts = [i for i, m in enumerate(self._active) if i == 0 or m.steps != self._active[i - 1].steps]
+        factors = [rate_at(step, self._active[start].steps, self._config.warmup) for start in starts]
+        stops = [*starts[1:], len(self._active)]
+        return [(a, b, self._config.learning_rate * f) for a, b, f in zip(starts, stops, factors, strict=True)]
 
-    def _evaluate(self, done: int, validation: LabelledPairs) -> set[int]:
-        """Evaluate whose turn it is and keep the weights that are better than before; return cells that diverged."""
-        times = {m.steps: evaluations_after(done, m.steps, self._recipe) for m in self._present}
-        due = [place for place, member in enumerate(self._present) if times[member.steps]]
+    def _evaluate_start(self, validation: LabelledPairs) -> None:
+        """Evaluate the initial weights; these evaluations do not count against patience."""
+        losses = self._current.losses(validation, list(range(len(self._active)))).tolist()
+        for member, loss in zip(self._active, losses, strict=True):
+            member.start_loss = loss
+        self._note_divergence(self._active, losses)
+
+    def _evaluate(self, done: int, validation: LabelledPairs) -> None:
+        """Evaluate the members whose evaluation is due, and keep weights that are better than before."""
+        times = {m.steps: evaluations_after(done, m.steps, self._config) for m in self._active}
+        due = [place for place, member in enumerate(self._active) if times[member.steps]]
         if not due:
-            return set()
-        loss_k = self._now.losses(validation, due)
-        losses = loss_k.tolist()
-        better = [place for place, loss in zip(due, losses, strict=True) if self._present[place].improves(loss)]
+            return
+        loss_k = self._current.losses(validation, due)
+        losses, members = loss_k.tolist(), [self._active[place] for place in due]
+        better = [place for place, m, loss in zip(due, members, losses, strict=True) if m.record(done, loss)]
         self._keep(better)
-        for place, loss in zip(due, losses, strict=True):
-            for _ in range(times[self._present[place].steps] - 1):
-                self._present[place].improves(loss)
+        for member, loss in zip(members, losses, strict=True):
+            for _ in range(times[member.steps] - 1):
+                member.record(done, loss)
         if self._log:
             self._log.evaluations += [(done, self._spread(due, loss_k))] * max(times.values())
-        return {self._present[place].cell for place, loss in zip(due, losses, strict=True) if not math.isfinite(loss)}
+        self._note_divergence(members, losses)
+
+    def _note_divergence(self, members: Sequence[_Member], losses: Sequence[float]) -> None:
+        self._diverged |= {m.cell for m, loss in zip(members, losses, strict=True) if not math.isfinite(loss)}
 
     def _keep(self, places: list[int]) -> None:
-        """Copy the present weights of some members into the model."""
+        """Copy the current weights of some active members into the model."""
         if len(places) == self._model.members:
-            for best, now in zip(self._model.parameters, self._now.parameters, strict=True):
-                best.copy_(now)
+            for best, current in zip(self._model.parameters, self._current.parameters, strict=True):
+                best.copy_(current)
         elif places:
-            here, rows = self._index(places), self._index(self._present[place].row for place in places)
-            for best, now in zip(self._model.parameters, self._now.parameters, strict=True):
-                best[rows] = now[here]
+            source, rows = self._index(places), self._index(self._active[place].row for place in places)
+            for best, current in zip(self._model.parameters, self._current.parameters, strict=True):
+                best[rows] = current[source]
 
-    def _drop_finished(self, done: int, failed: set[int]) -> None:
-        """Let go who is done, out of patience or in a failed cell; the rest move together."""
-        patience = self._recipe.patience
-        left = [
+    def _drop_finished(self, done: int) -> None:
+        """Drop finished, early-stopped and diverged members; compact the rest."""
+        patience = self._config.patience
+        remaining = [
             place
-            for place, m in enumerate(self._present)
-            if done < m.steps and m.since < patience and m.cell not in failed
+            for place, m in enumerate(self._active)
+            if done < m.steps and m.waited < patience and m.cell not in self._diverged
         ]
-        if len(left) == len(self._present):
+        if len(remaining) == len(self._active):
             return
-        self._present = [self._present[place] for place in left]
-        if left:
-            self._optimiser.keep(self._index(left))
-            self._now = self._now.rebuilt(self._optimiser.weights.tensors, left)
-            self._slots = self._index(member.slot for member in self._present)
+        self._active = [self._active[place] for place in remaining]
+        if remaining:
+            self._optimiser.keep(self._index(remaining))
+            self._current = self._current.rebuilt(self._optimiser.weights.tensors, remaining)
+            self._slots = self._index(member.slot for member in self._active)
 
     def _spread(self, places: Iterable[int], loss_k: torch.Tensor) -> torch.Tensor:
         loss_K = torch.full((self._model.members,), torch.nan)
-        loss_K[[self._present[place].row for place in places]] = loss_k.cpu()
+        loss_K[[self._active[place].row for place in places]] = loss_k.cpu()
         return loss_K
 
 

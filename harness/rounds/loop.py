@@ -13,7 +13,13 @@ import torch
 from balbench.harness.metrics import error_correlations, held_out_metrics, uncertainty_metrics
 from balbench.harness.policies.policy import PoolView, Selection
 from balbench.harness.pool.pairs import Split
-from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, pair_uncertainty, sampled_rewards
+from balbench.harness.posteriors.posterior import (
+    FittedPosterior,
+    LabelledPairs,
+    fit_diagnostics,
+    pair_uncertainty,
+    sampled_rewards,
+)
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.streams import Stream, stream
 from balbench.harness.study.cell import Cell
@@ -87,6 +93,8 @@ class CellRun:
         """Judge the round's posterior and acquire a batch by it; return the round's record and timings."""
         number, clock = self.rounds_done, _Clock({"fit": round(fit_seconds, 6)})
         metrics = {name: _judge(model, self.data, name) for name in self.data.held_out}
+        if diagnostics := fit_diagnostics(model):
+            metrics["fit"] = diagnostics
         metrics["buffer"] = _judge_pairs(model, self.data, self.acquired_n, self.label_n)
         clock.lap("evaluate")
         record = {"round": number, "labels": len(self.acquired_n), "metrics": metrics, "acquired": []}

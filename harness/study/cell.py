@@ -19,7 +19,7 @@ from balbench.harness.policies.policy import Policy
 from balbench.harness.posteriors.posterior import Posterior
 from balbench.oracles.oracle import Oracle
 
-LOOP_VERSION = 3  # raise it when the loop gives other bytes for the same cell
+LOOP_VERSION = 4  # raise it when the loop gives other bytes for the same cell
 LONGEST_NAME = 40  # characters of a policy's name in the name of a directory
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from balbench.harness.posteriors.epinet import Epinet, EpinetHeads, Prior, _Fixed, _Taught
+from balbench.harness.posteriors.epinet import Epinet, EpinetHeads, Prior, _Fixed, _TrainableEpinet
 from balbench.harness.posteriors.heads import Heads
 from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.trainable import Minibatch
@@ -53,20 +53,20 @@ def test_rewards_are_those_of_the_definition():
 def test_a_step_has_the_loss_and_the_gradients_of_autograd():
     model, indices = model_of(), torch.randn(5, Z, generator=stream(6).torch())
     prior_RZ = model.prior.values_RZ(TRAIN.features_RD)
-    taught = _Taught(
+    trainable = _TrainableEpinet(
         model.base, model.epinet, [_Fixed(model.prior, prior_RZ, model.index_KZ, stream(6).torch())], len(indices)
     )
     rows = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
     target = torch.tensor([1.0, 0.0, 0.5, 1.0])
-    gradients = [torch.empty_like(parameter) for parameter in taught.parameters]
-    found = taught.step(Minibatch(TRAIN.features_RD[rows][None], rows[None], target[None]), gradients)
-    for parameter in taught.parameters:
+    gradients = [torch.empty_like(parameter) for parameter in trainable.parameters]
+    found = trainable.step(Minibatch(TRAIN.features_RD[rows][None], rows[None], target[None]), gradients)
+    for parameter in trainable.parameters:
         parameter.requires_grad_()
     rewards = torch.stack([definition(model, TRAIN.features_RD[rows], index) for index in indices])
     logit = rewards[:, :4] - rewards[:, 4:]
     loss = F.binary_cross_entropy_with_logits(logit, target.expand(5, -1))
     torch.testing.assert_close(found[0], loss.detach())
-    for mine, wanted in zip(gradients, torch.autograd.grad(loss, taught.parameters), strict=True):
+    for mine, wanted in zip(gradients, torch.autograd.grad(loss, trainable.parameters), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
 
 

@@ -1,5 +1,8 @@
 """The batched program against one member after another with torch.nn and AdamW."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +10,8 @@ from torch import nn
 
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import LabelledPairs
-from balbench.harness.posteriors.training import minibatches, train
+from balbench.harness.posteriors.posterior import DivergedError, LabelledPairs
+from balbench.harness.posteriors.training import TrainingLog, minibatches, train, train_fleet
 from balbench.harness.posteriors.training_config import rate_at
 from balbench.harness.streams import stream
 
@@ -151,3 +154,66 @@ def test_a_members_bits_do_not_depend_on_its_neighbours():
         for members in (5, 2)
     )
     assert torch.equal(five.rewards_KR(pairs.features_RD)[:2], two.rewards_KR(pairs.features_RD))
+
+
+def trained(learning_rate: float, **settings):
+    """An ensemble's diagnostics, and its loss history (evaluations, members) with the initial losses first."""
+    config = Ensemble(hidden=[16], members=4, weight_std=0.5, learning_rate=learning_rate, **settings)
+    pairs, validation = data(40, 0), data(30, 1)
+    heads = config.initial_heads(D, stream(0).child("x"))
+    start = heads.losses(validation)
+    orders = torch.stack([config._order(40, stream(0, k)) for k in range(4)])
+    log = TrainingLog()
+    (diagnostics,) = train_fleet(heads, [pairs], validation, [orders], config, log=log)
+    return diagnostics, torch.stack([start, *(loss for _, loss in log.evaluations)]), log
+
+
+@pytest.mark.parametrize("learning_rate", [1e-3, 0.05, 1.0, 1e6])
+@pytest.mark.parametrize("repeat", [False, True])
+def test_diagnostics_follow_their_definitions(learning_rate, repeat):
+    settings = {"epochs": 12, "patience": 3, "evaluate_every": 1, "repeat_evaluations": repeat}
+    diagnostics, history, log = trained(learning_rate, **settings)
+    steps, ends, bests, initial, improving = [], [], [], [], []
+    for losses in history.T.tolist():
+        after = [(log.evaluations[i][0], loss) for i, loss in enumerate(losses[1:]) if not math.isnan(loss)]
+        best = min(loss for _, loss in after)
+        steps.append(after[-1][0])
+        ends.append(after[-1][1])
+        bests.append(best)
+        initial.append(best >= losses[0])
+        improving.append(next(step for step, loss in after if loss == best) == after[-1][0])
+    assert diagnostics == pytest.approx(
+        {
+            "steps": np.mean(steps),
+            "evaluation_loss_start": history[0].mean().item(),
+            "evaluation_loss_best": np.mean(bests),
+            "evaluation_loss_end": np.mean(ends),
+            "best_is_initial": np.mean(initial),
+            "still_improving": np.mean(improving),
+        }
+    )
+
+
+def test_diagnostics_name_a_learning_rate_that_is_too_high_or_too_low():
+    high, _, _ = trained(1e6, epochs=3)
+    assert high["best_is_initial"] == 1
+    low, _, _ = trained(1e-4, epochs=3)
+    assert (low["best_is_initial"], low["still_improving"]) == (0, 1)
+    assert low["evaluation_loss_end"] == low["evaluation_loss_best"] < low["evaluation_loss_start"]
+
+
+def test_the_evaluation_of_initial_weights_does_not_change_what_is_trained():
+    """With one evaluation, at the end, the model has the weights after the last step, even if they are worse."""
+    config = Ensemble(hidden=[16], members=2, weight_std=0.5, learning_rate=1e3, epochs=1, evaluate_every=99)
+    pairs, validation = data(40, 0), data(30, 1)
+    model = config.fit(pairs, validation, stream(0))
+    assert model.diagnostics["best_is_initial"] == 1
+    assert model.losses(validation).mean().item() == pytest.approx(model.diagnostics["evaluation_loss_best"])
+
+
+def test_initial_weights_without_a_finite_loss_diverge_at_once():
+    config = Ensemble(hidden=[4], members=1)
+    heads = config.initial_heads(D, stream(0))
+    heads.weights[0][0, 0, 0] = torch.nan
+    with pytest.raises(DivergedError):
+        train(heads, data(9, 0), data(9, 1), config._order(9, stream(0))[None], config)

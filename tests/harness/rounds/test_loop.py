@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +91,29 @@ def test_a_round_says_what_it_bought_and_how_well_it_did():
     pairs = DATA.splits["pool"].pairs
     unique = len(np.unique(pairs.prompt_of_pair_N[records[0]["acquired"]]))
     assert records[0]["metrics"]["batch"]["unique_prompts"] == unique
+
+
+def test_a_round_records_the_diagnostics_of_its_fit():
+    names = {"steps", "best_is_initial", "still_improving"}
+    names |= {f"evaluation_loss_{when}" for when in ("start", "best", "end")}
+    for record in run(cell_of("random")):
+        assert set(record["metrics"]["fit"]) == names
+        assert all(math.isfinite(value) for value in record["metrics"]["fit"].values())
+    raw = copy.deepcopy(TINY) | {"posterior": {"name": "bayesian_linear"}}
+    assert "fit" not in run(check_study(raw, "tiny").cells[0], rounds=1)[0]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "reason"),
+    [
+        ([1.0], "TypeError: the posterior's diagnostics are a list; give a mapping of numbers"),
+        ({"steps": "many"}, "TypeError: the posterior's diagnostics hold 'steps': 'many'; give names and numbers"),
+        ({"loss": math.nan}, "ValueError: the posterior's diagnostics hold 'loss': nan; give finite numbers"),
+    ],
+)
+def test_diagnostics_that_break_their_contract_stop_the_cell(diagnostics, reason):
+    fitted = SimpleNamespace(rewards_KR=lambda features_RD: torch.ones(2, len(features_RD)), diagnostics=diagnostics)
+    assert failure_of(posterior=Gives(fitted=fitted)).startswith(reason)
 
 
 def test_the_last_batch_may_be_smaller():
