@@ -26,7 +26,12 @@ PLAINER = (
     (r"Input should be a valid", "must be a valid"),
     (r", unable to parse string as an? \w+", ""),
 )
-STUDIES = Path(__file__).parent / "studies"
+# Settings of `run_study` that error messages name.
+SETTINGS = {
+    *("out", "seeds", "override", "overrides", "jobs", "device", "fleet", "fleets_per_device"),
+    *("cluster", "features", "grace", "reuse"),
+}
+FLAGS = {"override": "--set", "overrides": "--set"}  # the others have flags of the same name
 
 app = typer.Typer(
     help="How many human preference labels does active learning save? Simulate, measure, report.",
@@ -88,11 +93,22 @@ def run(
     grace: GraceOption = 10.0,
 ) -> None:
     """Run a study (or what is left of it), write its report and print what each policy saved."""
-    from balbench.benchmarks.running import run_study
-    from balbench.harness.running.placement import Placement
+    from balbench.benchmarks.running import run_and_report
 
-    placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features), grace)
-    raise typer.Exit(run_study(study_path(study), out, placement, seeds, tuple(override or ())))
+    code = run_and_report(
+        study,
+        out,
+        seeds=seeds,
+        overrides=override or (),
+        jobs=jobs,
+        device=device,
+        fleet=fleet,
+        fleets_per_device=fleets_per_device,
+        cluster=cluster,
+        features=cast("Features", features),
+        grace=grace,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -101,16 +117,16 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Where to write  [default: RUN/report]")] = None,
 ) -> None:
     """Write the report of one or several runs, finished or not, from the rounds that are there."""
+    from balbench.api import read_run
     from balbench.benchmarks.running import write_and_print
     from balbench.harness.files import check_directory
-    from balbench.harness.results import read_run
 
     if out is not None:
         check_directory(out)
-    found = [read_run(path) for path in runs]
-    if out is None and len(found) > 1:
-        raise StudyError("--out: say where to write the report of several runs")
-    write_and_print(found, out or runs[0] / "report", force=True)
+    read = [read_run(path) for path in runs]
+    if out is None and len(read) > 1:
+        raise StudyError("out: must be given for the report of several runs", setting="out")
+    write_and_print(read, out or runs[0] / "report", force=True)
 
 
 @app.command("list")
@@ -119,10 +135,11 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="One of them, with its settings.")] = None,
 ) -> None:
     """List what a study can name, or the settings of one of them."""
+    from balbench.api import study_path
     from balbench.benchmarks.listing import component_details, components_table, studies_table
 
     if name is None:
-        wide_console().print(studies_table(STUDIES) if kind is Kind.studies else components_table(kind.value))
+        wide_console().print(studies_table() if kind is Kind.studies else components_table(kind.value))
     elif kind is Kind.studies:
         wide_console().print(
             study_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True
@@ -134,8 +151,8 @@ def list_(
 @app.command()
 def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
     """Say how far a run is."""
+    from balbench.api import read_run
     from balbench.benchmarks.listing import status_table
-    from balbench.harness.results import read_run
 
     wide_console().print(status_table(read_run(run)))
 
@@ -153,31 +170,14 @@ def check(
     features: FeaturesOption = "auto",
 ) -> None:
     """Check a study and print its cells, where they would run, and estimated memory and time. Runs nothing."""
+    from balbench.api import load_study
     from balbench.benchmarks.estimate import plan
     from balbench.harness.running.placement import Placement
-    from balbench.harness.study.study import load_study
 
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features))
     placement.check()
-    checked = load_study(study_path(study), tuple(override or ()), seeds)
+    checked = load_study(study, overrides=override or (), seeds=seeds)
     wide_console().print(plan(checked, placement))
-
-
-def study_path(name: str) -> Path:
-    """Return the path of a shipped study, or the path given.
-
-    Raises:
-        StudyError: there is neither.
-    """
-    shipped = {path.relative_to(STUDIES).with_suffix("").as_posix(): path for path in STUDIES.rglob("*.yaml")}
-    path = Path(name)
-    if name in shipped and not path.is_file():
-        return shipped[name]
-    if not path.is_file():
-        from balbench.harness.registry import nearest
-
-        raise StudyError(f"no study {name!r}, neither shipped nor a file; {nearest(name, sorted(shipped))}")
-    return path
 
 
 def main() -> None:
@@ -190,7 +190,7 @@ def main() -> None:
     try:
         sys.exit(app(prog_name="balbench", standalone_mode=False) or 0)
     except BalbenchError as error:
-        _refuse(str(error))
+        _refuse(with_flags(error))
     except UsageError as error:
         _refuse(_usage(error))
     except MemoryError as error:
@@ -198,6 +198,18 @@ def main() -> None:
         _refuse(f"out of memory{told}; make the study smaller")
     except BrokenPipeError:
         sys.exit(1)
+
+
+def with_flags(error: BalbenchError) -> str:
+    """Return an error's message with flags in place of the settings that it names."""
+    message = str(error)
+    if error.setting is not None and message.startswith(error.setting):
+        message = _flag(error.setting) + message.removeprefix(error.setting)
+    return re.sub(r"`(\w+)`", lambda match: _flag(match[1]) if match[1] in SETTINGS else match[0], message)
+
+
+def _flag(setting: str) -> str:
+    return FLAGS.get(setting, f"--{setting.replace('_', '-')}")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -84,13 +83,13 @@ def _one_kind(schema: dict[str, Any]) -> str:
     return " ".join([str(schema.get("type", "any")), *limits])
 
 
-def studies_table(directory: Path) -> Table:
+def studies_table() -> Table:
     """List the shipped studies."""
+    from balbench.api import shipped_studies
     from balbench.harness.study.yaml_file import read_yaml
 
     table = Table("study", "what it asks")
-    for path in sorted(directory.rglob("*.yaml")):
-        name = path.relative_to(directory).with_suffix("").as_posix()
+    for name, path in shipped_studies().items():
         table.add_row(name, escape(" ".join(str(read_yaml(path).get("description", "")).split())))
     return table
 

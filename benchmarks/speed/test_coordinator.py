@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from balbench.benchmarks.running import describe
 from balbench.harness.results import CellLog, RunDirectory
 from balbench.harness.rounds.fleet import TaskResult
 from balbench.harness.rounds.worker import Task
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
 from balbench.harness.running.scheduler import Scheduler
-from balbench.harness.study.study import check_study
+from balbench.harness.study.study import check_study, describe
 
 CELLS, ROUNDS, BATCH = 1_000, 20, 100
 STUDY = {

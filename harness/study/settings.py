@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from balbench.harness import registry
 from balbench.harness.errors import StudyError
 
-SHOWN_CHARACTERS = 60  # of a wrong value
+SHOWN_CHARACTERS = 60  # of what a user wrote, in a message
 A_PART = "must be a name, or a mapping with `name` and settings"
 PLAIN = {None: "null", True: "true", False: "false"}  # as YAML writes them
 # What a value must be, by pydantic's type of fault, or its beginning.
@@ -174,6 +174,10 @@ def _unknown_key(model: type[BaseModel], path: Sequence[str | int], more: Sequen
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: as YAML writes it, shortened where it is long."""
-    text = PLAIN[value] if value is None or isinstance(value, bool) else ascii(value)
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    """Return a value as an error shows it: as YAML writes it, and shortened."""
+    return shortened(PLAIN[value] if value is None or isinstance(value, bool) else ascii(value))
+
+
+def shortened(text: str) -> str:
+    """Return a text that a user wrote, short enough for a message."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

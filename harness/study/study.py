@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from balbench.harness.errors import BalbenchError, DataError, StudyError, in_one
 from balbench.harness.policies.policy import Policy
 from balbench.harness.study.cell import Cell, Part, Protocol, SettingKeys, digest
 from balbench.harness.study.settings import A_PART, make_component, shown, validated
-from balbench.harness.study.yaml_file import normalised, read_yaml, set_override, set_path
+from balbench.harness.study.yaml_file import normalised, override, read_yaml, set_path
 
 FULL_DATA = "full data"
 GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
@@ -77,26 +77,45 @@ class Study:
     cells: tuple[Cell, ...]
 
 
-def load_study(path: Path, overrides: tuple[str, ...] = (), seeds: int | None = None) -> Study:
-    """Read, override, check and expand a study file.
+def describe(cell: Cell) -> dict[str, Any]:
+    """Return the record of a cell in study.json."""
+    own = {"posterior": type(cell.posterior).__name__} if cell.own_posterior else {}
+    return {
+        "setting": cell.setting,
+        "policy": cell.label,
+        "seed": cell.seed,
+        "key": cell.key,
+        "directory": cell.directory,
+        "rounds": cell.rounds,
+        "full_data": cell.policy.acquires_all,
+        "settings": {"name": cell.policy_name, **cell.policy.model_dump(mode="json"), **own},
+    }
+
+
+def load_study(
+    source: Path | Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    seeds: int | Sequence[int] | None = None,
+) -> Study:
+    """Read, override, check and expand a study.
 
     Args:
-        path: a YAML file.
-        overrides: `key.path=value` settings, values in YAML.
-        seeds: run seeds 0 to seeds - 1.
+        source: a YAML file, or a mapping with the keys of a study file.
+        overrides: values of dotted keys, as a mapping or as texts `key.path=value` with values in YAML.
+        seeds: number of seeds, or a list of seeds, in place of the study's.
 
     Raises:
-        StudyError: what is wrong, where, and the nearest right spelling.
-        DataError: the data set is not there, or lacks what a policy needs.
+        StudyError: a key or a value is wrong; the message names the place and the nearest valid name.
+        DataError: the data set is missing, or lacks what a policy needs.
     """
-    raw = normalised(read_yaml(path), str(path))
-    for override in overrides:
-        set_override(raw, override)
+    place = str(source) if isinstance(source, Path) else "study"
+    raw = normalised(read_yaml(source) if isinstance(source, Path) else dict(source), place)
+    override(raw, overrides)
     if seeds is not None:
-        if seeds < 1:
-            raise StudyError(f"--seeds {seeds}: must be at least 1")
-        raw["seeds"] = seeds
-    return check_study(raw, str(path))
+        if isinstance(seeds, int) and seeds < 1:
+            raise StudyError(f"seeds {seeds}: must be at least 1", setting="seeds")
+        raw["seeds"] = seeds if isinstance(seeds, int) else list(seeds)
+    return check_study(raw, place)
 
 
 def check_study(raw: dict[str, Any], place: str) -> Study:

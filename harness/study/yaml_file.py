@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,7 @@ import yaml
 
 from balbench.harness.errors import StudyError
 from balbench.harness.files import not_finite
-from balbench.harness.study.settings import shown
-
-SHOWN_OVERRIDE = 80  # characters of a --set that an error shows
+from balbench.harness.study.settings import shortened, shown
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -90,21 +89,35 @@ def normalised(raw: dict[str, Any], place: str) -> dict[str, Any]:
     return raw
 
 
-def set_override(raw: dict[str, Any], override: str) -> None:
-    """Apply one `a.b=value` of the command line; `policies.1.beta` counts from 0.
+def override(raw: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> None:
+    """Set dotted keys of a study; `policies.1.beta` counts from 0.
+
+    Args:
+        raw: the study, which is changed.
+        overrides: values by key, or texts `key=value` with values in YAML.
 
     Raises:
-        StudyError: it is no such text, or there is nothing to set.
+        StudyError: an override has another form, or there is nothing to set.
     """
-    path, equals, text = override.partition("=")
-    place = f"--set {override if len(override) <= SHOWN_OVERRIDE else override[:SHOWN_OVERRIDE] + '...'}"
+    try:
+        if isinstance(overrides, str):
+            raise StudyError(f"override {shown(overrides)}: must be a list of texts, or a mapping")
+        for entry in overrides:
+            path, value = (entry, overrides[entry]) if isinstance(overrides, Mapping) else _key_and_value(entry)
+            set_path(raw, path, value, f"override {shortened(entry)}")
+    except StudyError as error:
+        raise StudyError(str(error), setting="override") from None
+
+
+def _key_and_value(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    place = f"override {shortened(text)}"
     if not equals or not path:
         raise StudyError(f"{place}: must have the form key=value, for example posterior.members=10")
     try:
-        value = _parsed(text)
+        return path, _parsed(value)
     except _NotYamlError as error:
         raise StudyError(f"{place}: the value is not valid YAML: {error}") from None
-    set_path(raw, path, value, place)
 
 
 def set_path(raw: dict[str, Any], path: str, value: Any, place: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from balbench.benchmarks.running import Terminated, _graceful
+from balbench.api import Terminated, _stopped_by_sigterm
 from support.command import start
 from support.studies import bytes_of, write_study
 
@@ -134,7 +134,7 @@ class Busy:
 
 
 def signalled(scheduler: Busy, times: int) -> None:
-    with _graceful(scheduler):
+    with _stopped_by_sigterm(scheduler):
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGTERM)
 

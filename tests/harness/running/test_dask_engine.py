@@ -16,7 +16,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from balbench.benchmarks.running import describe
 from balbench.harness import registry
 from balbench.harness.errors import StudyError
 from balbench.harness.results import RunDirectory
@@ -26,7 +25,7 @@ from balbench.harness.running.local_engine import LocalEngine
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
 from balbench.harness.running.scheduler import Scheduler
-from balbench.harness.study.study import check_study
+from balbench.harness.study.study import check_study, describe
 from support.cluster import ROOT, DaskCluster, kill, kill_tree, wait_for
 from support.command import run_here, start
 from support.policies import Leaving, Mortal

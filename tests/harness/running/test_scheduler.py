@@ -11,7 +11,6 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from balbench.benchmarks.running import describe
 from balbench.harness import registry
 from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.datasets.simulated import Simulated
@@ -24,7 +23,7 @@ from balbench.harness.running.engines import make_engine
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import CellState, Display, duration
 from balbench.harness.running.scheduler import Scheduler
-from balbench.harness.study.study import check_study
+from balbench.harness.study.study import check_study, describe
 from support import posteriors
 from support.engines import InProcess
 from support.faults import one_line

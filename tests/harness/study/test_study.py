@@ -4,12 +4,11 @@ import copy
 
 import pytest
 
-from balbench.benchmarks.running import describe
 from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError, StudyError
 from balbench.harness.study.cell import Protocol
-from balbench.harness.study.study import check_study, load_study
+from balbench.harness.study.study import check_study, describe, load_study
 from balbench.harness.study.yaml_file import set_path
 from support.studies import TINY, write_study
 
@@ -190,8 +189,8 @@ def test_a_missing_file(tmp_path):
         ("members", "key=value"),
         ("=3", "key=value"),
         ("a=[", "not valid YAML"),
-        ("posterior.members=2020-13-45", "--set posterior.members=2020-13-45: .* is no timestamp"),
-        ("posterior.members=" + "[" * 3000, "--set posterior.members=.*: is nested too deeply"),
+        ("posterior.members=2020-13-45", "override posterior.members=2020-13-45: .* is no timestamp"),
+        ("posterior.members=" + "[" * 3000, "override posterior.members=.*: is nested too deeply"),
         ("posterior.members={a: 1, a: 2}", "the key 'a' stands twice"),
         ("posterior.=3", "'posterior.' has an empty part"),
         ("policies.9=bald", "nothing at 'policies' called '9'; its entries are 0 to 3"),

@@ -1,0 +1,318 @@
+"""The Python API: run a study, read a run, and look at its results. The command line is a thin layer on it."""
+
+from __future__ import annotations
+
+import html
+import json
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from balbench.harness import results
+from balbench.harness.errors import BalbenchError, StudyError
+from balbench.harness.registry import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from balbench.harness.rounds.worker import Features
+    from balbench.harness.running.placement import Placement
+    from balbench.harness.running.progress import Display
+    from balbench.harness.running.scheduler import Scheduler
+    from balbench.harness.study.study import Study
+
+SHIPPED_STUDIES = Path(__file__).parent / "benchmarks" / "studies"
+
+
+class CellsFailedWarning(UserWarning):
+    """Some cells of a study failed; the run holds all others."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process received SIGTERM during `run_study`; all complete rounds are kept."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(results.Run):
+    """The results of a study, finished or not, as tidy data frames.
+
+    The frames and other attributes are those of `balbench.harness.results.Run`: `curves`, `cells`, `timings`,
+    `lines`, `full_data`, and `name`, `path`, `policies`, `reference`, `protocol`.
+    """
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The rows of `cells` that failed, with the reason of each."""
+        return self.cells[self.cells["state"] == "failed"].reset_index(drop=True)
+
+    def savings(self, metric: str = "log_likelihood") -> pd.DataFrame:
+        """Return the label savings of each policy against the reference.
+
+        Args:
+            metric: log_likelihood, accuracy, brier or ece.
+
+        Returns:
+            One row for each split and policy (and setting, where the study has a grid), rounded for reading:
+
+            - savings, low, high: share of the labels saved at the reference's final level, with its 95% interval;
+              NaN where only a bound is known.
+            - labels: number of labels at which the policy reaches that level; missing if it does not.
+            - final: the metric after the last round, in its own unit.
+            - outcome: what can be claimed, for example saved, lost or unclear.
+
+            `balbench.reports.savings.savings_table` gives all columns, unrounded.
+
+        Raises:
+            BalbenchError: there are no savings for this metric.
+        """
+        from balbench.reports.savings import savings_table
+        from balbench.reports.tables import verdict
+
+        table = savings_table(self, metric)
+        index = ["setting", "split", "policy"] if table["setting"].any() else ["split", "policy"]
+        table["labels"] = table["n_policy"].astype(float).round().astype("Int64")
+        table["final"] = table["final_level"].astype(float).round(4)
+        table["outcome"] = [verdict(row) for row in table.to_dict("records")]
+        table[["savings", "low", "high"]] = table[["savings", "low", "high"]].astype(float).round(3)
+        return table.set_index(index)[["savings", "low", "high", "labels", "final", "outcome"]]
+
+    def plot(self, split: str = "test", metric: str = "log_likelihood", setting: str | None = None) -> Figure:
+        """Draw the learning curves of all policies.
+
+        Args:
+            split: test, ood or eval.
+            metric: log_likelihood, accuracy, brier or ece.
+            setting: values of the study's grid, as in `curves["setting"]`; by default the first.
+
+        Raises:
+            BalbenchError: the run has no such curves.
+        """
+        from balbench.reports.curves import Curves
+        from balbench.reports.figures import learning_curves, small_multiples
+        from balbench.reports.savings import DIRECTIONS, savings_table
+        from balbench.reports.style import looks
+
+        curves = Curves(self.curves)
+        setting = self._setting(setting)
+        if not curves.has(setting, split, metric):
+            known = self.curves[["split", "metric"]].drop_duplicates().itertuples(index=False)
+            listed = ", ".join(f"{row.split} {row.metric}" for row in known) or "none yet"
+            raise BalbenchError(f"{self.path}: no learning curves of {metric!r} on {split!r}; there are: {listed}")
+        savings = savings_table(self, metric) if metric in DIRECTIONS else self.curves.head(0)
+        shown = learning_curves.panel(self, curves, savings, setting, split, metric)
+        many = len(shown.curves) > small_multiples.MOST_IN_ONE_PLOT
+        return (small_multiples if many else learning_curves).draw(shown, looks(self.policies, self.reference))
+
+    def _setting(self, setting: str | None) -> str:
+        settings = [str(name) for name in self.curves["setting"].unique()]
+        if setting is None:
+            return settings[0] if settings else ""
+        if setting not in settings:
+            raise BalbenchError(f"{self.path}: no setting {setting!r}; {nearest(setting, settings)}")
+        return setting
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the HTML report with its figures and tables, and return the path of the page.
+
+        Args:
+            out: directory of the report, by default `report` in the run directory.
+
+        Raises:
+            RunDirectoryError: the directory cannot be written.
+        """
+        from balbench.reports.page import write_report
+
+        return write_report([self], Path(out) if out is not None else self.path / "report")
+
+    def __repr__(self) -> str:
+        cells = self.cells
+        finished = int((cells["state"] == "finished").sum())
+        rounds, total = int(cells["rounds_done"].sum()), int(cells["rounds"].sum())
+        failed = f", {len(self.failed)} failed" if len(self.failed) else ""
+        return (
+            f"Run {self.name!r} in {self.path}: {finished} of {len(cells)} cells finished{failed}, "
+            f"{rounds} of {total} rounds; policies {', '.join(self.policies)}; reference {self.reference}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the summary and the label savings for notebooks."""
+        return f"<p>{html.escape(repr(self))}</p>{self.savings().to_html(na_rep='-')}"
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run directory, finished or not.
+
+    Raises:
+        RunDirectoryError: the directory holds no run, or a file of the run is damaged.
+    """
+    run = results.read_run(Path(path))
+    return Run(**{field.name: getattr(run, field.name) for field in fields(run)})
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Return the studies that come with balbench: name -> YAML file."""
+    paths = sorted(SHIPPED_STUDIES.rglob("*.yaml"))
+    return {path.relative_to(SHIPPED_STUDIES).with_suffix("").as_posix(): path for path in paths}
+
+
+def study_path(study: str | Path) -> Path:
+    """Return the path of a study file, or of a shipped study by its name. An existing file takes precedence.
+
+    Raises:
+        StudyError: there is neither.
+    """
+    path, shipped = Path(study), shipped_studies()
+    if path.is_file():
+        return path
+    if str(study) not in shipped:
+        raise StudyError(f"no study {str(study)!r}, neither shipped nor a file; {nearest(str(study), list(shipped))}")
+    return shipped[str(study)]
+
+
+def load_study(
+    study: str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    seeds: int | Sequence[int] | None = None,
+) -> Study:
+    """Read and check a study; nothing runs.
+
+    Args:
+        study: name of a shipped study, path of a YAML file, or a mapping with the keys of a study file.
+        overrides: values of dotted keys, as a mapping `{"posterior.members": 10}` or texts `posterior.members=10`.
+        seeds: number of seeds (3 means 0, 1 and 2) or a list of seeds, in place of the study's.
+
+    Raises:
+        StudyError: a key or a value is wrong; the message names the place and the nearest valid name.
+        DataError: the data set is missing, or lacks what a policy needs.
+    """
+    from balbench.harness.study import study as study_file
+
+    source = study if isinstance(study, Mapping) else study_path(study)
+    return study_file.load_study(source, overrides, seeds)
+
+
+def run_study(
+    study: str | Path | Mapping[str, Any],
+    out: str | Path | None = None,
+    *,
+    seeds: int | Sequence[int] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    jobs: int | None = None,
+    device: str = "auto",
+    fleet: int | None = None,
+    fleets_per_device: int = 1,
+    cluster: str | None = None,
+    features: Features = "auto",
+    grace: float = 10.0,
+    progress: bool = True,
+) -> Run:
+    """Run the cells of a study that are not finished yet, and return all results.
+
+    Results are kept in the run directory after each round. A run that was interrupted resumes when it is started
+    again. SIGTERM stops the run after the current rounds and raises `Terminated`, a KeyboardInterrupt.
+
+    Args:
+        study: name of a shipped study, path of a YAML file, or a mapping with the keys of a study file.
+        out: run directory, by default `runs/<study name>`.
+        seeds: number of seeds (3 means 0, 1 and 2) or a list of seeds, in place of the study's.
+        overrides: values of dotted keys, as a mapping `{"posterior.members": 10}` or texts `posterior.members=10`.
+        jobs: worker processes on CPUs, by default one per core.
+        device: auto, cpu, cuda (all GPUs) or cuda:i.
+        fleet: number of cells that run together, by default chosen by size and memory.
+        fleets_per_device: worker processes that share a GPU.
+        cluster: address of a Dask scheduler (tcp://host:port), or local:N for N workers on this machine.
+        features: auto, resident (on the device) or streamed (to the device).
+        grace: seconds that running rounds may take after SIGTERM.
+        progress: whether to show progress on standard error (in a notebook, below the cell).
+
+    Returns:
+        The run. Failed cells raise no error: a CellsFailedWarning names them, and `Run.failed` lists them.
+
+    Raises:
+        BalbenchError: the study, an argument, the data or the run directory is wrong.
+        KeyboardInterrupt: the run was interrupted; all complete rounds are kept.
+    """
+    from balbench.harness.running.placement import Placement
+
+    placement = Placement(jobs, device, fleet, fleets_per_device, cluster, features, grace)
+    placement.check()
+    if placement.cluster is None:
+        placement.devices()  # an unavailable device is an error before the study is read
+    checked = load_study(study, overrides=overrides, seeds=seeds)
+    directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
+    display = _display(progress)
+    _run_cells(checked, directory, placement, display)
+    run = read_run(directory.path)
+    if len(run.failed):
+        _say_failed(run, display)
+        warnings.warn(f"{len(run.failed)} of {len(run.cells)} cells failed; see Run.failed", CellsFailedWarning, 2)
+    return run
+
+
+def _run_cells(study: Study, directory: results.RunDirectory, placement: Placement, display: Display) -> None:
+    from balbench.harness.running.engines import make_engine
+    from balbench.harness.running.scheduler import Scheduler
+    from balbench.harness.study.study import describe
+
+    with directory.lock():
+        directory.adopt(json.loads(study.file.model_dump_json()), [describe(cell) for cell in study.cells])
+        engine = partial(make_engine, placement, directory.path, display.say)
+        scheduler = Scheduler(study, directory, placement, engine, display)
+        try:
+            with _stopped_by_sigterm(scheduler), display:
+                if scheduler.run().stopped:
+                    raise Terminated
+        except KeyboardInterrupt:
+            run = read_run(directory.path)
+            _say_failed(run, display)
+            display.say(_stopped_line(run))
+            raise
+
+
+def _display(progress: bool) -> Display:
+    from rich.console import Console
+
+    from balbench.harness.running.progress import Display
+
+    return Display(Console(stderr=True, quiet=not progress))
+
+
+@contextmanager
+def _stopped_by_sigterm(scheduler: Scheduler) -> Iterator[None]:
+    """The first SIGTERM lets running tasks end; the second, or one while no task runs, stops at once."""
+
+    def stop(number: int, frame: object) -> None:
+        if not scheduler.busy or scheduler.stopping:
+            raise Terminated
+        scheduler.stop()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped_line(run: Run) -> str:
+    rounds, total = run.cells["rounds_done"].sum(), run.cells["rounds"].sum()
+    return f"stopped: {rounds} of {total} rounds are kept in {run.path}; run the same study again to continue"
+
+
+def _say_failed(run: Run, display: Display) -> None:
+    for row in run.failed.to_dict("records"):
+        setting = f" ({row['setting']})" if row["setting"] else ""
+        display.say(f"failed: {row['policy']}, seed {row['seed']}{setting}: {row['reason']}")
+    if number := len(run.failed):
+        cells = "1 cell" if number == 1 else f"{number:,} cells"
+        display.say(f"{cells} failed (details: failed.json of each cell in {run.path}/cells)")

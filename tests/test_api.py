@@ -1,0 +1,149 @@
+"""The Python API, as scripts and notebooks use it."""
+
+import copy
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import balbench
+from balbench.api import CellsFailedWarning, shipped_studies
+from support.studies import TINY, write_study
+
+SOURCE = Path(__file__).parents[1] / "src"
+SMALL = copy.deepcopy(TINY) | {"policies": ["random", "variance"], "full_data": False}
+
+
+def python(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return balbench.run_study(SMALL, tmp_path_factory.mktemp("api") / "run", seeds=3, progress=False)
+
+
+def test_import_is_light_and_every_public_name_exists(tmp_path):
+    heavy = ["torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer", "yaml"]
+    code = f"import sys, balbench; print([name for name in {heavy} if name in sys.modules]); print(dir(balbench))"
+    light, names = python("-c", code, cwd=tmp_path).stdout.splitlines()
+    assert light == "[]"
+    for name in balbench.__all__:
+        assert repr(name) in names
+        assert getattr(balbench, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'run_studies'"):
+        balbench.run_studies  # noqa: B018
+
+
+def test_a_run_has_savings_a_plot_and_a_report(run):
+    savings = run.savings()
+    assert savings.loc[("test", "random"), "outcome"] == "reference"
+    assert set(savings.index.get_level_values("split")) == {"test", "ood", "eval"}
+    assert "..." not in savings.to_string(max_cols=0, line_width=80)
+    assert run.plot("ood", metric="accuracy").axes
+    page = run.report()
+    assert page == run.path / "report" / "report.html"
+    assert page.is_file()
+    assert "6 of 6 cells finished" in repr(run)
+    assert "<table" in run._repr_html_()
+    assert not len(run.failed)
+
+
+def test_a_grid_is_part_of_the_index_of_savings(tmp_path):
+    study = SMALL | {"grid": {"posterior.members": [2, 3]}, "policies": ["random", "variance"]}
+    run = balbench.run_study(study, tmp_path, seeds=1, progress=False)
+    assert run.savings().index.names == ["setting", "split", "policy"]
+    assert run.plot(setting="posterior.members=3").axes
+    with pytest.raises(balbench.BalbenchError, match=r"did you mean 'posterior\.members=3'"):
+        run.plot(setting="posterior.member=3")
+
+
+def test_unknown_curves_are_named_with_the_known_ones(run):
+    with pytest.raises(balbench.BalbenchError, match=r"no learning curves of 'acuracy' .* there are: .*accuracy"):
+        run.plot(metric="acuracy")
+    with pytest.raises(balbench.BalbenchError, match="no savings for the metric"):
+        run.savings("loss")
+
+
+@pytest.mark.parametrize("overrides", [{"policies.1": "variance"}, ["policies.1=variance"]])
+def test_a_mapping_and_a_file_with_overrides_give_the_same_cells(tmp_path, overrides):
+    path = write_study(tmp_path, **SMALL | {"policies": ["random", "bald"]})
+    wanted = [cell.key for cell in balbench.load_study(SMALL, seeds=3).cells]
+    for source in (path, str(path)):
+        cells = balbench.load_study(source, overrides=overrides, seeds=[0, 1, 2]).cells
+        assert [cell.key for cell in cells] == wanted
+
+
+def test_read_run_takes_text_and_paths(run):
+    assert balbench.read_run(str(run.path)).fingerprint == balbench.read_run(run.path).fingerprint == run.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting", "message"),
+    [
+        ({"study": "quickstrat"}, None, "did you mean 'quickstart'"),
+        ({"study": SMALL | {"polices": []}}, None, "study: polices: unknown key; did you mean 'policies'"),
+        ({"seeds": 0}, "seeds", "seeds 0: must be at least 1"),
+        ({"overrides": {"name.x": 1}}, "override", "override name.x: 'name' is a name"),
+        ({"overrides": "posterior.members=3"}, "override", "must be a list of texts, or a mapping"),
+        ({"overrides": ["posterior.members"]}, "override", "must have the form key=value"),
+    ],
+)
+def test_errors_name_settings(tmp_path, arguments, setting, message):
+    with pytest.raises(balbench.BalbenchError) as error:
+        balbench.run_study(**{"study": SMALL, "out": tmp_path, "progress": False} | arguments)
+    assert message in str(error.value)
+    assert "--" not in str(error.value)
+    assert error.value.setting == setting
+
+
+def test_shipped_studies_load_by_name():
+    assert "quickstart" in shipped_studies()
+    assert balbench.load_study("quickstart", seeds=2).file.seeds == [0, 1]
+
+
+def test_failed_cells_are_in_the_run_and_warned_of(tmp_path):
+    study = SMALL | {"policies": ["random", {"name": "bal_pm", "digamma_divisor": 1e-308}]}
+    with pytest.warns(CellsFailedWarning, match="1 of 2 cells failed"):
+        run = balbench.run_study(study, tmp_path, seeds=1, progress=False)
+    assert list(run.failed["policy"]) == ["bal_pm"]
+    assert "scores are not finite" in run.failed["reason"].iloc[0]
+    assert "1 failed" in repr(run)
+
+
+def test_an_interrupt_keeps_what_is_done_and_propagates(tmp_path, monkeypatch, capsys):
+    def interrupted(scheduler):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("balbench.harness.running.scheduler.Scheduler.run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            balbench.run_study(SMALL, tmp_path, seeds=1)
+    assert "stopped: 0 of 8 rounds are kept" in capsys.readouterr().err
+    assert len(balbench.read_run(tmp_path).cells) == 2
+
+
+def test_a_study_runs_in_another_thread(tmp_path):
+    runs = []
+    thread = threading.Thread(target=lambda: runs.append(balbench.run_study(SMALL, tmp_path, seeds=1, progress=False)))
+    thread.start()
+    thread.join()
+    assert len(runs[0].cells) == 2
+
+
+def test_a_script_needs_no_main_guard(tmp_path):
+    (tmp_path / "script.py").write_text(f"""
+import balbench
+run = balbench.run_study({SMALL!r}, "out", seeds=2, jobs=2, progress=False)
+print(run)
+""")
+    done = python("script.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("4 of 4 cells finished") == 1
+    assert done.stderr == ""
