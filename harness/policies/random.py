@@ -22,6 +22,7 @@ class Random(Policy):
     family: ClassVar[str] = "random"
     source: ClassVar[str] = "-"
     needs_rewards: ClassVar[bool] = False
+    score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     variant: NoiseVariant = "published"
 
