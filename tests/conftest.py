@@ -1,21 +1,33 @@
-"""Shared fixtures. Golden files and real data are not part of the project; tests of them skip where unset."""
+"""Shared fixtures. Large golden vectors and real data are not part of the project; tests that need them may skip."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+VECTORS = Path(__file__).parent / "golden" / "vectors"
 
 torch.set_num_threads(1)  # as in a worker; tests run side by side
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """The directory of inputs and outputs of the authors' own functions."""
-    shared = os.environ.get("BALBENCH_SHARED")
-    if not shared:
-        pytest.skip("BALBENCH_SHARED is not set: no golden files of the authors' code")
-    return Path(shared) / "golden"
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """Reads inputs and outputs of the authors' own functions by name (see tests/golden/vectors/README.md)."""
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        path = VECTORS / f"{name}.npz"
+        if not path.exists():
+            shared = os.environ.get("BALBENCH_SHARED")
+            if not shared:
+                pytest.skip(f"{name} is one of the large vectors, and BALBENCH_SHARED is not set")
+            path = Path(shared) / "golden" / path.name
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def policy_of(config: dict, **more: object) -> BalPm:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ordered_selection(golden, name):
-    case = dict(np.load(golden / f"balpm_{name}.npz"))
+    case = golden(f"balpm_{name}")
     config = json.loads(str(case["config"]))
     uncertainty = case["uncertainty_f32"] * (0 if config["no_uncertainty"] else 1)
     selection = policy_of(config).fill(view_of(case), uncertainty, int(case["picks"]))
@@ -70,7 +70,7 @@ def test_ordered_selection(golden, name):
 
 @pytest.mark.parametrize("name", ["big", "no_unc", "normfeat", "small_full"])
 def test_ordered_selection_with_the_kl_estimator(golden, name):
-    case = dict(np.load(golden / f"kl_{name}.npz"))
+    case = golden(f"kl_{name}")
     config = json.loads(str(case["config"]))
     uncertainty = case["uncertainty_f32"] * (0 if config["no_uncertainty"] else 1)
     selection = policy_of(config, estimator="kl").fill(view_of(case), uncertainty, int(case["picks"]))
@@ -80,7 +80,7 @@ def test_ordered_selection_with_the_kl_estimator(golden, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_state_before_the_first_pick(golden, name):
-    case = dict(np.load(golden / f"balpm_{name}.npz"))
+    case = golden(f"balpm_{name}")
     config = json.loads(str(case["config"]))
     view = view_of(case)
     index, point_N = view.index.neighbours, view.index.point_of_pair_N
@@ -103,7 +103,7 @@ def test_state_before_the_first_pick(golden, name):
 
 @pytest.mark.parametrize("name", ["tiny", "small", "dups", "mid", "big", "k30"])
 def test_kth_distance(golden, name):
-    case = dict(np.load(golden / f"knn_{name}.npz"))
+    case = golden(f"knn_{name}")
     index = NeighbourIndex(case["points_f32"])
     counts = np.bincount(index.point_of_prompt_P)
     balls = index.balls(counts, int(case["k"]), itself=True, inclusive=True)
@@ -112,7 +112,7 @@ def test_kth_distance(golden, name):
 
 @pytest.mark.parametrize("name", ["small", "dups", "big", "one"])
 def test_count_of_acquired_prompts_within_a_distance(golden, name):
-    case = dict(np.load(golden / f"nbatch_{name}.npz"))
+    case = golden(f"nbatch_{name}")
     points, batch = (torch.from_numpy(case[key]) for key in ("points_f32", "batch_f32"))
     counts = count_within(points, batch, np.ones(len(batch)), case["dists"], inclusive=True)
     np.testing.assert_array_equal(counts, case["out_nbatch"])

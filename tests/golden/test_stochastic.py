@@ -17,7 +17,7 @@ SCORES = {
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names) in SCORES.items() for name in names])
 def test_scores_and_selection(golden, kind, name):
-    case = dict(np.load(golden / f"{kind}_{name}.npz"))
+    case = golden(f"{kind}_{name}")
     found = SCORES[kind][0](case["uncertainty_f32"], case["gumbel_noise"])
     np.testing.assert_allclose(found, case["out_scores"], rtol=0, atol=1e-6)
     order = np.argsort(-found, kind="stable")[: int(case["picks"])]
@@ -26,14 +26,14 @@ def test_scores_and_selection(golden, kind, name):
 
 @pytest.mark.parametrize("kind", SCORES)
 def test_noise_as_coded(golden, kind):
-    case = dict(np.load(golden / f"{kind}_50_b8_s42.npz"))
+    case = golden(f"{kind}_50_b8_s42")
     found = gumbel(coded_generator().uniform(size=50), float(case["gumbel_beta"]))
     np.testing.assert_allclose(found, case["gumbel_noise"], rtol=1e-12)
 
 
 def test_ranks_of_ties(golden):
     """Among ties the authors' ranks are those of an unstable sort; ours follow the numbers. All else is the same."""
-    case = dict(np.load(golden / "softrank_bald_300_b4_s42_ties.npz"))
+    case = golden("softrank_bald_300_b4_s42_ties")
     uncertainty = case["uncertainty_f32"]
 
     def ranks(scores):
@@ -46,7 +46,7 @@ def test_ranks_of_ties(golden):
 
 
 def test_annealing_as_coded(golden):
-    case = dict(np.load(golden / "power_annealing.npz"))
+    case = golden("power_annealing")
     rounds = int(case["annealing_epochs"])
     policy = PowerBald(beta=float(case["gumbel_beta"]), anneal_rounds=rounds, variant="as_coded")
     found = [policy.beta_at(number) for number in range(len(case["out_beta_by_epoch"]))]
@@ -54,6 +54,6 @@ def test_annealing_as_coded(golden):
 
 
 def test_one_pair_a_group(golden):
-    case = dict(np.load(golden / "clustered_rank.npz"))
+    case = golden("clustered_rank")
     order = one_per_group(case["uncertainty_f32"], case["group"])[: int(case["picks"])]
     np.testing.assert_array_equal(case["ids"][order], case["out_selected_ids"])

@@ -40,7 +40,7 @@ def order_of(case: dict, epochs: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["320", "1600_step_evals", "3200_double_eval", "partial_batch"])
 def test_recipe(golden, name):
-    case = dict(np.load(golden / f"train_{name}.npz"))
+    case = golden(f"train_{name}")
     config = Ensemble(preset="melo2024", learning_rate=float(case["lr"]), repeat_evaluations=True)
     heads = heads_of(case, "init_")
     order = order_of(case, config.epochs)
@@ -64,7 +64,7 @@ def test_recipe(golden, name):
 
 
 def test_forward_and_loss(golden):
-    case = dict(np.load(golden / "mlp_forward.npz"))
+    case = golden("mlp_forward")
     heads = heads_of(case, "")
     for side in ("chosen", "rejected"):
         rewards = heads.rewards_KR(torch.from_numpy(case[side]))[0]

@@ -16,7 +16,7 @@ PARTS = {
 
 @pytest.mark.parametrize("name", ["f32", "f32_tight", "f32_big", "f64", "two", "saturated"])
 def test_uncertainties(golden, name):
-    case = dict(np.load(golden / f"unc_{name}.npz"))
+    case = golden(f"unc_{name}")
     found = uncertainty(torch.from_numpy(case["member_probs"][..., 0]))
     for part, attribute in PARTS.items():
         np.testing.assert_allclose(getattr(found, attribute), case[f"out_{part}"], rtol=0, atol=1e-6)

@@ -63,7 +63,7 @@ def test_random_as_coded_takes_the_same_positions_in_every_round_and_run():
 
 @pytest.mark.parametrize("size", [100, 2000])
 def test_random_as_coded_is_the_authors(golden, size):
-    case = dict(np.load(golden / f"random_{size}.npz"))
+    case = golden(f"random_{size}")
     pool = pool_of(prompts=size, responses=2)
     view = view_of(pool, acquired=0)
     selection = Random(variant="as_coded").select(view, int(case["picks"]), stream(0))
