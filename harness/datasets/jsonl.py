@@ -12,7 +12,8 @@ from pydantic import Field
 
 from balbench.harness.datasets.baselines import length_only
 from balbench.harness.datasets.dataset import Dataset, Progress
-from balbench.harness.datasets.features import EncoderSettings, Text, file_digest
+from balbench.harness.datasets.features import EncoderSettings, Text
+from balbench.harness.datasets.model_files import file_digest
 from balbench.harness.datasets.reading import Layout
 from balbench.harness.datasets.splitting import SplitSettings, build_split
 from balbench.harness.datasets.text_pairs import TextPairs, read_pairs
@@ -91,7 +92,8 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
 
     def source_key(self) -> str:
         """Return a hash of the data file and the models' files (errors as in `find` and `encode`)."""
-        found = [file_digest(self.find()), self.encoder_key(), *filter(None, [self.perplexity_key()])]
+        models = [self.encoder_files(), *filter(None, [self.perplexity_files()])]
+        found = [file_digest(self.find()), *(files.key for files in models)]
         return hashlib.sha256(":".join(found).encode()).hexdigest()
 
     def find(self) -> Path:

@@ -1,37 +1,27 @@
-"""A transformers model as a text encoder: cuts that spare the response, batches of fixed shapes, pooling."""
+"""A transformers model as a text encoder: batches of fixed shapes, pooling of token states."""
 
 from __future__ import annotations
 
-import logging
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from balbench.harness.datasets.model_files import ENCODER, ModelFiles, Pooling, another, text_config
+from balbench.harness.datasets.tokens import Piece, Tokenizer, Tokens
 from balbench.harness.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
 Array = np.ndarray
-Pooling = Literal["mean", "last_token"]
-Cut = Literal["end", "start"]
-Part = Literal["prompt", "response", "frame"]  # the frame is what the template adds
-PARTS: tuple[Part, ...] = ("prompt", "response", "frame")  # in the order in which they are cut
-SPECIAL = len(PARTS)  # tokens that the tokenizer adds; never cut
 WIDTH_STEP = 16
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 16384
-TOKENIZER_TEXTS = 512
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a text: the prompt, the response, or what the template puts around them."""
-
-    part: Part
-    text: str
+TRIAL_TEXT = "This text tries out the model."
+PADDING_EFFECT = 0.1  # relative change of token states by padding that rounding cannot cause
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,8 @@ class Batch:
     """Texts that go through the model together, as an array of a fixed shape (rows, width).
 
     Attributes:
-        members: indices of the texts, at most `rows`; the rows left over are filled up.
+        members: indices of the texts, at most `rows`; remaining rows repeat the first text.
+        rows: rows of the array.
         width: tokens of a row, padding included.
     """
 
@@ -52,10 +43,10 @@ def plan_batches(lengths: Sequence[int], keys: Sequence[bytes], limit: int, batc
     """Put texts of similar lengths together, the longest first.
 
     The plan depends on the set of texts only (their `lengths` and distinct `keys`), so that a run that was
-    killed repeats its batches. And the shape of a text's batch depends on its own length only: with equal
-    shapes a text gets the same bits from its row whatever stands in the others (measured with MiniLM on a
-    CPU, one and two threads; elsewhere the last bit may differ). So batches that are not full are filled up,
-    and no batch holds rows with and without padding: models skip the mask where nothing is padded.
+    killed repeats its batches. The shape of a text's batch depends on the text's own length only: with equal
+    shapes a text gets the same bits from its row for all contents of the other rows (measured with MiniLM on a
+    CPU, one and two threads; elsewhere the last bit may differ). Incomplete batches are therefore filled up,
+    and no batch mixes rows with and without padding, because models skip the mask if nothing is padded.
     """
     groups: dict[tuple[int, bool], list[int]] = {}
     for index in sorted(range(len(keys)), key=keys.__getitem__):
@@ -69,29 +60,13 @@ def plan_batches(lengths: Sequence[int], keys: Sequence[bytes], limit: int, batc
     return batches
 
 
-def cut_tokens(part_T: Array, limit: int, cut: Cut = "end") -> Array:
-    """Return which of T tokens to keep, ascending, so that at most `limit` are left.
-
-    The prompt is cut at its end (or start); where that is not enough the response at its end, then the template.
-
-    Args:
-        part_T: for each token its index in PARTS, or SPECIAL.
-        limit: tokens to keep.
-        cut: where the prompt is cut.
-    """
-    index_T = np.arange(len(part_T))
-    from_start_T = (part_T == PARTS.index("prompt")) & (cut == "start")
-    order = np.lexsort((np.where(from_start_T, index_T, -index_T), part_T))
-    return np.sort(order[max(0, len(part_T) - limit) :])
-
-
 def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Return one feature vector a text, (B, D) float32, wherever the padding stands.
+    """Return one feature vector for each text, (B, D) float32, for padding on either side.
 
     Args:
         hidden_BTD: the last hidden states.
         mask_BT: 1 for tokens, 0 for padding.
-        pooling: the mean over the tokens, or the last token's state.
+        pooling: the mean or the maximum over the tokens, or the state of the first (`cls`) or last token.
     """
     import torch
 
@@ -99,182 +74,173 @@ def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, pooling: Pooling) -> t
     if pooling == "mean":
         weights_BT1 = mask_BT.unsqueeze(-1).float()
         return (hidden_BTD * weights_BT1).sum(dim=1) / weights_BT1.sum(dim=1)
-    last_B = (mask_BT * torch.arange(1, mask_BT.shape[1] + 1, device=mask_BT.device)).argmax(dim=1)
-    return hidden_BTD[torch.arange(len(hidden_BTD)), last_B]
+    if pooling == "max":
+        return hidden_BTD.masked_fill(mask_BT.unsqueeze(-1) == 0, -torch.inf).amax(dim=1)
+    if pooling == "cls":
+        place_B = mask_BT.argmax(dim=1)
+    else:
+        place_B = (mask_BT * torch.arange(1, mask_BT.shape[1] + 1, device=mask_BT.device)).argmax(dim=1)
+    return hidden_BTD[torch.arange(len(hidden_BTD)), place_B]
+
+
+def usable_positions(model: Any) -> int | None:
+    """Return how many tokens a model takes; None if its positions have no limit."""
+    import torch
+
+    most = getattr(text_config(model.config), "max_position_embeddings", None)
+    limits = [most] if isinstance(most, int) and most > 0 else []
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its relatives number positions from padding_idx + 1.
+            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+    return min(limits, default=None)
 
 
 class TextEncoder:
     """A model and its tokenizer.
 
     Attributes:
-        limit: tokens of a text at most.
+        model: the model of transformers.
+        tokenizer: its tokenizer, with the most tokens of a text.
         batch_tokens: tokens of a batch, padding included.
+        files: where the model comes from, for errors.
     """
 
-    setting: ClassVar[str] = "dataset.encoder"
+    setting: ClassVar[str] = ENCODER
     what: ClassVar[str] = "encoder"
     auto_class: ClassVar[str] = "AutoModel"
     share: ClassVar[float] = 1.0  # of the usual number of tokens of a batch
 
-    def __init__(self, model: Any, tokenizer: Any, limit: int, batch_tokens: int | None = None) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.limit = limit
+    def __init__(self, model: Any, tokenizer: Tokenizer, files: ModelFiles, batch_tokens: int | None = None) -> None:
+        self.model, self.tokenizer, self.files = model, tokenizer, files
         usual = CPU_BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
         self.batch_tokens = batch_tokens or int(self.share * usual)
+        self._takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a text at most."""
+        return self.tokenizer.limit
 
     @classmethod
     def load(
         cls,
-        name: str,
-        revision: str | None,
+        files: ModelFiles,
         limit: int,
         dtype: str = "float32",
         device: str = "auto",
         batch_tokens: int | None = None,
     ) -> Self:
-        """Load a local directory, or a model of the hub at a commit.
+        """Load a model and try it out.
 
         Raises:
-            DataError: the model cannot be loaded, lacks weights or a fast tokenizer, or takes fewer tokens.
+            DataError: the model cannot be loaded, lacks weights, takes fewer tokens, or does not encode texts.
         """
         import torch
-        import transformers
 
-        other = f"give another model with --set {cls.setting}=/path/to/model"
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            with quiet():
-                tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
-                # Safetensors only: the older weight files are pickles.
-                model, report = getattr(transformers, cls.auto_class).from_pretrained(
-                    name, revision=revision, use_safetensors=True, output_loading_info=True
-                )
-                if model.config.is_encoder_decoder:
-                    model = model.get_encoder()
-                model = model.to(device=device, dtype=getattr(torch, dtype)).eval()
-        except Exception as error:  # transformers lets through whatever its parts raise
-            raise loading_error(name, error, cls.setting) from error
+        tokenizer = Tokenizer.load(files, limit, cls.what)
+        # Safetensors only: the older weight files are pickles.
+        model, report = files.load(cls.auto_class, use_safetensors=True, output_loading_info=True)
+        with files.errors():
+            if model.config.is_encoder_decoder:
+                model = model.get_encoder()
+            model = model.to(device=device, dtype=getattr(torch, dtype)).eval()
         missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
         if missing:
-            raise DataError(f"{cls.setting}: {name} lacks weights ({missing[0]}, ...); {other}")
-        if not tokenizer.is_fast:
-            raise DataError(f"{cls.setting}: {name} has no fast tokenizer; {other}")
-        most = min(getattr(model.config, "max_position_embeddings", None) or limit, tokenizer.model_max_length)
+            raise DataError(f"{cls.setting}: {files.name} lacks weights ({missing[0]}, ...); {another(files)}")
+        most = min(usable_positions(model) or limit, tokenizer.model.model_max_length)
         if limit > most:
-            raise DataError(f"dataset.max_length: {name} takes {most} tokens; --set dataset.max_length={most}")
-        return cls(model, tokenizer, limit, batch_tokens)
+            raise DataError(f"dataset.max_length: {files.name} takes {most} tokens; set dataset.max_length={most}")
+        encoder = cls(model, tokenizer, files, batch_tokens)
+        encoder.check()
+        return encoder
 
-    def tokens(self, texts: Sequence[Sequence[Piece]], cut: Cut = "end") -> list[Array]:
-        """Return the token ids of each text, special tokens included, cut to the limit (see `cut_tokens`).
+    def check(self) -> None:
+        """Encode a short text with and without padding.
 
         Raises:
-            DataError: a text has no token.
+            DataError: the model gives no states of tokens, or padding changes them.
         """
-        return [ids_T for ids_T, _ in self._tokens(texts, cut)]
-
-    def tokens_and_parts(self, texts: Sequence[Sequence[Piece]], cut: Cut = "end") -> tuple[list[Array], list[Array]]:
-        """Return the same, and for each token its index in PARTS, or SPECIAL (errors as in `tokens`)."""
-        found = list(self._tokens(texts, cut))
-        return [ids_T for ids_T, _ in found], [part_T for _, part_T in found]
-
-    def _tokens(self, texts: Sequence[Sequence[Piece]], cut: Cut) -> Iterator[tuple[Array, Array]]:
-        for start in range(0, len(texts), TOKENIZER_TEXTS):
-            some = texts[start : start + TOKENIZER_TEXTS]
-            encoded = self.tokenizer(
-                ["".join(piece.text for piece in text) for text in some],
-                padding=False,
-                truncation=False,
-                return_offsets_mapping=True,
-                return_special_tokens_mask=True,
-                verbose=False,
+        tokens = [*self.tokenizer.tokens([[Piece("prompt", TRIAL_TEXT)]])]
+        length = len(tokens[0].ids_T)
+        states = [self._trial(tokens, width) for width in (length, min(length + WIDTH_STEP, self.limit))]
+        alone_TD, padded_TD = (states_TD[:length] for states_TD in states)
+        if (padded_TD - alone_TD).norm() > PADDING_EFFECT * alone_TD.norm():
+            raise DataError(
+                f"{self.setting}: {self.files.name} mixes padding into its states (it has no attention mask);"
+                f" {another(self.files)}"
             )
-            for row, text in enumerate(some):
-                yield self._cut(text, encoded, row, cut)
 
-    def _cut(self, text: Sequence[Piece], encoded: Any, row: int, cut: Cut) -> tuple[Array, Array]:
-        ids_T = np.array(encoded["input_ids"][row], dtype=np.int64)
-        if not len(ids_T):
-            start = "".join(piece.text for piece in text)[:40]
-            raise DataError(f"the text {start!r} has no token for the {self.what}; leave its rows out")
-        start_T, end_T = np.array(encoded["offset_mapping"][row]).T
-        part_of_piece = np.array([PARTS.index(piece.part) for piece in text])
-        # A token that reaches over a boundary belongs where it ends; one without characters to the frame.
-        piece_T = np.searchsorted(np.cumsum([len(piece.text) for piece in text]), end_T - 1, side="right")
-        piece_T = np.minimum(piece_T, len(text) - 1)
-        part_T = np.where(end_T > start_T, part_of_piece[piece_T], PARTS.index("frame"))
-        part_T[np.array(encoded["special_tokens_mask"][row], dtype=bool)] = SPECIAL
-        if len(ids_T) <= self.limit:
-            return ids_T, part_T.astype(np.int8)
-        kept = cut_tokens(part_T, self.limit, cut)
-        return ids_T[kept], part_T[kept].astype(np.int8)
+    def _trial(self, tokens: list[Tokens], width: int) -> torch.Tensor:
+        """The states of a text's tokens, (T, D)."""
+        import torch
 
-    def features(self, tokens: Sequence[Array], batch: Batch, pooling: Pooling) -> Array:
+        with self.output(tokens, Batch([0], 1, width)) as (output, _):
+            states = getattr(output, "last_hidden_state", None)
+        if not isinstance(states, torch.Tensor) or states.shape[:2] != (1, width):
+            raise DataError(
+                f"{self.setting}: {self.files.name} is no text encoder (a {type(self.model).__name__} gives no states"
+                f" of tokens); {another(self.files)}"
+            )
+        return states[0].float()
+
+    def features(self, tokens: Sequence[Tokens], batch: Batch, pooling: Pooling) -> Array:
         """Return the features of a batch's members, (B, D) float32.
 
         Args:
-            tokens: the token ids of all texts.
-            batch: which of them to encode, and in which shape.
+            tokens: the tokens of all texts.
+            batch: which texts to encode, and in which shape.
             pooling: see `pool`.
 
         Raises:
-            DataError: the accelerator's memory does not suffice.
+            DataError: the accelerator runs out of memory.
         """
         with self.output(tokens, batch) as (output, mask_BT):
             return pool(output.last_hidden_state, mask_BT, pooling)[: len(batch.members)].cpu().numpy()
 
     @contextmanager
-    def output(self, tokens: Sequence[Array], batch: Batch) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Give the model's output for a batch and its mask (B, T), padded on the right (errors as in `features`)."""
+    def output(self, tokens: Sequence[Tokens], batch: Batch) -> Iterator[tuple[Any, torch.Tensor]]:
+        """Give the model's output for a batch and its mask (B, T), padded on the right.
+
+        Raises:
+            DataError: the accelerator runs out of memory, or the model cannot run on tokens.
+        """
         import torch
 
         device = self.model.device
         ids_BT, mask_BT = (torch.from_numpy(array_BT).to(device) for array_BT in self._padded(tokens, batch))
+        mask = {"attention_mask": mask_BT} if self._takes_mask else {}
         try:
             with torch.inference_mode():
-                yield self.model(input_ids=ids_BT, attention_mask=mask_BT), mask_BT
+                yield self._run(ids_BT, mask), mask_BT
         except torch.OutOfMemoryError as error:
             fewer = max(batch.width, self.batch_tokens // 4)
             raise DataError(
-                f"the {self.what} ran out of memory; lower the batch: --set dataset.batch_tokens={fewer}"
+                f"the {self.what} ran out of memory; lower the batch: set dataset.batch_tokens={fewer}"
             ) from error
 
-    def _padded(self, tokens: Sequence[Array], batch: Batch) -> tuple[Array, Array]:
-        """Token ids and mask in the shape of a batch; rows left over repeat its first text."""
-        # Padded on the right whatever the tokenizer says: so positions count from 0 in every kind of model.
-        ids_BT = np.full((batch.rows, batch.width), self.tokenizer.pad_token_id or 0)
+    def _run(self, ids_BT: torch.Tensor, mask: dict[str, torch.Tensor]) -> Any:
+        import torch
+
+        try:
+            return self.model(input_ids=ids_BT, **mask)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(
+                f"{self.setting}: {self.files.name} cannot encode a text ({reason}); {another(self.files)}"
+            ) from error
+
+    def _padded(self, tokens: Sequence[Tokens], batch: Batch) -> tuple[Array, Array]:
+        """Token ids and mask in the shape of a batch; remaining rows repeat its first text."""
+        # Padding is always on the right, so that positions count from 0 in every kind of model.
+        ids_BT = np.full((batch.rows, batch.width), self.tokenizer.model.pad_token_id or 0)
         mask_BT = np.zeros((batch.rows, batch.width), dtype=np.int64)
         for row in range(batch.rows):
-            ids_T = tokens[batch.members[row if row < len(batch.members) else 0]]
+            ids_T = tokens[batch.members[row if row < len(batch.members) else 0]].ids_T
             ids_BT[row, : len(ids_T)] = ids_T
             mask_BT[row, : len(ids_T)] = 1
         return ids_BT, mask_BT
-
-
-def loading_error(name: str, error: Exception, setting: str) -> DataError:
-    """Return what to say where the model that a setting names cannot be loaded."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DataError(
-        f"{setting}: {name} cannot be loaded ({reason}); give a model's directory: --set {setting}=/path/to/model"
-    )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and the hub from printing progress bars and warnings; errors tell what matters."""
-    from transformers.utils import logging as transformers_logging
-
-    hub = logging.getLogger("huggingface_hub")
-    level, hub_level = transformers_logging.get_verbosity(), hub.level
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    hub.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        hub.setLevel(hub_level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertLMHeadModel
 
-from balbench.harness.datasets import features
 from balbench.harness.datasets.features import EncoderSettings
 from balbench.harness.datasets.language_model import LanguageModel
+from balbench.harness.datasets.model_files import locate_model
 from balbench.harness.errors import DataError
 from support.faults import one_line
 from support.tiny_models import POSITIONS, save_bert, save_gpt
@@ -94,15 +94,15 @@ def test_a_response_without_a_predicted_token(gpt):
 
 def test_a_model_that_sees_what_it_should_predict_is_refused(tmp_path):
     bert = save_bert(tmp_path / "bert", model_class=BertLMHeadModel)
-    one_line(lambda: settings(bert).judge(TEXTS, silent), "dataset.perplexity: this model sees the tokens")
+    one_line(lambda: settings(bert).judge(TEXTS, silent), "dataset.perplexity: ", "sees the tokens")
 
 
 def test_errors_name_the_setting(tmp_path):
     for name in (tmp_path / "none", save_bert(tmp_path / "bert")):
-        with pytest.raises(DataError, match=r"^dataset\.perplexity: .*--set dataset\.perplexity="):
+        with pytest.raises(DataError, match=r"^dataset\.perplexity: .*set dataset\.perplexity="):
             settings(name).judge(TEXTS, silent)
 
 
 def test_a_key_only_where_a_model_is_named(gpt):
-    assert EncoderSettings().perplexity_key() == ""
-    assert settings(gpt).perplexity_key() == features.locate_encoder(str(gpt)).key
+    assert EncoderSettings().perplexity_files() is None
+    assert settings(gpt).perplexity_files().key == locate_model(str(gpt)).key

@@ -12,6 +12,21 @@ POSITIONS = 64
 
 def save_bert(directory: Path, positions: int = POSITIONS, model_class: type = BertModel) -> Path:
     """An encoder whose tokens are single letters: [CLS] ... [SEP]."""
+    vocabulary = save_letters(directory, positions)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=positions,
+        initializer_range=0.5,
+    )
+    return save_model(model_class, config, directory)
+
+
+def save_letters(directory: Path, most: int = 10**6) -> int:
+    """Save a tokenizer whose tokens are single letters ([CLS] ... [SEP]); return the size of its vocabulary."""
     letters = string.ascii_lowercase + string.digits + string.punctuation
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
     vocabulary = {name: row for row, name in enumerate(names)}
@@ -27,18 +42,9 @@ def save_bert(directory: Path, positions: int = POSITIONS, model_class: type = B
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
-        model_max_length=positions,
+        model_max_length=most,
     ).save_pretrained(directory)
-    config = BertConfig(
-        vocab_size=len(names),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=positions,
-        initializer_range=0.5,
-    )
-    return _save(model_class, config, directory)
+    return len(names)
 
 
 def save_gpt(directory: Path, padding_side: str = "right", head: bool = False) -> Path:
@@ -54,10 +60,11 @@ def save_gpt(directory: Path, padding_side: str = "right", head: bool = False) -
     config = GPT2Config(
         vocab_size=len(alphabet), n_positions=POSITIONS, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5
     )
-    return _save(GPT2LMHeadModel if head else GPT2Model, config, directory)
+    return save_model(GPT2LMHeadModel if head else GPT2Model, config, directory)
 
 
-def _save(model_class: type, config: object, directory: Path) -> Path:
+def save_model(model_class: type, config: object, directory: Path) -> Path:
+    """Save a model with random weights, always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model_class(config).save_pretrained(directory)
