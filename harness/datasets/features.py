@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -173,8 +173,8 @@ class EncoderSettings(Component):
         """Load the encoder (errors as in `encode`)."""
         return self._load(TextEncoder, self.encoder_files())
 
-    def _cache_key(self, files: ModelFiles, more: dict[str, object]) -> str:
-        settings = self.model_dump(include={"max_length", "cut", "template", "dtype"}) | more
+    def _cache_key(self, files: ModelFiles, more: Mapping[str, object]) -> str:
+        settings = {**self.model_dump(include={"max_length", "cut", "template", "dtype"}), **more}
         identity = json.dumps([CACHE_VERSION, files.key, settings], sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:32]
 

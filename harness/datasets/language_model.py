@@ -38,7 +38,8 @@ class LanguageModel(TextEncoder):
             logits_BTV = self._run(ids_BT, {}).logits[:, :2].float()
         if not torch.allclose(logits_BTV[0], logits_BTV[1], rtol=1e-2, atol=1e-2):
             raise DataError(
-                f"{self.setting}: {self.files.name} sees the tokens that it should predict; name a causal language model"
+                f"{self.setting}: {self.files.name} sees the tokens that it should predict;"
+                " name a causal language model"
             )
 
     def judge(self, tokens: Sequence[Tokens], batch: Batch) -> Array:

@@ -1,10 +1,10 @@
-"""Preference files -> votes, with one clear line for a file or a row that is wrong.
+"""Preference files -> votes, with an error of one line for a wrong file or row.
 
 Three layouts are read:
     label        prompt, response_a, response_b, label (1: A preferred, 0: B preferred)
     chosen       prompt, chosen, rejected
-    transcripts  chosen, rejected; dialogues that share all but what follows the last "\\n\\nAssistant:"
-Optional fields: id, prompt_id, annotator. Others are kept out, but `OodRule` may look at them.
+    transcripts  chosen, rejected; dialogues that are equal up to the last "\\n\\nAssistant:"
+Optional fields: id, prompt_id, annotator. Other fields are used only by an `OodRule` and as a group key.
 """
 
 from __future__ import annotations
@@ -28,59 +28,56 @@ LABEL_KEYS = ("prompt", "response_a", "response_b", "label")
 CHOSEN_KEYS = ("prompt", "chosen", "rejected")
 LAST_TURN = "\n\nAssistant:"
 GZIP_MAGIC = b"\x1f\x8b"
-SHOWN_CHARACTERS = 60  # how much of a wrong value an error shows
+SHOWN_CHARACTERS = 60  # length of a wrong value that an error shows
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands, for errors."""
+    """The place of a row in its source, for errors."""
 
     source: str
     line: int
 
     def error(self, problem: str, field: str | None = None) -> DataError:
-        """Return the error of a row: the place, the field, what is wrong and what to do."""
+        """Return the error of a row: place, field, problem and remedy."""
         return DataError(f"{self.source}, line {self.line}" + (f", field {field!r}" if field else "") + f": {problem}")
 
 
 @dataclass(frozen=True)
 class OodRule:
-    """Which rows are out of distribution: those in whose `field` the expression `pattern` is found."""
+    """Rows are out of distribution if the expression `pattern` occurs in their `field`."""
 
     field: str
     pattern: re.Pattern[str]
 
     def matches(self, row: Mapping[str, Any], place: Place) -> bool:
-        """Say whether a row matches; a value of null does not.
+        """Return whether a row matches; null never does.
 
         Raises:
             DataError: the row lacks the field.
         """
         if self.field not in row:
-            close = difflib.get_close_matches(self.field, list(row), n=1, cutoff=0.6)
-            meant = f" (did you mean {show(close[0])}?)" if close else ""
-            raise place.error(
-                f"missing; correct dataset.ood_field{meant}; the row's fields are: {_known(row)}", self.field
-            )
+            raise place.error(f"missing; correct dataset.ood_field{_near(self.field, row)}", self.field)
         value = row[self.field]
         return value is not None and self.pattern.search(str(value)) is not None
 
 
 @dataclass(frozen=True)
 class Vote:
-    """A row that was read and found right.
+    """A row that was read and is valid.
 
     Attributes:
         prompt: its text.
         first: the text of `response_a` or `chosen`.
         second: the other's.
         choice: FIRST or SECOND.
-        annotator: who voted ("" where unknown).
+        annotator: the annotator ("" if unknown).
         prompt_id: the file's name for the prompt, if any.
         row_id: the file's name for the row, if any.
         ood: whether the row matches the `OodRule`.
-        shuffle: whether the row says nothing about which response was shown first.
-        place: where it stands.
+        shuffle: whether the row does not say which response was shown first.
+        place: the row's place in its source.
+        group: the row's group key, None without one (see `balbench.harness.datasets.grouping`).
     """
 
     prompt: str
@@ -93,10 +90,15 @@ class Vote:
     ood: bool
     shuffle: bool
     place: Place
+    group: str | None = None
 
 
 def votes(
-    rows: Iterable[tuple[int, Mapping[str, Any]]], source: str, layout: Layout, ood: OodRule | None = None
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    source: str,
+    layout: Layout,
+    ood: OodRule | None = None,
+    group: str | None = None,
 ) -> Iterator[Vote]:
     """Read rows as votes.
 
@@ -105,6 +107,7 @@ def votes(
         source: the name of the rows' source, for errors.
         layout: see the module; `auto` looks at the keys of the first row.
         ood: which rows are out of distribution.
+        group: the field that holds the group key of a row.
 
     Raises:
         DataError: a row is wrong, or there is none.
@@ -114,7 +117,7 @@ def votes(
         place = Place(source, line)
         if layout == "auto":
             layout = _detect(row, place)
-        yield _parse(row, layout, ood, place)
+        yield _parse(row, layout, ood, group, place)
     if place is None:
         raise DataError(f"{source}: no rows; give a file with one JSON object a line")
 
@@ -128,7 +131,9 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, text in _lines(path):
         place = Place(str(path), line)
         try:
-            row = json.loads(text)
+            row = json.loads(text, object_pairs_hook=_object)
+        except _RepeatedKey as error:
+            raise place.error("the key occurs twice in the row; remove one of the two", str(error)) from None
         except json.JSONDecodeError as error:
             problem = f"not JSON ({error.msg} at column {error.colno}); write one JSON object a line"
             raise place.error(problem) from None
@@ -137,6 +142,18 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise place.error(f"a {_kind(row)}, not an object; write one JSON object a line")
         yield line, row
+
+
+class _RepeatedKey(Exception):
+    """A JSON object has a key twice, of which the json module would silently keep the last."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
+    return row
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -150,29 +167,29 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if text.strip():
                     yield line, text.rstrip()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; look for a misspelt path") from None
+        raise DataError(f"{path}: no such file; correct the path") from None
     except UnicodeDecodeError:
         raise Place(str(path), line).error("not UTF-8; convert the file to UTF-8") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(f"{path}: broken gzip data after line {line}; fetch or pack the file again") from None
+        raise DataError(f"{path}: broken gzip data after line {line}; download or compress the file again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); mend its permissions") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from None
 
 
 def _detect(row: Mapping[str, Any], place: Place) -> Literal["label", "chosen"]:
     label = any(key in row for key in LABEL_KEYS[1:])
     chosen = any(key in row for key in CHOSEN_KEYS[1:])
     if label and chosen:
-        raise place.error("keys of two layouts; choose one with --set dataset.layout=label (or chosen)")
+        raise place.error("keys of two layouts; set dataset.layout to label or chosen")
     if label or chosen:
         return "label" if label else "chosen"
     raise place.error(
-        f"the keys ({_known(row)}) fit no layout; want prompt, response_a, response_b, label"
+        f"the keys ({_known(row)}) fit no layout; give prompt, response_a, response_b, label"
         " or prompt, chosen, rejected"
     )
 
 
-def _parse(row: Mapping[str, Any], layout: Layout, ood: OodRule | None, place: Place) -> Vote:
+def _parse(row: Mapping[str, Any], layout: Layout, ood: OodRule | None, group: str | None, place: Place) -> Vote:
     if layout == "label":
         prompt, first, second = (_text(row, key, place, LABEL_KEYS) for key in LABEL_KEYS[:3])
         choice = _label(row, place)
@@ -196,7 +213,23 @@ def _parse(row: Mapping[str, Any], layout: Layout, ood: OodRule | None, place: P
         ood=ood is not None and ood.matches(row, place),
         shuffle=layout == "chosen",
         place=place,
+        group=None if group is None else _group(row, group, place),
     )
+
+
+def _group(row: Mapping[str, Any], field: str, place: Place) -> str:
+    if field not in row:
+        raise place.error(f"missing; correct dataset.group{_near(field, row)}", field)
+    key = _name(row, field, place)
+    if key is None:
+        raise place.error("null; give the row a group key", field)
+    return key
+
+
+def _near(field: str, row: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(field, list(row), n=1, cutoff=0.6)
+    meant = f" (did you mean {show(close[0])}?)" if close else ""
+    return f"{meant}; the row's fields are: {_known(row)}"
 
 
 def _label(row: Mapping[str, Any], place: Place) -> Choice:
@@ -210,11 +243,11 @@ def _label(row: Mapping[str, Any], place: Place) -> Choice:
 
 
 def _cut_transcripts(chosen: str, rejected: str, row: Mapping[str, Any], place: Place) -> tuple[str, str, str]:
-    """Split two dialogues into what they share and the last turn of each."""
+    """Split two dialogues into their shared beginning and the last turn of each."""
     cut = chosen.rfind(LAST_TURN)
     if cut < 0:
         near = _misspelt("prompt", row, CHOSEN_KEYS)
-        problem = f"missing, and chosen has no {LAST_TURN!r} to end it at; give the key" + near
+        problem = f"missing, and chosen has no {LAST_TURN!r} that ends a prompt; give the key" + near
         raise place.error(problem, "prompt")
     cut += len(LAST_TURN)
     if rejected.rfind(LAST_TURN) + len(LAST_TURN) != cut or rejected[:cut] != chosen[:cut]:
@@ -225,7 +258,7 @@ def _cut_transcripts(chosen: str, rejected: str, row: Mapping[str, Any], place: 
     shared, ends = chosen[:cut].strip(), (chosen[cut:].strip(), rejected[cut:].strip())
     for key, end in zip(CHOSEN_KEYS[1:], ends, strict=True):
         if not end:
-            raise place.error(f"nothing stands after the last {LAST_TURN!r}; delete the line", key)
+            raise place.error(f"nothing follows the last {LAST_TURN!r}; delete the line", key)
     return shared, *ends
 
 
@@ -239,7 +272,7 @@ def _value(row: Mapping[str, Any], key: str, place: Place, layout: tuple[str, ..
 def _text(row: Mapping[str, Any], key: str, place: Place, layout: tuple[str, ...]) -> str:
     value = _value(row, key, place, layout)
     if not isinstance(value, str):
-        raise place.error(f"a {_kind(value)} ({show(value)}); want text", key)
+        raise place.error(f"a {_kind(value)} ({show(value)}); give text", key)
     if not value.strip():
         raise place.error("empty; give the text or delete the line", key)
     try:
@@ -255,11 +288,11 @@ def _name(row: Mapping[str, Any], key: str, place: Place) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise place.error(f"a {_kind(value)} ({show(value)}); want text, an integer or null", key)
+    raise place.error(f"a {_kind(value)} ({show(value)}); give text, an integer or null", key)
 
 
 def _misspelt(key: str, row: Mapping[str, Any], layout: tuple[str, ...]) -> str:
-    # A key that the layout wants itself is no misspelling: response_a is not meant to be response_b.
+    # Keys of the layout are no misspellings of each other (response_a and response_b).
     others = [str(other) for other in row if other not in layout]
     close = difflib.get_close_matches(key, others, n=1, cutoff=0.6)
     return f"; rename {close[0]!r} to {key!r}" if close else ""
@@ -271,7 +304,7 @@ def _known(row: Mapping[str, Any]) -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value as an error shows it, shortened where it is long."""
+    """Return a value for an error message; a long value is shortened."""
     text = ascii(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
 

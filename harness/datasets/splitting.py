@@ -1,4 +1,4 @@
-"""The split by prompt: all pairs of a prompt stand in the same split."""
+"""The split by prompt: pairs of the same prompt, and of prompts that belong together, are in the same split."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pydantic import Field, field_validator, model_validator
 
 from balbench.harness.component import Component
 from balbench.harness.datasets.feature_cache import spare_array
+from balbench.harness.datasets.grouping import PromptGroups, group_prompts
 from balbench.harness.datasets.reading import OodRule
 from balbench.harness.datasets.text_pairs import TextPairs
 from balbench.harness.errors import DataError
-from balbench.harness.pool.array_checks import array_blocks
+from balbench.harness.pool.blocks import array_blocks
 from balbench.harness.pool.pairs import PreferencePool, Split
 from balbench.harness.streams import Stream
 from balbench.oracles.annotations import PairRecords
@@ -23,15 +24,19 @@ Array = np.ndarray
 
 
 class SplitSettings(Component):
-    """How pairs are split into `pool`, `eval`, `test` and, where asked for, `ood`."""
+    """How pairs are split into `pool`, `eval`, `test` and, if `ood_field` is given, `ood`."""
 
-    eval_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts whose pairs select models")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of the prompts whose pairs judge")
-    ood_field: str | None = Field(None, description="field of the rows that says which prompts are out of distribution")
-    ood_pattern: str | None = Field(
-        None,
-        description="regular expression to find in ood_field; prompts where it is found form the split ood",
-    )
+    eval_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the prompts whose pairs select models."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the prompts whose pairs judge models."""
+    group: str | None = None
+    """Field of the rows with a group key: prompts with the same key are in the same split. By default turns of the same
+    dialogue are found by their texts: a prompt that begins another prompt is in the same split."""
+    ood_field: str | None = None
+    """Field of the rows that says which prompts are out of distribution."""
+    ood_pattern: str | None = None
+    """Regular expression; prompts of rows whose ood_field contains a match form the split ood."""
 
     @field_validator("ood_pattern")
     @classmethod
@@ -51,47 +56,80 @@ class SplitSettings(Component):
         return self
 
     def ood_rule(self) -> OodRule | None:
-        """Return which rows are out of distribution, if any are asked for."""
+        """Return which rows are out of distribution; None without a split `ood`."""
         if self.ood_field is None or self.ood_pattern is None:
             return None
         return OodRule(self.ood_field, re.compile(self.ood_pattern))
 
-    def split_prompts(self, pairs: TextPairs, stream: Stream, source: str) -> dict[str, Array]:
+    def split_prompts(
+        self, pairs: TextPairs, stream: Stream, source: str, groups: PromptGroups | None = None
+    ) -> dict[str, Array]:
         """Return the rows of the prompts of each split, ascending.
 
-        Which split a prompt falls into depends on the set of prompts and the stream, not on the file's order.
-        `eval` and `test` get their shares of the prompts that are not out of distribution, at least one each.
+        The split of a prompt depends on the set of prompts and the stream, not on the file's order. `eval` and `test`
+        get their shares of the prompts that are not out of distribution, at least one prompt each; fewer where whole
+        groups do not fit. A group with a prompt that is out of distribution belongs to `ood`.
 
         Args:
             pairs: the texts.
-            stream: what decides.
+            stream: the randomness.
             source: the name of the data, for errors.
+            groups: the prompts that belong together; by default as in `group_prompts`.
 
         Raises:
-            DataError: there are too few prompts, or none is out of distribution.
+            DataError: there are too few prompts or groups, or no prompt is out of distribution.
         """
         if self.ood_field is not None and not pairs.ood_P.any():
             raise DataError(
                 f"{source}: no row has {self.ood_pattern!r} in the field {self.ood_field!r};"
                 " change dataset.ood_pattern or leave both out"
             )
-        rest = np.flatnonzero(~pairs.ood_P)
-        evals, tests = (max(1, round(share * len(rest))) for share in (self.eval_share, self.test_share))
-        if evals + tests >= len(rest):
+        group_P = (groups or group_prompts(pairs)).group_P
+        ood_P = np.isin(group_P, group_P[pairs.ood_P])
+        rest = np.flatnonzero(~ood_P)
+        most = {"test": self.test_share, "eval": self.eval_share}
+        most = {name: max(1, round(share * len(rest))) for name, share in most.items()}
+        if sum(most.values()) >= len(rest):
             raise DataError(
-                f"{source}: {len(rest)} distinct prompts are too few for eval ({evals}), test ({tests})"
+                f"{source}: {len(rest)} distinct prompts are too few for eval ({most['eval']}), test ({most['test']})"
                 " and a pool; give more prompts"
             )
-        draws = [(stream.uniform(pairs.prompt_P[prompt]), pairs.prompt_P[prompt]) for prompt in rest]
-        shuffled = rest[sorted(range(len(rest)), key=draws.__getitem__)]
-        found = {
-            "pool": shuffled[evals + tests :],
-            "eval": shuffled[tests : evals + tests],
-            "test": shuffled[:tests],
-        }
-        if self.ood_field is not None:
-            found["ood"] = np.flatnonzero(pairs.ood_P)
-        return {name: np.sort(rows) for name, rows in found.items()}
+        splits = _fill(_drawn_groups(pairs.prompt_P, group_P, rest, stream), most)
+        if not all(splits.values()):
+            raise DataError(
+                f"{source}: {len(rest)} prompts are {len(np.unique(group_P[rest]))} groups of prompts that belong"
+                " together, too few for eval, test and a pool; give more prompts, or a finer key with dataset.group"
+            )
+        rows = {name: np.sort(np.concatenate(splits[name])) for name in ("pool", "eval", "test")}
+        return rows | ({"ood": np.flatnonzero(ood_P)} if self.ood_field is not None else {})
+
+
+def _drawn_groups(prompts: list[str], group_P: Array, rows: Array, stream: Stream) -> list[Array]:
+    """The rows of each group, in an order that depends on the texts and the stream only."""
+    by_group = rows[np.argsort(group_P[rows], kind="stable")]
+    groups = np.split(by_group, np.flatnonzero(np.diff(group_P[by_group])) + 1)
+    names = [min(prompts[row] for row in group) for group in groups]
+    draws = [(stream.uniform(name), name) for name in names]
+    return [groups[number] for number in sorted(range(len(groups)), key=draws.__getitem__)]
+
+
+def _fill(groups: list[Array], most: Mapping[str, int]) -> dict[str, list[Array]]:
+    """Give each group to the first split in which the group fits, else to the pool.
+
+    A split for which all groups are too large gets the smallest group.
+    """
+    splits: dict[str, list[Array]] = {name: [] for name in (*most, "pool")}
+    left = dict(most)
+    for group in groups:
+        name = next((name for name in most if len(group) <= left[name]), "pool")
+        splits[name].append(group)
+        if name != "pool":
+            left[name] -= len(group)
+    for name in most:
+        if not splits[name] and len(splits["pool"]) > 1:
+            smallest = min(range(len(splits["pool"])), key=lambda number: len(splits["pool"][number]))
+            splits[name].append(splits["pool"].pop(smallest))
+    return splits
 
 
 def build_split(
@@ -102,20 +140,20 @@ def build_split(
     response_tables: Mapping[str, Array] | None = None,
     storage: DTypeLike = np.float32,
 ) -> Split:
-    """Return the pairs of some prompts, with response and prompt tables of their own.
+    """Return the pairs of some prompts, with their own response and prompt tables.
 
     Args:
         pairs: all texts.
         response_features_RD: features of all responses.
         prompt_features_PQ: features of all prompts.
-        prompts: the rows of the prompts to take, ascending.
-        response_tables: what else is known of all responses, by its name in `PreferencePool`.
+        prompts: rows of the prompts of the split, ascending.
+        response_tables: further tables of all responses, by their names in `PreferencePool`.
         storage: type of the split's response features, float32 or float16.
     """
-    wanted_P = np.isin(np.arange(len(pairs.prompt_P)), prompts)
-    responses = np.flatnonzero(wanted_P[pairs.prompt_of_response_R])
-    rows = np.flatnonzero(wanted_P[pairs.prompt_of_response_R[pairs.responses_of_pair_N2[:, 0]]])
-    new_prompt_P = np.cumsum(wanted_P) - 1
+    taken_P = np.isin(np.arange(len(pairs.prompt_P)), prompts)
+    responses = np.flatnonzero(taken_P[pairs.prompt_of_response_R])
+    rows = np.flatnonzero(taken_P[pairs.prompt_of_response_R[pairs.responses_of_pair_N2[:, 0]]])
+    new_prompt_P = np.cumsum(taken_P) - 1
     new_response_R = np.full(len(pairs.response_R), -1)
     new_response_R[responses] = np.arange(len(responses))
     pool = PreferencePool(
@@ -130,16 +168,16 @@ def build_split(
 
 
 def _taken(features_RD: Array, rows_S: Array, storage: DTypeLike) -> Array:
-    """Rows of a table in a table of their own, copied in blocks: neither need fit in memory."""
+    """Copy rows to a new table in blocks, so that neither table must fit in memory."""
     taken_SD = spare_array((len(rows_S), features_RD.shape[1]), storage)
-    with np.errstate(over="ignore"):  # infinity, which `PreferencePool.check` will name
+    with np.errstate(over="ignore"):  # gives infinity, which `PreferencePool.check` reports
         for start, block_bD in array_blocks(taken_SD):
             block_bD[:] = features_RD[rows_S[start : start + len(block_bD)]]
     return taken_SD
 
 
 def all_records(pairs: TextPairs) -> PairRecords:
-    """Return the votes on all pairs, with the characters of the two responses."""
+    """Return the votes on all pairs, with the lengths of the two responses in characters."""
     length_R = np.array([len(text) for text in pairs.response_R], dtype=np.int64)
     return PairRecords(
         pair_id_N=pairs.pair_id_N,

@@ -1,4 +1,4 @@
-"""Votes -> tables of prompts, responses and pairs: all that a file says, with texts and without features."""
+"""Votes -> tables of prompts, responses and pairs, with texts and without features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = np.ndarray
 class TextPairs:
     """Prompts, responses, pairs and votes.
 
-    Axes: N pairs, R responses, P prompts, V votes (those on a pair stand together, in the order of the file).
+    Axes: N pairs, R responses, P prompts, V votes (votes on the same pair are adjacent, in the order of the file).
 
     Attributes:
         prompt_P: distinct prompts, in the order of their first appearance.
@@ -30,8 +30,9 @@ class TextPairs:
         pair_id_N: 16 hexadecimal digits that depend on the pair's three texts only, in either order.
         vote_pair_V: the pair of each vote, ascending.
         vote_choice_V: int8 `Choice` values.
-        vote_annotator_V: who voted ("" where unknown).
+        vote_annotator_V: the annotator of each vote ("" if unknown).
         ood_P: whether any row of the prompt matched the `OodRule`.
+        group_keys: the group keys that rows give to prompts, as (prompt, key); None if rows have none.
     """
 
     prompt_P: list[str]
@@ -43,24 +44,27 @@ class TextPairs:
     vote_choice_V: Array
     vote_annotator_V: Array
     ood_P: Array
+    group_keys: tuple[tuple[int, str], ...] | None = None
 
 
-def read_pairs(path: Path, layout: Layout, order: Stream, ood: OodRule | None = None) -> TextPairs:
+def read_pairs(
+    path: Path, layout: Layout, order: Stream, ood: OodRule | None = None, group: str | None = None
+) -> TextPairs:
     """Read a .jsonl or .jsonl.gz file (see `votes` and `gather`).
 
     Raises:
         DataError: the file cannot be read, or a row is wrong; one line with the place and the remedy.
     """
-    return gather(votes(json_rows(path), str(path), layout, ood), order)
+    return gather(votes(json_rows(path), str(path), layout, ood, group), order)
 
 
 def gather(rows: Iterable[Vote], order: Stream) -> TextPairs:
-    """Gather votes: those about the same prompt and the same two responses are votes on one pair.
+    """Gather votes: those on the same prompt and the same two responses belong to one pair.
 
     Args:
         rows: the votes.
-        order: where rows do not say which response was shown first, the stream that decides (by pair id).
-            Otherwise the first row about a pair decides.
+        order: the stream that decides which response comes first (by pair id) for rows that do not say so. For other
+            rows the first row about a pair decides.
 
     Raises:
         DataError: two rows contradict each other in their id or prompt_id.
@@ -96,6 +100,7 @@ class _Tables:
         self.line_of_id: dict[str, int] = {}
         self.name_of_prompt: dict[int, tuple[str, int]] = {}
         self.prompt_of_name: dict[str, tuple[int, int]] = {}
+        self.group_keys: dict[tuple[int, str], None] = {}
 
     def add(self, vote: Vote) -> None:
         """Add a vote."""
@@ -104,6 +109,8 @@ class _Tables:
         if prompt == len(self.ood):
             self.ood.append(False)
         self.ood[prompt] |= vote.ood
+        if vote.group is not None:
+            self.group_keys[prompt, vote.group] = None
         self._check_prompt_id(vote, prompt)
         first, second = (
             self.responses.setdefault((prompt, text), len(self.responses)) for text in (vote.first, vote.second)
@@ -112,7 +119,7 @@ class _Tables:
         pair = self.pairs.setdefault(key, len(self.pairs))
         if pair == len(self.shown):
             self.pair_ids.append(pair_id(vote.prompt, vote.first, vote.second))
-            # Drawn for the texts in alphabetical order, so it does not depend on which of them was chosen.
+            # The draw is about the texts in alphabetical order, so that it does not depend on the chosen one.
             swap = (vote.first > vote.second) != (self.order.uniform(self.pair_ids[pair]) < 0.5)
             self.shown.append((second, first) if vote.shuffle and swap else (first, second))
         choice = vote.choice if self.shown[pair] == (first, second) else Choice(1 - vote.choice)
@@ -123,11 +130,11 @@ class _Tables:
             return
         line = self.line_of_id.setdefault(vote.row_id, vote.place.line)
         if line != vote.place.line:
-            problem = f"{show(vote.row_id)} stands on line {line} too; make ids unique or leave them out"
+            problem = f"{show(vote.row_id)} is on line {line} too; make ids unique or leave them out"
             raise vote.place.error(problem, "id")
 
     def _check_prompt_id(self, vote: Vote, prompt: int) -> None:
-        """Hold prompt_id and text to one another: a text under two ids would leak between splits."""
+        """See that prompt_id and text correspond: a text with two ids would leak between splits."""
         if vote.prompt_id is None:
             return
         same, line = self.prompt_of_name.setdefault(vote.prompt_id, (prompt, vote.place.line))
@@ -153,4 +160,5 @@ class _Tables:
             vote_choice_V=np.array([choice for _, choice, _ in self.votes], dtype=np.int8)[by_pair_V],
             vote_annotator_V=np.array([name for _, _, name in self.votes], dtype=np.str_)[by_pair_V],
             ood_P=np.array(self.ood, dtype=bool),
+            group_keys=tuple(self.group_keys) or None,
         )

@@ -1,0 +1,125 @@
+"""Prompts that belong together: turns of a dialogue, and texts that differ only in white space or Unicode form.
+
+Two prompts belong together if
+
+- their texts are equal after normalisation (Unicode NFKC, runs of white space as one space, ends stripped; upper and
+  lower case stay different);
+- or one begins the other: the longer text starts with the whole shorter text, which ends there at a word's end, and
+  the shorter text has at least OPENING_CHARACTERS characters or the longer text goes on with one of the responses
+  that the data record for the shorter one. Without the last condition a short opening such as "Human: hi" would join
+  dialogues that have nothing else in common;
+- or the rows give them the same group key (`dataset.group`). With such a key no text begins another: the key decides;
+- or both belong together with a third prompt.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from balbench.harness.datasets.text_pairs import TextPairs
+
+Array = np.ndarray
+OPENING_CHARACTERS = 40  # of a prompt that begins others without one of its responses
+
+
+@dataclass(frozen=True, eq=False)
+class PromptGroups:
+    """Groups of P prompts.
+
+    Attributes:
+        group_P: the number of each prompt's group, from 0.
+        equal: prompts that equal an earlier prompt after normalisation.
+        continued: prompts that continue another prompt.
+    """
+
+    group_P: Array
+    equal: int = 0
+    continued: int = 0
+
+    @cached_property
+    def size_G(self) -> Array:
+        """The number of prompts in each group."""
+        return np.bincount(self.group_P)
+
+    def __str__(self) -> str:
+        joined = int(self.size_G[self.size_G > 1].sum())
+        if not joined:
+            return f"{len(self.group_P):,} prompts, no two of which belong together"
+        groups = int((self.size_G > 1).sum())
+        return (
+            f"{joined:,} of {len(self.group_P):,} prompts are in {groups:,} groups that are not split"
+            f" ({self.continued:,} continue another prompt, {self.equal:,} equal another but for white space or"
+            f" Unicode form; largest group {self.size_G.max():,})"
+        )
+
+
+def normalise(text: str) -> str:
+    """Return a text in Unicode form NFKC, with single spaces for white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def group_prompts(pairs: TextPairs) -> PromptGroups:
+    """Group the prompts of a data set (see the module for the rule).
+
+    The prompts are sorted, so that a text stands directly behind the texts that begin it: n prompts take
+    O(n log n) comparisons.
+    """
+    texts = [normalise(prompt) for prompt in pairs.prompt_P]
+    first = {text: row for row, text in reversed(list(enumerate(texts)))}
+    links = [(row, first[text]) for row, text in enumerate(texts) if first[text] != row]
+    equal = len(links)
+    if pairs.group_keys is None:
+        links += _continuations(first, _Responses(pairs, texts))
+    else:
+        members: dict[str, int] = {}
+        links += [(prompt, members.setdefault(key, prompt)) for prompt, key in pairs.group_keys]
+    continued = len(links) - equal if pairs.group_keys is None else 0
+    return PromptGroups(_components(links, len(texts)), equal, continued)
+
+
+class _Responses:
+    """Normalised responses to each normalised prompt, looked up for short prompts only."""
+
+    def __init__(self, pairs: TextPairs, texts: Sequence[str]) -> None:
+        short = {row for row, text in enumerate(texts) if len(text) < OPENING_CHARACTERS}
+        self._of: dict[str, list[str]] = {}
+        for response, prompt in zip(pairs.response_R, pairs.prompt_of_response_R.tolist(), strict=True):
+            if prompt in short:
+                self._of.setdefault(texts[prompt], []).append(normalise(response))
+
+    def goes_on(self, opening: str, rest: str) -> bool:
+        """Whether the rest of a text begins with a response to the opening."""
+        return any(rest.startswith(response) for response in self._of.get(opening, []) if response)
+
+
+def _continuations(first: dict[str, int], responses: _Responses) -> Iterator[tuple[int, int]]:
+    """The rows of prompts with that of the longest prompt that begins each."""
+    openings: list[str] = []  # each begins the next
+    for text in sorted(first):
+        while openings and not text.startswith(openings[-1]):
+            openings.pop()
+        opening = next((other for other in reversed(openings) if _begins(other, text, responses)), None)
+        if opening is not None:
+            yield first[text], first[opening]
+        openings.append(text)
+
+
+def _begins(opening: str, text: str, responses: _Responses) -> bool:
+    rest = text[len(opening) :]
+    if not opening or rest[0].isalnum() and opening[-1].isalnum():
+        return False
+    return len(opening) >= OPENING_CHARACTERS or responses.goes_on(opening, rest.lstrip())
+
+
+def _components(links: Sequence[tuple[int, int]], count: int) -> Array:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    row_L, column_L = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(row_L), dtype=np.int8), (row_L, column_L)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
