@@ -111,7 +111,7 @@ def _continuations(first: dict[str, int], responses: _Responses) -> Iterator[tup
 
 def _begins(opening: str, text: str, responses: _Responses) -> bool:
     rest = text[len(opening) :]
-    if not opening or rest[0].isalnum() and opening[-1].isalnum():
+    if not opening or (rest[0].isalnum() and opening[-1].isalnum()):
         return False
     return len(opening) >= OPENING_CHARACTERS or responses.goes_on(opening, rest.lstrip())
 

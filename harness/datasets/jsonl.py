@@ -45,7 +45,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
 
     def read(self) -> TextPairs:
         """Read the file (errors as in `find` and `read_pairs`)."""
-        return read_pairs(self.find(), self.layout, stream(self.data_seed, "order"), self.ood_rule())
+        return read_pairs(self.find(), self.layout, stream(self.data_seed, "order"), self.ood_rule(), self.group)
 
     def from_pairs(self, pairs: TextPairs, source: str, progress: Progress) -> PreferenceData:
         """Split and encode texts; `source` names them in errors."""

@@ -87,8 +87,8 @@ class SplitSettings(Component):
         group_P = (groups or group_prompts(pairs)).group_P
         ood_P = np.isin(group_P, group_P[pairs.ood_P])
         rest = np.flatnonzero(~ood_P)
-        most = {"test": self.test_share, "eval": self.eval_share}
-        most = {name: max(1, round(share * len(rest))) for name, share in most.items()}
+        shares = {"test": self.test_share, "eval": self.eval_share}
+        most = {name: max(1, round(share * len(rest))) for name, share in shares.items()}
         if sum(most.values()) >= len(rest):
             raise DataError(
                 f"{source}: {len(rest)} distinct prompts are too few for eval ({most['eval']}), test ({most['test']})"

@@ -17,8 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.random_projection import GaussianRandomProjection
 from threadpoolctl import threadpool_limits
 
-from balbench.harness.policies.points import BLOCK_BYTES, Offers, Space, points_of, squared_distances, tied_at_top
+from balbench.harness.policies.points import Offers, Space, points_of, squared_distances, tied_at_top
 from balbench.harness.policies.policy import Array, Policy, PoolView, Selection
+from balbench.harness.pool.blocks import block_rows
 from balbench.harness.streams import Stream
 
 SEED_DIMENSIONS = 64
@@ -166,7 +167,7 @@ def typicality(points_MQ: Array, neighbours: int) -> Array:
     if count == 0:
         return np.full(M, 1 / SOFTENING)
     a_MQ, mean_M = torch.from_numpy(points_MQ).double(), np.empty(M)
-    step = max(1, BLOCK_BYTES // (8 * M))
+    step = block_rows(8 * M)
     for start in range(0, M, step):
         rows = torch.arange(start, min(start + step, M))
         squared_BM = squared_distances(a_MQ[rows], a_MQ, signed=True)
@@ -202,7 +203,7 @@ def _seeds(points_XQ: Array, weight_X: Array, count: int, seed: int) -> Array:
 def _distances(centre_KQ: Array, points_XQ: Array) -> Array:
     """Distances of points to centres, float32 (K, X), by products in double precision."""
     centres_KQ, found_KX = torch.from_numpy(centre_KQ).double(), np.empty((len(centre_KQ), len(points_XQ)), np.float32)
-    step = max(1, BLOCK_BYTES // (8 * max(centre_KQ.shape)))
+    step = block_rows(8 * max(centre_KQ.shape))
     for start in range(0, len(points_XQ), step):
         block_BQ = torch.from_numpy(points_XQ[start : start + step]).double()
         found_KX[:, start : start + step] = squared_distances(centres_KQ, block_BQ, signed=True).sqrt().numpy()

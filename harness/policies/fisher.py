@@ -16,10 +16,10 @@ import torch
 from pydantic import Field, model_validator
 
 from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, take_highest
+from balbench.harness.pool.blocks import block_rows
 from balbench.harness.pool.feature_table import FeatureTable
 from balbench.harness.streams import Stream
 
-BLOCK_BYTES = 64 * 2**20
 FIRST_BLOCK = 256  # pairs looked at first for each pick of a greedy batch
 TIE = 1e-10  # gains that differ by less, relatively, are rounding: the lowest number wins
 AS_CODED: dict[str, Any] = {"design": "pool", "ridge": 1e-6}
@@ -119,7 +119,7 @@ class Design:
         self.table_RH = table_RH
         H = table_RH.shape[1]
         self.matrix_HH = ridge * torch.eye(H, dtype=torch.float64, device=table_RH.device)
-        self.rows = max(FIRST_BLOCK, BLOCK_BYTES // (8 * H))
+        self.rows = block_rows(8 * H, FIRST_BLOCK)
 
     def differences(self, responses_n2: torch.Tensor) -> torch.Tensor:
         """Features of the first response minus those of the second, float64 (n, H)."""

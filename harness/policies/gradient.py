@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, take_highest
+from balbench.harness.pool.blocks import block_rows
 from balbench.harness.streams import Stream
 
-BLOCK_BYTES = 64 * 2**20
 GAP_FLOOR, GAP_CEILING = 1e-9, 1e3  # of |reward difference|: the Sharpe ratio has a pole at 0
 
 
@@ -24,7 +24,7 @@ def hallucinated_gradients(view: PoolView) -> torch.Tensor:
     mean_U = view.probability_Kn(view.unlabelled_U).mean(dim=0)
     error_U = (mean_U - (mean_U >= 0.5).double()).float()
     gradient_UH = torch.empty((len(error_U), view.embedding_RH.shape[1]), device=error_U.device)
-    step = max(1, BLOCK_BYTES // (4 * gradient_UH.shape[1]))
+    step = block_rows(4 * gradient_UH.shape[1])
     for start in range(0, len(error_U), step):
         rows = slice(start, start + step)
         gradient_UH[rows] = error_U[rows, None] * view.differences(view.unlabelled_U[rows])

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from balbench.harness.policies.policy import Array, PoolView
+from balbench.harness.pool.blocks import block_rows
 from balbench.harness.pool.neighbours import distinct_rows
 
 Space = Literal["prompt", "pair"]
-BLOCK_BYTES = 64 * 2**20
 TIE = 1e-6  # scores that differ by less, relative to the highest, tie: beyond that float32 features say nothing
 SAME = 1e-12  # squared distances below this share of the squared lengths count as 0
 
@@ -85,7 +85,7 @@ class Points:
         device = self.points_XQ.device
         b_CQ = self.points_XQ[torch.from_numpy(columns).to(device)].to(dtype)
         length_C = b_CQ.square().sum(dim=1)
-        step = max(1, BLOCK_BYTES // (8 * max(len(columns), b_CQ.shape[1])))
+        step = block_rows(8 * max(len(columns), b_CQ.shape[1]))
         for start in range(0, len(rows), step):
             block = slice(start, start + step)
             a_BQ = self.points_XQ[torch.from_numpy(rows[block]).to(device)].to(dtype)

@@ -17,7 +17,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from balbench.harness.pool.neighbours import BLOCK_BYTES, Balls, NeighbourIndex, distance_floor, distances
+from balbench.harness.pool.blocks import block_rows, row_blocks
+from balbench.harness.pool.neighbours import Balls, NeighbourIndex, distance_floor, distances
 
 Array = np.ndarray
 LOG_OFFSET = 1e-4
@@ -129,7 +130,7 @@ def nearest_weighted(centres_XQ: torch.Tensor, others_AQ: torch.Tensor, count_A:
     for dtype in (torch.float32, torch.float64):
         if k + SLACK < len(others_AQ) and len(rows):
             rows = _by_products(centres_XQ, others_AQ, count_A, rows, dtype, nearest_Xk)
-    for block in _blocks(rows, 8 * max(1, len(others_AQ)) * (k + 2)):
+    for block in row_blocks(rows, 8 * max(1, len(others_AQ)) * (k + 2)):
         distance_BA = torch.cdist(centres_XQ[block], others_AQ, compute_mode="donot_use_mm_for_euclid_dist")
         sorted_BA, order_BA = torch.sort(distance_BA, dim=1)
         nearest_Xk[block] = _repeated(sorted_BA.numpy(), count_A[order_BA.numpy()], k)
@@ -150,7 +151,7 @@ def _by_products(
     centred_AQ = (others_AQ.double() - mean_Q).to(dtype)
     norm_A = centred_AQ.double().norm(dim=1)
     unproven = []
-    for block in _blocks(rows, (len(others_AQ) + 3 * Q) * dtype.itemsize):
+    for block in row_blocks(rows, (len(others_AQ) + 3 * Q) * dtype.itemsize):
         centred_BQ = (centres_XQ[block].double() - mean_Q).to(dtype)
         norm_B = centred_BQ.double().norm(dim=1)
         approximate_BA = torch.addmm((norm_A**2).to(dtype)[None], centred_BQ, centred_AQ.T, alpha=-2)
@@ -165,7 +166,7 @@ def _by_products(
 
 
 def _candidate_distances(centres_BQ: torch.Tensor, others_AQ: torch.Tensor, candidate_BM: torch.Tensor) -> torch.Tensor:
-    step = max(1, BLOCK_BYTES // (4 * candidate_BM.shape[1] * centres_BQ.shape[1]))
+    step = block_rows(4 * candidate_BM.shape[1] * centres_BQ.shape[1])
     pieces = zip(centres_BQ.split(step), candidate_BM.split(step), strict=True)
     return torch.cat([distances(some_BQ, others_AQ[some_BM]) for some_BQ, some_BM in pieces])
 
@@ -179,10 +180,6 @@ def _repeated(sorted_BM: Array, count_BM: Array, k: int) -> Array:
         there = np.flatnonzero(at_B < reached_BM.shape[1])
         nearest_Bk[there, column] = sorted_BM[there, at_B[there]]
     return nearest_Bk
-
-
-def _blocks(rows: torch.Tensor, bytes_each: int) -> list[torch.Tensor]:
-    return list(rows.split(max(1, BLOCK_BYTES // bytes_each))) if len(rows) else []
 
 
 def shift_as_coded(points_XQ: torch.Tensor, remaining_X: Array) -> torch.Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 
 from balbench.harness.errors import DataError
+from balbench.harness.pool.blocks import array_blocks
 
 Array = np.ndarray
-BLOCK_BYTES = 64 * 2**20  # of an array that are looked at or copied at a time
 TYPES: dict[str, tuple[type[np.generic], ...]] = {
     "float32": (np.float32,),
     "float16 or float32": (np.float16, np.float32),
@@ -76,10 +76,3 @@ def check_finite(array: Array, where: str) -> None:
         if not finite.all():
             row = start + int(np.argmin(finite))
             raise DataError(f"{where}: row {row} holds NaN or infinity; look at the encoder or the feature file")
-
-
-def array_blocks(array: Array) -> Iterator[tuple[int, Array]]:
-    """An array in blocks of rows, each with the number of its first row."""
-    rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        yield start, array[start : start + rows]

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from balbench.harness.errors import DataError
+from balbench.harness.pool.blocks import block_rows
 
 Array = np.ndarray
-BLOCK_BYTES = 64 * 2**20  # of float32 features handed out at a time; three such blocks are held at most
 LEAST_ROWS = 256  # of a block, however wide
 GAP_BYTES = 4096  # rows nearer than this to each other are read at once
 DTYPES = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32}
@@ -109,7 +109,7 @@ class StreamedTable:
         if step != 1:
             return self.index_select(0, torch.arange(start, stop, step))
         block_bD = torch.empty((max(0, stop - start), self.shape[1]), dtype=torch.float32)
-        most = block_rows(self.shape[1])
+        most = _rows_at_once(self.shape[1])
         with closing(self._open()) as file:
             for done in range(0, len(block_bD), most):
                 self._read_block(file, start + done, block_bD[done : done + most])
@@ -124,7 +124,7 @@ class StreamedTable:
             raise IndexError(f"rows {index_n.min()} to {index_n.max()} of a table of {len(self)}")
         order_n = np.argsort(index_n, kind="stable")
         found_nD = torch.empty((len(index_n), self.shape[1]), dtype=torch.float32)
-        most = max(1, BLOCK_BYTES // max(4 * self.shape[1], GAP_BYTES))
+        most = block_rows(max(4 * self.shape[1], GAP_BYTES))
         with closing(self._open()) as file:
             for start in range(0, len(order_n), most):
                 chunk = order_n[start : start + most]
@@ -139,7 +139,7 @@ class StreamedTable:
         Raises:
             DataError: the file has gone or has another size.
         """
-        rows = min(rows, block_rows(self.shape[1]))
+        rows = min(rows, _rows_at_once(self.shape[1]))
         reader = _PinnedReader(self, rows) if self.device.type == "cuda" else _Reader(self, rows)
         with closing(reader), ThreadPoolExecutor(1, "features") as thread:
             coming = thread.submit(reader.read, 0)
@@ -267,17 +267,17 @@ class _PinnedReader(_Reader):
         super().close()
 
 
-def block_rows(columns: int) -> int:
-    """How many rows are handed out at a time, at most."""
-    return max(LEAST_ROWS, BLOCK_BYTES // (4 * columns))
+def _rows_at_once(columns: int) -> int:
+    """The most rows of float32 features in a block; at most three blocks are in memory."""
+    return block_rows(4 * columns, LEAST_ROWS)
 
 
-def blocks(features_RD: FeatureTable, rows: int) -> Iterable[torch.Tensor]:
+def table_blocks(features_RD: FeatureTable, rows: int) -> Iterable[torch.Tensor]:
     """A table in blocks of at most `rows`, the same ones whether it is streamed or not.
 
     A product of matrices may round a row otherwise among more rows, so equal blocks are what gives equal bytes.
     """
-    return features_RD.split(min(rows, block_rows(features_RD.shape[1])))
+    return features_RD.split(min(rows, _rows_at_once(features_RD.shape[1])))
 
 
 def can_stream(features_RD: Array) -> TypeGuard[np.memmap]:
@@ -298,7 +298,7 @@ def resident(features_RD: Array, device: torch.device) -> torch.Tensor:
     if features_RD.dtype == np.float32:
         return torch.from_numpy(np.asarray(features_RD)).to(device)
     table_RD = torch.empty(features_RD.shape, dtype=torch.float32, device=device)
-    rows = block_rows(table_RD.shape[1])
+    rows = _rows_at_once(table_RD.shape[1])
     for start in range(0, len(table_RD), rows):
         table_RD[start : start + rows] = torch.from_numpy(np.array(features_RD[start : start + rows]))
     return table_RD

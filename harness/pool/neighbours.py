@@ -19,9 +19,9 @@ import torch
 from filelock import FileLock
 
 from balbench.harness.files import disk_errors
+from balbench.harness.pool.blocks import block_rows, row_blocks
 
 Array = np.ndarray
-BLOCK_BYTES = 64 * 2**20
 FIRST_WIDTH = 64
 
 
@@ -138,7 +138,7 @@ class NeighbourIndex:
         """Join the balls from the lists with those of the few rows whose lists are too short."""
         point_E, column_E = np.nonzero(inside_XM)
         parts = [(point_E, self.neighbour_XM[point_E, column_E])]
-        step = max(1, BLOCK_BYTES // (8 * len(self)))
+        step = block_rows(8 * len(self))
         for start in range(0, len(short), step):
             rows = short[start : start + step]
             radius_X[rows], inside_BX = self._reach(rows, count_X, k, itself, inclusive, full=True)
@@ -184,13 +184,9 @@ def nearest_neighbours(points_XQ: torch.Tensor, width: int) -> tuple[Array, Arra
     for dtype in (torch.float32, torch.float64):
         if width + slack < X and len(rows):
             rows = _by_products(points_XQ, rows, width, width + slack, dtype, neighbour_XM, distance_XM)
-    for block in _blocks(rows, 8 * X):
+    for block in row_blocks(rows, 8 * X):
         neighbour_XM[block], distance_XM[block] = _by_differences(points_XQ, block, width)
     return neighbour_XM.numpy(), distance_XM.numpy()
-
-
-def _blocks(rows: torch.Tensor, bytes_each: int) -> list[torch.Tensor]:
-    return list(rows.split(max(1, BLOCK_BYTES // bytes_each))) if len(rows) else []
 
 
 def _by_products(
@@ -207,7 +203,7 @@ def _by_products(
     centred_XQ = (points_XQ.double() - mean_Q).to(dtype)
     norm_X = centred_XQ.double().norm(dim=1)
     unproven = []
-    for block in _blocks(rows, len(points_XQ) * dtype.itemsize):
+    for block in row_blocks(rows, len(points_XQ) * dtype.itemsize):
         # ||a - b||^2 = ||b||^2 - 2 ab + ||a||^2; the last term is the same along a row and added after the search.
         approximate_BX = torch.addmm((norm_X**2).to(dtype)[None], centred_XQ[block], centred_XQ.T, alpha=-2)
         nearest = torch.topk(approximate_BX, candidates + 1, largest=False)
@@ -237,7 +233,7 @@ def distance_floor(
 
 
 def _candidate_distances(points_XQ: torch.Tensor, block: torch.Tensor, candidate_BM: torch.Tensor) -> torch.Tensor:
-    step = max(1, BLOCK_BYTES // (4 * candidate_BM.shape[1] * points_XQ.shape[1]))
+    step = block_rows(4 * candidate_BM.shape[1] * points_XQ.shape[1])
     return torch.cat(
         [
             distances(points_XQ[block[i : i + step]], points_XQ[candidate_BM[i : i + step]])
@@ -277,7 +273,7 @@ def count_within(
     found_X = torch.zeros(len(a_XQ), dtype=torch.float64)
     margin = 4 * (centres_XQ.shape[1] + 8) * torch.finfo(torch.float32).eps  # float32 distances by differences
     reach = float(b_AQ.norm(dim=1).max()) if len(b_AQ) else 0.0
-    for block in _blocks(torch.arange(len(a_XQ)), 16 * max(1, len(b_AQ))):
+    for block in row_blocks(torch.arange(len(a_XQ)), 16 * max(1, len(b_AQ))):
         near_BA = torch.cdist(a_XQ[block], b_AQ, compute_mode="use_mm_for_euclid_dist")
         limit_B1 = radius[block][:, None]
         slack_B1 = margin * limit_B1 + 1e-6 * (a_XQ[block].norm(dim=1, keepdim=True) + reach)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from balbench.harness.errors import DataError
-from balbench.harness.pool.array_checks import array_blocks, check_arrays, check_finite, check_range
+from balbench.harness.pool.array_checks import check_arrays, check_finite, check_range
+from balbench.harness.pool.blocks import array_blocks
 from balbench.oracles.annotations import Choice, PairRecords
 
 Array = np.ndarray

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 import torch
 from pydantic import Field, model_validator
 
-from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.ensemble import MELO2024
 from balbench.harness.posteriors.gaussian import Standardiser
 from balbench.harness.posteriors.heads import SCORING_BYTES, Heads
@@ -135,7 +135,7 @@ class EpinetHeads:
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each index, shape (K, R), computed in blocks of responses."""
         step = max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.base.weights)))
-        return torch.cat([self._block_Kb(block_bD) for block_bD in blocks(features_RD, step)], dim=1)
+        return torch.cat([self._block_Kb(block_bD) for block_bD in table_blocks(features_RD, step)], dim=1)
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         """Last hidden layer of the head, float32 (R, H)."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.heads import Heads
 from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.single_head import OnTrainedHead, only_used, preferred_weights
@@ -74,7 +74,7 @@ class FeatureDensityModel:
     def log_density_R(self, features_RD: FeatureTable) -> torch.Tensor:
         """log q(z) of responses, float64 (R,), in blocks; both classes have half of the training responses."""
         parts = []
-        for block_bD in blocks(features_RD, ROWS):
+        for block_bD in table_blocks(features_RD, ROWS):
             embedding_bH = self._heads.embedding_RH(block_bD)
             both_2b = torch.stack([density.log_density(embedding_bH) for density in self._classes])
             parts.append(torch.logsumexp(both_2b, dim=0) - math.log(2))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.posterior import DivergedError
 
 ROWS = 4096  # rows of a block: bounds what is held beside the differences
@@ -230,8 +230,8 @@ class Standardiser:
     def __init__(self, features_RD: FeatureTable) -> None:
         R, D = features_RD.shape
         none_D = torch.zeros(D, dtype=torch.float64, device=features_RD.device)
-        self.mean_D = sum((block.double().sum(dim=0) for block in blocks(features_RD, ROWS)), none_D) / R
-        centred = (block.double() - self.mean_D for block in blocks(features_RD, ROWS))
+        self.mean_D = sum((block.double().sum(dim=0) for block in table_blocks(features_RD, ROWS)), none_D) / R
+        centred = (block.double() - self.mean_D for block in table_blocks(features_RD, ROWS))
         square_D = sum((block.square().sum(dim=0) for block in centred), none_D) / R
         # Rounding of a constant feature must not be blown up to unit variance.
         varies_D = square_D.sqrt() > 1e-6 * self.mean_D.abs()
@@ -241,7 +241,7 @@ class Standardiser:
         """Standardise, float32 (R, D)."""
         scaled_RD = torch.empty(features_RD.shape, dtype=torch.float32, device=features_RD.device)
         start = 0
-        for block_bD in blocks(features_RD, ROWS):
+        for block_bD in table_blocks(features_RD, ROWS):
             scaled_RD[start : start + len(block_bD)] = (block_bD - self.mean_D) * self.scale_D
             start += len(block_bD)
         return scaled_RD
@@ -270,7 +270,7 @@ class Linear:
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         """Reward of each response under each sample, float32 (K, R), in blocks of responses."""
-        parts = [self._embed(block_bD) @ self._weights_HK for block_bD in blocks(features_RD, 4 * ROWS)]
+        parts = [self._embed(block_bD) @ self._weights_HK for block_bD in table_blocks(features_RD, 4 * ROWS)]
         return torch.cat(parts).mT.contiguous()
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:

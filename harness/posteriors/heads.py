@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.matmul import MATMULS, Precision
 from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.stack import contiguous, restore_layout
@@ -122,7 +122,7 @@ class Heads:
         widest = max(w.shape[2] for w in self.weights)
         rewards_kR = torch.empty((len(members), len(features_RD)), dtype=torch.float32, device=self.weights[0].device)
         start = 0
-        for block_bD in blocks(features_RD, max(256, SCORING_BYTES // (4 * widest))):
+        for block_bD in table_blocks(features_RD, max(256, SCORING_BYTES // (4 * widest))):
             for row_R, k in zip(rewards_kR, members, strict=True):
                 row_R[start : start + len(block_bD)] = self._member_rewards(k, block_bD)
             start += len(block_bD)
@@ -132,7 +132,7 @@ class Heads:
         """Last hidden layer of member 0 for each response, shape (R, H); without hidden layers the features."""
         widest = max(w.shape[2] for w in self.weights)
         rows = max(256, SCORING_BYTES // (4 * widest))
-        return torch.cat([self._last_hidden(0, block_bD) for block_bD in blocks(features_RD, rows)])
+        return torch.cat([self._last_hidden(0, block_bD) for block_bD in table_blocks(features_RD, rows)])
 
     def hidden(self, layer: int, k: int, inputs_bi: torch.Tensor) -> torch.Tensor:
         """Outputs (b, o) of one layer of member k; those of the last layer are rewards."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import Field, model_validator
 
-from balbench.harness.pool.feature_table import FeatureTable, blocks
+from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.ensemble import MELO2024, Ensemble
 from balbench.harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
 from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
@@ -107,7 +107,7 @@ class MaskedHeads:
         samples, networks = len(self.masks.keep_Kbo[0]), len(self.heads.weights[0])
         rewards_KR = torch.empty((samples, len(features_RD)), dtype=torch.float32, device=features_RD.device)
         start, rows = 0, max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.heads.weights)))
-        for block_bD in blocks(features_RD, rows):
+        for block_bD in table_blocks(features_RD, rows):
             stop = start + len(block_bD)
             for network in range(networks):
                 first_bo = self.heads.hidden(0, network, block_bD)  # what all masks of a network share

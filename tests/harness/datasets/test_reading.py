@@ -167,10 +167,10 @@ BAD_ROWS = {
         ["line 3, field 'response_b': empty; give the text or delete the line"],
     ),
     "empty prompt": ([ROW | {"prompt": ""}], ["line 1, field 'prompt': empty; give the text or delete"]),
-    "prompt not text": ([ROW | {"prompt": 5}], ["line 1, field 'prompt': a number (5); want text"]),
+    "prompt not text": ([ROW | {"prompt": 5}], ["line 1, field 'prompt': a number (5); give text"]),
     "messages": (
         [CHOSEN | {"chosen": [{"role": "user"}]}],
-        ["line 1, field 'chosen': a list ([{'role': 'user'}]); want text"],
+        ["line 1, field 'chosen': a list ([{'role': 'user'}]); give text"],
     ),
     "same responses": ([ROW | {"response_b": "yes"}], ["line 1: the two responses are the same", "delete"]),
     "same chosen": ([CHOSEN | {"chosen": "no"}], ["line 1: the two responses are the same text; delete"]),
@@ -180,11 +180,11 @@ BAD_ROWS = {
     ),
     "same id": (
         [ROW | {"id": 3}, ROW | {"id": 4}, ROW | {"id": "3"}],
-        ["line 3, field 'id': '3' stands on line 1 too; make ids unique or leave them out"],
+        ["line 3, field 'id': '3' is on line 1 too; make ids unique or leave them out"],
     ),
     "id not a name": (
         [ROW | {"id": [1]}],
-        ["line 1, field 'id': a list ([1]); want text, an integer or null"],
+        ["line 1, field 'id': a list ([1]); give text, an integer or null"],
     ),
     "annotator": ([ROW | {"annotator": 1.5}], ["line 1, field 'annotator': a number (1.5)"]),
     "prompt_id, two prompts": (
@@ -195,7 +195,7 @@ BAD_ROWS = {
         [ROW | {"prompt_id": 1}, ROW | {"prompt_id": 2}],
         ["line 2, field 'prompt_id': '2', but the same prompt has '1' on line 1", "leave prompt_id out"],
     ),
-    "no layout": ([{"text": "x"}], ["line 1: the keys ('text') fit no layout; want prompt, response_a"]),
+    "no layout": ([{"text": "x"}], ["line 1: the keys ('text') fit no layout; give prompt, response_a"]),
     "two layouts": ([ROW | CHOSEN], ["line 1: keys of two layouts", "--set dataset.layout=label"]),
     "rejected missing": ([{"prompt": "Q", "chosen": "x"}], ["line 1, field 'rejected': missing"]),
     "no prompt": (
@@ -247,7 +247,7 @@ GOOD_LINE = json.dumps(ROW).encode() + b"\n"
 BAD_FILES = {
     "latin-1": (GOOD_LINE + "é\n".encode("latin-1"), ["line 2: not UTF-8; convert the file to UTF-8"]),
     "utf-16": (GOOD_LINE.decode().encode("utf-16"), ["line 1: not UTF-8"]),
-    "cut gzip": (gzip.compress(GOOD_LINE * 9)[:-12], ["broken gzip data", "fetch or pack the file again"]),
+    "cut gzip": (gzip.compress(GOOD_LINE * 9)[:-12], ["broken gzip data", "download or compress the file again"]),
     "wrong checksum": (gzip.compress(GOOD_LINE)[:-8] + b"12345678", ["broken gzip data after line 1"]),
     "garbage after the magic": (b"\x1f\x8b" + GOOD_LINE, ["broken gzip data after line 0"]),
     "nothing": (b"", ["no rows"]),

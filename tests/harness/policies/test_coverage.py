@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from balbench.harness import registry
 from balbench.harness.policies import coverage
 from balbench.harness.policies.coverage import KCenter, KMeans, TypiClust, _clusters, _distances, typicality
+from balbench.harness.pool import blocks
 from balbench.harness.streams import stream
 from balbench.testing.examples import pool_of, responses_of, shuffled, view_of
 
@@ -182,7 +183,7 @@ def typicality_slow(points, neighbours):
 class TestTypiClust:
     @pytest.mark.parametrize("M", [1, 2, 3, 30, 50])
     def test_typicality_is_its_definition(self, M, monkeypatch):
-        monkeypatch.setattr(coverage, "BLOCK_BYTES", 8 * M * 7)  # seven rows a block
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", 8 * M * 7)  # seven rows a block
         points = np.random.default_rng(M).normal(size=(M, 3)).astype(np.float32)
         np.testing.assert_allclose(typicality(points, 20), typicality_slow(points.astype(float), 20), rtol=1e-6)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from balbench.harness.policies import fisher
 from balbench.harness.policies.fisher import Adpo, ArmFi, Design, GreedyDesign
+from balbench.harness.pool import blocks
 from balbench.harness.streams import stream
 from balbench.testing.examples import LinearRewards, pool_of, responses_of, view_of
 
@@ -109,7 +110,7 @@ def test_adpo_is_its_definition(seed, acquired, ridge, options, first_block):
         weights, past_weights = np.ones_like(weights), np.ones_like(past_weights)
     with pytest.MonkeyPatch.context() as patch:  # small blocks leave old leverages about
         patch.setattr(fisher, "FIRST_BLOCK", first_block)
-        patch.setattr(fisher, "BLOCK_BYTES", 8 * 6 * 5)
+        patch.setattr(blocks, "BLOCK_BYTES", 8 * 6 * 5)
         selection = Adpo(ridge=ridge, **options).select(view, 12, stream(0))
     picks, gains = greedy_slow(information(past_weights, past, ridge), weights, differences, 12)
     np.testing.assert_array_equal(selection.pairs_B, view.unlabelled_U[picks])

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balbench.harness.policies import gradient
 from balbench.harness.policies.gradient import Badge, GradientNorm, Sharpe, _draw, hallucinated_gradients
+from balbench.harness.pool import blocks
 from balbench.harness.streams import stream
 from balbench.testing.examples import LinearRewards, pool_of, responses_of, view_of
 
@@ -25,7 +25,7 @@ def gradients_slow(view):
 
 
 def test_with_one_sample_it_is_the_gradient_of_the_loss_by_the_last_layer(monkeypatch):
-    monkeypatch.setattr(gradient, "BLOCK_BYTES", 4 * 4 * 7)  # 7 pairs of 4 features: several blocks
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 4 * 7)  # 7 pairs of 4 features: several blocks
     view = view_of(pool_of(), members=1)
     found_UH = hallucinated_gradients(view)
     for pair, found_H in zip(view.unlabelled_U, found_UH, strict=True):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from balbench.harness.policies import points as module
 from balbench.harness.policies.points import Offers, Points, points_of, squared_distances, tied_at_top
+from balbench.harness.pool import blocks
 from balbench.testing.examples import pool_of, responses_of, shuffled, view_of
 
 
@@ -83,7 +83,7 @@ def test_equal_and_opposite_differences_are_one_point():
 
 @pytest.mark.parametrize("space", ["prompt", "pair"])
 def test_distances_equal_their_definition(space, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_BYTES", 8 * 5 * 3)  # a few rows a block
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 8 * 5 * 3)  # a few rows a block
     view = view_of(pool_of(dimension=3, twins=True))
     points = points_of(view, space)
     places = points.points_XQ.double().numpy()

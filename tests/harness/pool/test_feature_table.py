@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from balbench.harness.errors import DataError
+from balbench.harness.pool import blocks
 from balbench.harness.pool import feature_table as streamed
-from balbench.harness.pool.feature_table import StreamedTable, blocks, can_stream, resident
+from balbench.harness.pool.feature_table import StreamedTable, can_stream, resident, table_blocks
 
 CPU = torch.device("cpu")
 R, D = 700, 6
@@ -26,7 +27,7 @@ def path(request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr(streamed, "BLOCK_BYTES", 64 * 4 * D)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64 * 4 * D)
     monkeypatch.setattr(streamed, "LEAST_ROWS", 1)
 
 
@@ -88,8 +89,8 @@ def test_blocks_are_those_asked_for_unless_they_are_too_large(path, rows):
     found, expected = list(table_of(path).split(rows)), wanted(path)
     assert same(torch.cat(found), expected)  # all are kept, and none was written over
     assert {len(block) for block in found[:-1]} <= {min(rows, 64)}
-    assert [len(block) for block in found] == [len(block) for block in blocks(expected, rows)]
-    assert [len(block) for block in found] == [len(block) for block in blocks(table_of(path), rows)]
+    assert [len(block) for block in found] == [len(block) for block in table_blocks(expected, rows)]
+    assert [len(block) for block in found] == [len(block) for block in table_blocks(table_of(path), rows)]
 
 
 def test_the_next_block_is_read_while_the_caller_works(path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from balbench.harness.errors import DataError
-from balbench.harness.pool import array_checks
+from balbench.harness.pool import blocks
 from balbench.harness.pool import pairs as pairs_module
 from balbench.harness.pool.pairs import PreferenceData, PreferencePool, Split
 from balbench.oracles.annotations import PairRecords
@@ -104,7 +104,7 @@ def test_a_sound_pool_passes(dtype):
 
 @pytest.mark.parametrize("row", [0, 7, 8, 35])
 def test_features_are_checked_in_blocks(row, monkeypatch):
-    monkeypatch.setattr(array_checks, "BLOCK_BYTES", 4 * 4 * 8)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 4 * 8)
     with pytest.raises(DataError, match=f"row {row} holds NaN"):
         data_of(response_features_RD=with_value(np.nan, row)).check()
 
@@ -112,7 +112,7 @@ def test_features_are_checked_in_blocks(row, monkeypatch):
 @pytest.mark.parametrize("rows", [1, 5, 100])
 @pytest.mark.parametrize("change", [np.asfortranarray, lambda array: np.repeat(array, 2, axis=1)[:, ::2]])
 def test_features_are_saved_row_by_row_however_they_lie(tmp_path, monkeypatch, rows, change):
-    monkeypatch.setattr(array_checks, "BLOCK_BYTES", 4 * 2 * rows)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 2 * rows)
     features_RD = pool_of().response_features_RD.astype(np.float16)
     data_of(response_features_RD=change(features_RD)).save(tmp_path)
     (tmp_path / "rows").mkdir()

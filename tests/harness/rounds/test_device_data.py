@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from balbench.harness.pool import blocks, pairs
 from balbench.harness.pool import feature_table as streamed
-from balbench.harness.pool import pairs
 from balbench.harness.pool.feature_table import StreamedTable
 from balbench.harness.pool.pairs import PreferenceData, Split
 from balbench.harness.rounds import device_data
@@ -59,7 +59,7 @@ def rounds_of(data: DeviceData) -> list:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_study_gives_the_same_streamed_and_resident(saved, dtype, monkeypatch):
-    monkeypatch.setattr(streamed, "BLOCK_BYTES", 50 * 4 * 8)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 50 * 4 * 8)
     monkeypatch.setattr(streamed, "LEAST_ROWS", 1)
     data = saved(stored_as(dtype))
     on_disk, on_device = (DeviceData(data, CPU, placement=placement) for placement in ("streamed", "resident"))
