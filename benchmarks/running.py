@@ -37,15 +37,13 @@ def run_and_report(study: str, out: Path | None, **settings: Any) -> int:
 
 def write_and_print(runs: Sequence[Run], out: Path, force: bool = False) -> None:
     """Write the report and print the savings tables and the report's path."""
+    from balbench.reports.analysis import analyse
     from balbench.reports.page import write_report
-    from balbench.reports.savings import savings_table
-    from balbench.reports.tables import terminal_table
+    from balbench.reports.terminal import terminal_parts
 
-    page = write_report(list(runs), out, force=force)
+    analyses = analyse(runs)
+    page = write_report(analyses, out, force=force)
     console = wide_console()
-    for run in runs:
-        table = savings_table(run)
-        for setting in table["setting"].unique():
-            for split in (name for name in ("test", "ood") if name in set(table["split"])):
-                console.print(terminal_table(table, setting, split))
+    for part in terminal_parts(analyses):
+        console.print(part)
     say(console, f"report: {page}")

@@ -1,4 +1,4 @@
-"""Where curves cross a level for good, and what that says about savings (see `balbench.reports.savings`)."""
+"""The number of labels at which curves cross a level for good, and the savings that follow (see `savings`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from balbench.reports.statistics import percentile_ends
 
 
 class Kind(StrEnum):
-    """What a number says about the savings."""
+    """How a number relates to the savings."""
 
     EXACT = "exact"
     AT_LEAST = "at_least"
@@ -21,10 +21,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share of labels saved (0.31 = 31%), or a bound on it, as `kind` says."""
+    """A share of labels saved (0.31 means 31%), or a bound on that share, according to `kind`."""
 
     value: float
     kind: Kind
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether the savings are only known to be at most, or below, `value`."""
+        return self.kind in (Kind.AT_MOST, Kind.NOT_REACHED)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Crossings:
 
 
 def crossing(labels_T: np.ndarray, mean_BT: np.ndarray, tau_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the first lasting crossing of B curves, each against its own level; more must be better.
+    """Compute the first lasting crossing of B curves, each with its own level; higher values must be better.
 
     Args:
         labels_T: labels at each step, above 0, ascending.
@@ -75,7 +80,7 @@ def savings_at(
     reference_mean_BT: np.ndarray,
     tau_B: np.ndarray,
 ) -> Crossings:
-    """Compare B pairs of curves at levels that the reference reaches; more must be better.
+    """Compare B pairs of curves at levels that the reference reaches; higher values must be better.
 
     Args:
         labels_T: labels of the policy at each step.
@@ -96,11 +101,11 @@ def savings_at(
 
 
 def interval_ends(value_B: np.ndarray, kind_B: np.ndarray) -> tuple[Estimate, Estimate]:
-    """Return the two ends of the 95% interval of B resampled savings; an end may be a bound itself.
+    """Return the two ends of the 95% interval of B resampled savings; an end may be a bound.
 
-    Savings that are bounded from above sort below all numbers, those bounded from below sort above them. An
-    end among the resamples that are bounded from above is bounded by the same end of a sample in which each
-    of them is replaced by its bound; from below likewise.
+    Savings that are bounded from above sort below all numbers, those bounded from below sort above all numbers. An
+    end among the resamples that are bounded from above is bounded by the same end of a sample in which the bounds
+    replace these resamples; the same holds for bounds from below.
     """
     not_reached_B, at_least_B = kind_B == Kind.NOT_REACHED, kind_B == Kind.AT_LEAST
     above_B = not_reached_B | (kind_B == Kind.AT_MOST)

@@ -1,9 +1,8 @@
-"""Learning curves: from the tidy frame of a run to matrices of seeds x steps.
+"""Learning curves: a metric against the number of labels, as matrices of seeds x rounds.
 
-A run may be unfinished, so seeds can differ in length. A curve keeps the rectangle of seeds x rounds that
-holds the most cells, without looking at what stands in them: a finished run is kept whole, one cell that
-has only begun does not cut all others down to its length, and the seeds and rounds that were used are
-recorded.
+Seeds of an unfinished run differ in length. A curve then keeps the rectangle of seeds x rounds with the most values:
+a finished run is kept whole, one cell that has only begun does not shorten all others, and the curve records which
+seeds and rounds it holds.
 """
 
 from __future__ import annotations
@@ -13,28 +12,60 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+
+from balbench.harness.errors import BalbenchError
+
+KEYS = ["setting", "policy", "split", "metric"]
 
 
-@dataclass(frozen=True)
 class Curve:
     """One metric of one policy against the number of labels, for S seeds and T rounds.
 
+    Args:
+        labels: labels acquired before the model of each round was fitted, initial set included, shape (T,); above 0
+            and ascending. The mean over seeds where an oracle's abstentions make seeds differ.
+        values: the metric in its own unit, shape (S, T): nats for log-likelihood, shares for accuracy.
+        seeds: the seed of each row, shape (S,); 0, 1, ... by default. Curves are compared row by row, so two curves of
+            one comparison must have the same seeds.
+        rounds: the round of each column, shape (T,); 0, 1, ... by default.
+        pair_errors: the standard error of each value over the held-out pairs, shape (S, T), if known.
+
     Attributes:
-        seeds_S: int64, ascending.
-        rounds_T: int64, ascending, from 0.
-        labels_T: float64, labels acquired before the model of each round was fitted, initial set included;
-            the mean over seeds where an oracle's abstentions make them differ.
-        values_ST: float64, the metric in its own unit (nats for log-likelihood, shares for the others).
+        labels_T, values_ST, seeds_S, rounds_T: the arguments as arrays.
+        pair_errors_ST: the argument as an array, or None.
+
+    Raises:
+        BalbenchError: a shape is wrong, a value is not finite, or labels do not ascend.
     """
 
-    seeds_S: np.ndarray
-    rounds_T: np.ndarray
-    labels_T: np.ndarray
-    values_ST: np.ndarray
+    def __init__(
+        self,
+        labels: ArrayLike,
+        values: ArrayLike,
+        *,
+        seeds: ArrayLike | None = None,
+        rounds: ArrayLike | None = None,
+        pair_errors: ArrayLike | None = None,
+    ) -> None:
+        self.labels_T, self.values_ST = _array("labels", labels, 1), _array("values", values, 2)
+        S, T = self.values_ST.shape
+        _check_labels(self.labels_T, T)
+        self.seeds_S = np.arange(S) if seeds is None else _array("seeds", seeds, 1).astype(np.int64)
+        self.rounds_T = np.arange(T) if rounds is None else _array("rounds", rounds, 1).astype(np.int64)
+        self.pair_errors_ST = None if pair_errors is None else _array("pair_errors", pair_errors, 2)
+        _check_length("seeds", self.seeds_S, (S,), "one for each row of values")
+        _check_length("rounds", self.rounds_T, (T,), "one for each column of values")
+        if self.pair_errors_ST is not None:
+            _check_length("pair_errors", self.pair_errors_ST, (S, T), "the shape of values")
+
+    def __repr__(self) -> str:
+        S, T = self.values_ST.shape
+        return f"Curve({S} seeds, {T} rounds, {self.labels_T[0]:g} to {self.labels_T[-1]:g} labels)"
 
     @cached_property
     def mean_T(self) -> np.ndarray:
-        """Mean over seeds at each step, shape (T,)."""
+        """Mean over seeds at each round, shape (T,)."""
         return self.values_ST.mean(axis=0)
 
     @cached_property
@@ -46,8 +77,52 @@ class Curve:
         return self.values_ST.std(axis=0, ddof=1) / np.sqrt(seeds)
 
 
+def _array(name: str, values: ArrayLike, axes: int) -> np.ndarray:
+    shape = "seeds x rounds" if axes == 2 else "one row"
+    try:
+        array = np.array(values, dtype=float)
+    except (TypeError, ValueError):
+        raise BalbenchError(f"{name}: not an array of numbers with rows of equal length; give {shape}") from None
+    if array.ndim != axes or not array.size:
+        raise BalbenchError(f"{name}: has the shape {array.shape}; give {shape}, with at least one number")
+    if not np.isfinite(array).all():
+        where = ", ".join(str(place) for place in np.argwhere(~np.isfinite(array))[0])
+        raise BalbenchError(f"{name}: is {array[~np.isfinite(array)][0]} at index [{where}]; give finite numbers")
+    return array
+
+
+def _check_labels(labels_T: np.ndarray, T: int) -> None:
+    _check_length("labels", labels_T, (T,), "one for each column of values")
+    if labels_T[0] <= 0 or (np.diff(labels_T) < 0).any():
+        raise BalbenchError("labels: must be above 0 and ascending; sort labels and columns of values together")
+
+
+def _check_length(name: str, array: np.ndarray, shape: tuple[int, ...], meaning: str) -> None:
+    if array.shape != shape:
+        raise BalbenchError(f"{name}: has the shape {array.shape} where values need {shape}; give {meaning}")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The values of one key as matrices of seeds x rounds, both ascending; NaN where a value is missing."""
+
+    seeds_S: np.ndarray
+    rounds_T: np.ndarray
+    labels_ST: np.ndarray
+    values_ST: np.ndarray
+
+    def at(self, seeds_S: np.ndarray, rounds_T: np.ndarray) -> _Table:
+        """Select seeds and rounds; NaN for those that the table does not have."""
+        here = np.isin(seeds_S, self.seeds_S)[:, None] & np.isin(rounds_T, self.rounds_T)
+        rows = np.minimum(np.searchsorted(self.seeds_S, seeds_S), len(self.seeds_S) - 1)
+        columns = np.minimum(np.searchsorted(self.rounds_T, rounds_T), len(self.rounds_T) - 1)
+        cells = np.ix_(rows, columns)
+        labels_ST, values_ST = (np.where(here, array[cells], np.nan) for array in (self.labels_ST, self.values_ST))
+        return _Table(seeds_S, rounds_T, labels_ST, values_ST)
+
+
 class Curves:
-    """All learning curves of a run, found by (setting, policy, split, metric).
+    """All learning curves of a run, looked up by (setting, policy, split, metric).
 
     Args:
         frame: `Run.curves`, one row for each setting, policy, seed, round, split and metric. Values that
@@ -55,63 +130,88 @@ class Curves:
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        finite = frame[np.isfinite(frame["value"].to_numpy(dtype=float))]
-        groups = finite.groupby(["setting", "policy", "split", "metric"], sort=False)
-        self._groups = dict(iter(groups))
-        self._unstacked: dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]] = {}
         self.settings = [str(setting) for setting in frame["setting"].unique()]
-        self._present = {(key[0], key[2], key[3]) for key in self._groups}
+        finite = frame[np.isfinite(frame["value"].to_numpy(dtype=float))]
+        self._columns = {name: finite[name].to_numpy(dtype=float) for name in ("seed", "round", "labels", "value")}
+        self._rows = finite.groupby(KEYS, sort=False, observed=True).indices
+        self._tables: dict[tuple[str, ...], _Table] = {}
+        self._present = {(setting, split, metric) for setting, _, split, metric in self._rows}
 
     def has(self, setting: str, split: str, metric: str) -> bool:
-        """Say whether any policy has a value of this metric on this split."""
+        """Return whether any policy has a value of this metric on this split."""
         return (setting, split, metric) in self._present
 
     def curve(self, setting: str, policy: str, split: str, metric: str) -> Curve | None:
         """Return a policy's curve on the best rectangle of its seeds and rounds; None if it has no value."""
-        values, labels = self._tables(setting, policy, split, metric)
-        kept = _largest_rectangle(values.notna().to_numpy())
-        return None if kept is None else _cut(values, labels, *kept)
+        table = self._table(setting, policy, split, metric)
+        kept = None if table is None else _largest_rectangle(np.isfinite(table.values_ST))
+        if table is None or kept is None:
+            return None
+        return self._cut(table.at(table.seeds_S[kept[0]], table.rounds_T[kept[1]]), setting, policy, split, metric)
 
     def pair(self, setting: str, policy: str, reference: str, split: str, metric: str) -> tuple[Curve, Curve] | None:
         """Return the curves of policy and reference on the same seeds and rounds; None if they share none."""
-        values, labels = self._tables(setting, policy, split, metric)
-        reference_values, reference_labels = self._tables(setting, reference, split, metric)
-        seeds = values.index.intersection(reference_values.index)
-        rounds = values.columns.intersection(reference_values.columns)
-        values, reference_values = values.loc[seeds, rounds], reference_values.loc[seeds, rounds]
-        kept = _largest_rectangle((values.notna() & reference_values.notna()).to_numpy())
+        names = (policy, reference)
+        tables = [self._table(setting, name, split, metric) for name in names]
+        own, other = tables
+        if own is None or other is None:
+            return None
+        seeds_S = np.intersect1d(own.seeds_S, other.seeds_S)
+        rounds_T = np.intersect1d(own.rounds_T, other.rounds_T)
+        shared = [table.at(seeds_S, rounds_T) for table in (own, other)]
+        kept = _largest_rectangle(np.isfinite(shared[0].values_ST) & np.isfinite(shared[1].values_ST))
         if kept is None:
             return None
-        labels, reference_labels = labels.loc[seeds, rounds], reference_labels.loc[seeds, rounds]
-        return _cut(values, labels, *kept), _cut(reference_values, reference_labels, *kept)
+        cut = [table.at(seeds_S[kept[0]], rounds_T[kept[1]]) for table in shared]
+        policy_curve, reference_curve = (
+            self._cut(table, setting, name, split, metric) for table, name in zip(cut, names, strict=True)
+        )
+        return policy_curve, reference_curve
 
-    def _tables(self, setting: str, policy: str, split: str, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return values and labels as frames of seeds x rounds, both ascending, with gaps as NaN."""
-        key = (setting, policy, split, metric)
-        if key not in self._groups:
-            return pd.DataFrame(), pd.DataFrame()
-        if key not in self._unstacked:
-            by_round = self._groups[key].set_index(["seed", "round"])[["value", "labels"]].astype(float)
-            self._unstacked[key] = by_round["value"].unstack(), by_round["labels"].unstack()
-        return self._unstacked[key]
+    def values(
+        self, setting: str, policy: str, split: str, metric: str, seeds_S: np.ndarray, rounds_T: np.ndarray
+    ) -> np.ndarray | None:
+        """Return a metric at given seeds and rounds, shape (S, T); None unless all values are present."""
+        table = self._table(setting, policy, split, metric)
+        if table is None:
+            return None
+        values_ST = table.at(seeds_S, rounds_T).values_ST
+        return values_ST if np.isfinite(values_ST).all() else None
+
+    def _cut(self, table: _Table, setting: str, policy: str, split: str, metric: str) -> Curve:
+        errors_ST = self.values(setting, policy, split, f"{metric}_se", table.seeds_S, table.rounds_T)
+        return Curve(
+            table.labels_ST.mean(axis=0),
+            table.values_ST,
+            seeds=table.seeds_S,
+            rounds=table.rounds_T,
+            pair_errors=errors_ST,
+        )
+
+    def _table(self, *key: str) -> _Table | None:
+        if key not in self._rows:
+            return None
+        if key not in self._tables:
+            rows = self._rows[key]
+            self._tables[key] = _table(**{name: column[rows] for name, column in self._columns.items()})
+        return self._tables[key]
+
+
+def _table(seed: np.ndarray, round: np.ndarray, labels: np.ndarray, value: np.ndarray) -> _Table:
+    seeds_S, row_N = np.unique(seed, return_inverse=True)
+    rounds_T, column_N = np.unique(round, return_inverse=True)
+    labels_ST, values_ST = (np.full((len(seeds_S), len(rounds_T)), np.nan) for _ in range(2))
+    labels_ST[row_N, column_N], values_ST[row_N, column_N] = labels, value
+    return _Table(seeds_S.astype(np.int64), rounds_T.astype(np.int64), labels_ST, values_ST)
 
 
 def _largest_rectangle(present_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Choose seeds and rounds so that none is missing and most cells are kept; more seeds win a draw."""
+    """Choose seeds and rounds without a gap so that most values remain; with equal numbers, prefer more seeds."""
     longest_first = np.argsort(-present_ST.sum(axis=1), kind="stable")
-    best, kept = 0, None
+    most, kept = 0, None
     for count in range(1, len(longest_first) + 1):
         seeds = np.sort(longest_first[:count])
         rounds = np.flatnonzero(present_ST[seeds].all(axis=0))
-        if count * len(rounds) >= max(best, 1):
-            best, kept = count * len(rounds), (seeds, rounds)
+        if count * len(rounds) >= max(most, 1):
+            most, kept = count * len(rounds), (seeds, rounds)
     return kept
-
-
-def _cut(values: pd.DataFrame, labels: pd.DataFrame, seeds: np.ndarray, rounds: np.ndarray) -> Curve:
-    return Curve(
-        seeds_S=values.index.to_numpy(dtype=np.int64)[seeds],
-        rounds_T=values.columns.to_numpy(dtype=np.int64)[rounds],
-        labels_T=labels.to_numpy()[np.ix_(seeds, rounds)].mean(axis=0),
-        values_ST=values.to_numpy()[np.ix_(seeds, rounds)],
-    )

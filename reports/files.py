@@ -1,4 +1,4 @@
-"""Files of a report: written whole or not at all, under names that any file system takes."""
+"""Files of a report: written completely or not at all, under names that any file system accepts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 import re
 import tempfile
 from pathlib import Path
+
+import pandas as pd
+
+DIGITS = 6  # significant digits of numbers in CSV files: more than any seed or test set supports
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -27,6 +31,16 @@ def write_bytes(path: Path, content: bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """Return a table as CSV: numbers with `DIGITS` significant digits, an empty field where a number is missing."""
+    rounded = {str(name): table[name].map(_rounded) for name in table.select_dtypes("float")}
+    return table.assign(**rounded).to_csv(index=False, lineterminator="\n").encode()
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def slug(text: str, longest: int = 60) -> str:

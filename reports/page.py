@@ -1,9 +1,10 @@
-"""The report: one HTML file that needs no other, with tables and figures beside it for further use."""
+"""The report: one HTML file that needs no other file, with tables and figures beside it for further use."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,27 +13,27 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from balbench.harness.errors import BalbenchError, RunDirectoryError
-from balbench.reports.curves import Curves
-from balbench.reports.figures import learning_curves, small_multiples, timings
+from balbench.harness.errors import RunDirectoryError
+from balbench.reports.analysis import LEADING_SPLITS, Analysis
+from balbench.reports.figures import learning_curves, timings
+from balbench.reports.figures.plot import figure_module
 from balbench.reports.files import slug, write_bytes
-from balbench.reports.outcome import statement, tally
-from balbench.reports.savings import SPLITS, savings_table
+from balbench.reports.savings_table import METRICS, SPLITS
+from balbench.reports.statement import statement, tally
 from balbench.reports.style import Look, looks
 from balbench.reports.tables import TEMPLATES, savings_csv, savings_html
-from balbench.reports.wording import METRIC_NAMES, axis_name, split_name
+from balbench.reports.wording import axis_name, metric_name, split_name
 
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-REPORT_VERSION = 4  # raise it when the same results no longer give the same report
-METRICS = ("log_likelihood", "accuracy", "brier")
+REPORT_VERSION = 5  # raise it when the same results no longer give the same report
 _MOST_CELLS_LISTED = 60
 
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure as the page shows it: its picture inline, and where its files lie (relative to the page)."""
+    """A figure of the page: its picture inline, and the paths of its files (relative to the page)."""
 
     metric: str
     alt: str
@@ -42,7 +43,7 @@ class FigureView:
 
 @dataclass(frozen=True)
 class SplitView:
-    """One split of one setting: what came out, the table of the leading metric, the others, the figures."""
+    """One split of one setting: the result, the table of the first metric, the other tables, the figures."""
 
     name: str
     outcome: str
@@ -64,7 +65,7 @@ class SettingView:
 
 @dataclass
 class RunView:
-    """One run: its words, its tables and its settings."""
+    """One run: its texts, its tables and its settings."""
 
     name: str
     anchor: str
@@ -72,6 +73,7 @@ class RunView:
     fingerprint: str
     reference: str
     outcome: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     protocol: str = ""
     policies: list[dict[str, str]] = field(default_factory=list)
     study: str = ""
@@ -83,44 +85,46 @@ class RunView:
     files: list[Path] = field(default_factory=list)
 
 
-def write_report(runs: list[Run], out: Path, force: bool = False) -> Path:
-    """Write `out/report.html` for one or more runs, with figures, tables and a manifest beside it.
+def write_report(analyses: Sequence[Analysis], out: Path, force: bool = False) -> Path:
+    """Write `out/report.html` for one or more runs, with figures, tables and `report.json` beside it.
 
-    Nothing is redrawn if the manifest says that these very results are already reported and no file is missing.
+    Nothing is drawn again if `report.json` holds the same results and no file is missing.
 
     Args:
-        runs: from `balbench.harness.results.read_run`; unfinished ones are reported as such.
-        out: a folder, made if need be.
-        force: redraw in any case.
+        analyses: from `balbench.reports.analysis.analyse`; the page names unfinished runs as such.
+        out: a folder; it is made if it does not exist.
+        force: draw again in any case.
 
     Returns:
         the path of the page.
 
     Raises:
-        BalbenchError: there is no run.
         RunDirectoryError: the folder cannot be written.
     """
-    if not runs:
-        raise BalbenchError("no runs to report on; name at least one run directory")
     page, manifest = out / "report.html", out / "report.json"
-    identity = {"version": REPORT_VERSION, "runs": [[run.name, run.fingerprint] for run in runs]}
+    identity = {"version": REPORT_VERSION, "runs": [[each.name, each.run.fingerprint] for each in analyses]}
     if not force and _is_current(manifest, identity):
         return page
     try:
-        return _write(runs, out, page, manifest, identity)
+        return _write(analyses, out, page, manifest, identity)
     except OSError as error:
         raise RunDirectoryError(
             f"cannot write the report to {out}: {error.strerror or error}; give a folder that can be written"
         ) from error
 
 
-def _write(runs: list[Run], out: Path, page: Path, manifest: Path, identity: dict[str, Any]) -> Path:
-    policy_looks = looks([policy for run in runs for policy in run.policies], runs[0].reference)
-    views = [_run_view(run, number, out, policy_looks) for number, run in enumerate(runs, start=1)]
+def _write(analyses: Sequence[Analysis], out: Path, page: Path, manifest: Path, identity: dict[str, Any]) -> Path:
+    policies = [policy for each in analyses for policy in each.run.policies]
+    policy_looks = looks(policies, analyses[0].run.reference)
+    views = [_run_view(each, number, out, policy_looks) for number, each in enumerate(analyses, start=1)]
     html = TEMPLATES.get_template("report.html.j2").render(runs=views, split_names=split_name)
     write_bytes(page, html.encode())
     files = sorted(path.relative_to(out).as_posix() for view in views for path in view.files)
-    content = identity | {"files": ["report.html", *files]}
+    content = identity | {
+        "results": [record for each in analyses for record in each.records()],
+        "training": {each.name: each.faults for each in analyses},
+        "files": ["report.html", *files],
+    }
     write_bytes(manifest, (json.dumps(content, indent=1) + "\n").encode())
     return page
 
@@ -135,20 +139,16 @@ def _is_current(manifest: Path, identity: dict[str, Any]) -> bool:
         return False
 
 
-def _run_view(run: Run, number: int, out: Path, policy_looks: dict[str, Look]) -> RunView:
-    folder = out / f"{number}-{slug(run.name)}"
-    view = RunView(run.name, f"run{number}", folder, run.fingerprint, run.reference)
-    curves = Curves(run.curves)
-    tables = {metric: savings_table(run, metric) for metric in METRICS}
-    for metric, table in tables.items():
-        if len(table):
-            path = savings_csv(table, folder / f"savings-{metric}.csv")
-            view.files.append(path)
-            view.csv[METRIC_NAMES[metric]] = path.relative_to(out).as_posix()
-    for place, setting in enumerate(curves.settings, start=1):
-        anchor = f"{view.anchor}s{place}"
-        view.settings.append(_setting_view(run, view, curves, tables, setting, anchor, policy_looks))
-    view.outcome = _outcome(view, tables)
+def _run_view(analysis: Analysis, number: int, out: Path, policy_looks: dict[str, Look]) -> RunView:
+    run = analysis.run
+    view = RunView(analysis.name, f"run{number}", out / f"{number}-{slug(run.name)}", run.fingerprint, run.reference)
+    for metric, table in analysis.tables.items():
+        path = savings_csv(table, view.folder / f"savings-{metric}.csv")
+        view.files.append(path)
+        view.csv[metric_name(metric)] = path.relative_to(out).as_posix()
+    for place, setting in enumerate(analysis.curves.settings, start=1):
+        view.settings.append(_setting_view(analysis, view, setting, f"{view.anchor}s{place}", policy_looks))
+    view.outcome, view.faults = _outcome(view, analysis), analysis.faults
     view.protocol = ", ".join(f"{key} {value}" for key, value in run.protocol.items())
     view.policies = [_policy_settings(run, policy) for policy in run.policies]
     view.study = yaml.safe_dump(json.loads(json.dumps(run.study, default=str)), sort_keys=False)
@@ -157,40 +157,15 @@ def _run_view(run: Run, number: int, out: Path, policy_looks: dict[str, Look]) -
 
 
 def _setting_view(
-    run: Run,
-    view: RunView,
-    curves: Curves,
-    tables: dict[str, pd.DataFrame],
-    setting: str,
-    anchor: str,
-    policy_looks: dict[str, Look],
+    analysis: Analysis, view: RunView, setting: str, anchor: str, policy_looks: dict[str, Look]
 ) -> SettingView:
     prefix = f"{slug(setting)}-" if setting else ""
-    splits = []
-    for split in SPLITS:
-        metrics = [metric for metric in METRICS if curves.has(setting, split, metric)]
-        if not metrics:
-            continue
-        figures = []
-        for metric in metrics:
-            shown = learning_curves.panel(run, curves, tables[metric], setting, split, metric)
-            stem = view.folder / f"{prefix}{split}-{metric}"
-            many = len(shown.curves) > small_multiples.MOST_IN_ONE_PLOT
-            paths = (small_multiples if many else learning_curves).write(shown, policy_looks, stem)
-            figures.append(_figure_view(view, paths, metric, f"{axis_name(split, metric)} by labels"))
-        htmls = {metric: Markup(savings_html(tables[metric], setting, split)) for metric in metrics}
-        leading, *others = metrics
-        rows = tables[leading]
-        splits.append(
-            SplitView(
-                name=split_name(split),
-                outcome=statement(rows[(rows["setting"] == setting) & (rows["split"] == split)]),
-                table=htmls[leading],
-                more_tables={METRIC_NAMES[metric]: htmls[metric] for metric in others},
-                figures=figures,
-            )
-        )
-    seconds = timings.seconds_by_stage(run.timings, setting, run.policies)
+    splits = [
+        _split_view(analysis, view, setting, split, prefix, policy_looks)
+        for split in SPLITS
+        if any(analysis.curves.has(setting, split, metric) for metric in METRICS)
+    ]
+    seconds = timings.seconds_by_stage(analysis.run.timings, setting, analysis.run.policies)
     return SettingView(
         name=setting,
         anchor=anchor,
@@ -200,10 +175,31 @@ def _setting_view(
     )
 
 
+def _split_view(
+    analysis: Analysis, view: RunView, setting: str, split: str, prefix: str, policy_looks: dict[str, Look]
+) -> SplitView:
+    metrics = [metric for metric in METRICS if analysis.curves.has(setting, split, metric)]
+    figures, tables = [], {}
+    for metric in metrics:
+        rows = analysis.rows(setting, split, metric)
+        shown = learning_curves.panel(analysis.run, analysis.curves, rows, setting, split, metric)
+        paths = figure_module(shown).write(shown, policy_looks, view.folder / f"{prefix}{split}-{metric}")
+        figures.append(_figure_view(view, paths, metric, f"{axis_name(split, metric)} by labels"))
+        tables[metric] = Markup(savings_html(analysis.tables[metric], setting, split))
+    leading, *others = metrics
+    return SplitView(
+        name=split_name(split),
+        outcome=statement(analysis.rows(setting, split, leading)),
+        table=tables[leading],
+        more_tables={metric_name(metric): tables[metric] for metric in others},
+        figures=figures,
+    )
+
+
 def _figure_view(view: RunView, paths: list[Path], metric: str, alt: str) -> FigureView:
     view.files += paths
     by_ending = {path.suffix[1:]: path for path in paths}
-    # as an image of its own, so that names inside one drawing cannot clash with those of another
+    # separate images, because names inside one drawing would clash with those of another
     picture = base64.b64encode(by_ending["svg"].read_bytes()).decode()
     files = {ending.upper(): path.relative_to(view.folder.parent).as_posix() for ending, path in by_ending.items()}
     return FigureView(metric, alt, Markup(f"data:image/svg+xml;base64,{picture}"), files)
@@ -227,13 +223,13 @@ def _seconds_rows(seconds: pd.DataFrame) -> list[list[str]]:
     ]
 
 
-def _outcome(view: RunView, tables: dict[str, pd.DataFrame]) -> list[str]:
-    if not view.settings:
+def _outcome(view: RunView, analysis: Analysis) -> list[str]:
+    table = analysis.leading_table
+    if table is None:
         return ["No results yet."]
     if len(view.settings) == 1:
         return [split.outcome for split in view.settings[0].splits[:2] if split.outcome]
-    table = next(table for table in tables.values() if len(table))
-    return [text for split in ("test", "ood") if (text := tally(table, split))]
+    return [text for split in LEADING_SPLITS if (text := tally(table, split))]
 
 
 def _policy_settings(run: Run, policy: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-FEWEST_SEEDS = 3  # with fewer, resampling has next to nothing to resample: no interval is given
+FEWEST_SEEDS = 3  # with fewer seeds, resampling says next to nothing: there is no interval
 _BOOTSTRAP_SEED = 20_241
 
 
@@ -17,10 +17,10 @@ _BOOTSTRAP_SEED = 20_241
 def bootstrap_indices(seeds: int, resamples: int = RESAMPLES, seed: int = _BOOTSTRAP_SEED) -> np.ndarray:
     """Draw the seeds of each resample: read-only int64 array (resamples B, seeds S), values in [0, S).
 
-    The same arguments give the same array, so two policies that are resampled with it are resampled in pairs.
+    The same arguments give the same array, so policy and reference are resampled in pairs.
 
     Raises:
-        ValueError: there is no seed to draw from.
+        ValueError: `seeds` is below 1.
     """
     if seeds < 1:
         raise ValueError(f"a bootstrap needs at least one seed, not {seeds}")
@@ -29,11 +29,35 @@ def bootstrap_indices(seeds: int, resamples: int = RESAMPLES, seed: int = _BOOTS
     return index_BS
 
 
-def resampled_means(values_ST: np.ndarray, index_BS: np.ndarray) -> np.ndarray:
-    """Average the drawn rows of `values_ST` (seeds S x steps T) for each resample: shape (B, T).
+@lru_cache(maxsize=16)
+def resample(seeds: int, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
+    """Draw resamples and keep each distinct one once: five seeds have 126, however many are drawn.
 
-    Sums run over seeds in the order of `index_BS`, alike for all steps: equal columns give equal means to
-    the last bit, which a matrix product does not promise and a crossing (a comparison) needs.
+    A resample is distinct if it holds other seeds or other counts of seeds; the order of the draws has no meaning.
+
+    Args:
+        seeds: how many there are.
+        resamples: how many to draw, B; may be 0.
+
+    Returns:
+        index_US: the distinct resamples, each sorted, read-only; the first is every seed once.
+        use_B: the place in `index_US` of each resample that was drawn, read-only.
+    """
+    every_1S = np.arange(seeds)[None, :]
+    drawn_BS = np.sort(bootstrap_indices(seeds, resamples), axis=1) if resamples else every_1S[:0]
+    index_US, use_B = np.unique(np.concatenate([every_1S, drawn_BS]), axis=0, return_inverse=True)
+    first = use_B[0]
+    order_U = np.concatenate([[first], np.delete(np.arange(len(index_US)), first)])
+    index_US, use_B = index_US[order_U], np.argsort(order_U)[use_B[1:]]
+    index_US.flags.writeable = use_B.flags.writeable = False
+    return index_US, use_B
+
+
+def resampled_means(values_ST: np.ndarray, index_BS: np.ndarray) -> np.ndarray:
+    """Average the drawn rows of `values_ST` (seeds S x rounds T) for each resample: shape (B, T).
+
+    Sums run over seeds in the order of `index_BS`, alike for all rounds: equal columns give equal means to
+    the last bit. A matrix product does not guarantee that, and a crossing (a comparison) needs it.
     """
     total_BT = np.zeros((len(index_BS), values_ST.shape[1]))
     for index_B in index_BS.T:
@@ -44,8 +68,8 @@ def resampled_means(values_ST: np.ndarray, index_BS: np.ndarray) -> np.ndarray:
 def percentile_ends(values_B: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the two ends of the percentile interval of `values_B`, which may hold -inf and +inf.
 
-    The ends are order statistics, the nearest ones outside: nothing is interpolated, so an infinite end is
-    reported as infinite and never mixed with a number.
+    The ends are order statistics, the nearest ones outside: nothing is interpolated, so an infinite end stays
+    infinite and never mixes with a number.
     """
     sorted_B = np.sort(values_B)
     tail = (1 - confidence) / 2 * (len(sorted_B) - 1)

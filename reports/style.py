@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from balbench.reports.files import write_bytes
+from balbench.reports.files import csv_bytes, write_bytes
 
 WIDTHS = {"column": 3.4, "text": 5.5}  # inches
 REFERENCE_COLOUR = "#333333"
@@ -28,9 +28,9 @@ _COLOURS = (
 )
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
-# Any, because matplotlib's stubs list the names of the settings anew in every version
+# Any, because matplotlib's stubs list other names of settings in every version
 _RC: Any = {
-    # one face only: embedding each further one (bold, italic) takes a quarter of a second for every PDF
+    # one face only: each further face (bold, italic) adds to the time and the size of every PDF
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "axes.labelsize": 8,
@@ -54,6 +54,9 @@ _RC: Any = {
     "ytick.major.width": 0.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
+    # numbers in full at each tick: an offset such as "1e-5 - 0.693" lies over the titles of small panels
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-9, 9),
     # a policy may have dollar signs in its label
     "text.parse_math": False,
     "pdf.fonttype": 42,
@@ -70,7 +73,7 @@ _NO_DATES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a policy is drawn: the same in all figures of a report."""
+    """Colour and dashes of a policy, the same in all figures of a report."""
 
     colour: str
     dashes: Any
@@ -79,7 +82,7 @@ class Look:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save with our settings, whatever the user's matplotlib is set to."""
+    """Context in which matplotlib has our settings in place of the user's."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)
@@ -87,18 +90,25 @@ def style() -> Iterator[None]:
 
 
 def looks(policies: Iterable[str], reference: str) -> dict[str, Look]:
-    """Give each policy its look, in the order given: colours first, then dashes; the reference is grey."""
-    found = {reference: Look(REFERENCE_COLOUR, "-", 1.6)}
+    """Return the look of each policy, in the order given: colours first, then dashes; the reference is grey."""
+    by_policy = {reference: Look(REFERENCE_COLOUR, "-", 1.6)}
     others = [policy for policy in dict.fromkeys(policies) if policy != reference]
     for number, policy in enumerate(others):
         dashes = _DASHES[number // len(_COLOURS) % len(_DASHES)]
-        found[policy] = Look(_COLOURS[number % len(_COLOURS)], dashes, 1.3)
-    return found
+        by_policy[policy] = Look(_COLOURS[number % len(_COLOURS)], dashes, 1.3)
+    return by_policy
+
+
+class NotebookFigure(Figure):
+    """A figure that notebooks display without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return _drawn(self, "png")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure (inches) with a canvas of its own, apart from pyplot's global state."""
-    figure = Figure(figsize=(width, height))
+    """Make an empty figure (inches) with its own canvas, independent of pyplot's global state."""
+    figure = NotebookFigure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
@@ -106,7 +116,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path_stem: Path, numbers: pd.DataFrame) -> list[Path]:
     """Save a figure as PNG, PDF and SVG and the numbers behind it as CSV, beside each other.
 
-    Nothing in the files depends on the time or on what was drawn before: equal input gives equal bytes.
+    The files do not depend on the time or on earlier figures: equal input gives equal bytes.
 
     Args:
         figure: drawn within `style`.
@@ -119,14 +129,15 @@ def save(figure: Figure, path_stem: Path, numbers: pd.DataFrame) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    paths = []
+    paths = [write_bytes(_with_ending(path_stem, ending), _drawn(figure, ending)) for ending in _NO_DATES]
+    return [*paths, write_bytes(_with_ending(path_stem, "csv"), csv_bytes(numbers))]
+
+
+def _drawn(figure: Figure, ending: str) -> bytes:
+    buffer = io.BytesIO()
     with style():
-        for ending, metadata in _NO_DATES.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=ending, dpi=PNG_DPI, metadata=metadata)
-            paths.append(write_bytes(_with_ending(path_stem, ending), buffer.getvalue()))
-    table = numbers.to_csv(index=False, lineterminator="\n")
-    return [*paths, write_bytes(_with_ending(path_stem, "csv"), table.encode())]
+        figure.savefig(buffer, format=ending, dpi=PNG_DPI, metadata=_NO_DATES[ending])
+    return buffer.getvalue()
 
 
 def _with_ending(path_stem: Path, ending: str) -> Path:

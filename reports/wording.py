@@ -1,4 +1,4 @@
-"""Numbers as readers see them: percentages, intervals, bounds, names of metrics and splits."""
+"""Numbers as text: percentages, intervals, bounds, names of metrics and splits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from balbench.reports.crossings import Kind
+from balbench.reports.savings import Outcome
 
 METRIC_NAMES = {
     "log_likelihood": "log-likelihood",
@@ -22,12 +23,18 @@ _UNITS = {
 }
 SPLIT_NAMES = {"ood": "OOD"}
 NOTHING = "-"
+_SIGNS = {Kind.NOT_REACHED: "< ", Kind.AT_MOST: "<= ", Kind.AT_LEAST: ">= "}
+_BOUND_WORDS = {Kind.NOT_REACHED: "below ", Kind.AT_MOST: "at most ", Kind.AT_LEAST: "at least "}
+
+
+def metric_name(metric: str) -> str:
+    """Name a metric in the middle of a sentence."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
 def axis_name(split: str, metric: str) -> str:
     """Name a metric on a split with its unit, as on the axis of a figure."""
-    name = f"{split_name(split)} {METRIC_NAMES.get(metric, metric.replace('_', ' '))}"
-    return f"{name} {_UNITS.get(metric, '')}".strip()
+    return f"{split_name(split)} {metric_name(metric)} {_UNITS.get(metric, '')}".strip()
 
 
 def split_name(split: str) -> str:
@@ -46,9 +53,11 @@ def savings_text(row: Mapping[str, Any], prefix: str = "") -> str:
 
     `prefix` is "" for the reference's final level and "shared_" for the shared level.
     """
-    if not row["seeds"]:
+    if row["outcome"] == Outcome.NO_RESULTS:
         return "no results yet"
-    return f"{point_text(row, prefix)} {interval_text(row, prefix)}"
+    if row["no_level"]:
+        return str(Outcome.NO_LEVEL)
+    return f"{point_text(row, prefix)} {interval_text(row, prefix) or '(no interval)'}"
 
 
 def point_text(row: Mapping[str, Any], prefix: str = "") -> str:
@@ -63,10 +72,17 @@ def point_text(row: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def interval_text(row: Mapping[str, Any], prefix: str = "") -> str:
-    """Write the interval of a row of `savings_table` in hundredths: `[12, 45]`, `[< 0, 4]`; `[-]` if none."""
-    if not row[f"{prefix}low_kind"]:
-        return f"[{NOTHING}]"
-    return f"[{_end_text(row, prefix + 'low')}, {_end_text(row, prefix + 'high')}]"
+    """Write the interval of a row of `savings_table` in hundredths: `[12, 45]`, `[< 0, 4]`, `below 0`.
+
+    An interval with two ends of the same bound is that bound alone. Empty if there is no interval.
+    """
+    return _interval(row, prefix, _SIGNS, "[{}, {}]")
+
+
+def interval_words(row: Mapping[str, Any], prefix: str = "") -> str:
+    """Write the interval for a sentence: `95% interval 12 to 45%`; empty if there is no interval."""
+    words = _interval(row, prefix, _BOUND_WORDS, "{} to {}")
+    return words and f"95% interval {words}%"
 
 
 def number_text(value: float, digits: int = 0, signed: bool = False) -> str:
@@ -76,7 +92,16 @@ def number_text(value: float, digits: int = 0, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f}"
 
 
-def _end_text(row: Mapping[str, Any], end: str) -> str:
+def _interval(row: Mapping[str, Any], prefix: str, signs: Mapping[Kind, str], form: str) -> str:
+    low, high = (row[f"{prefix}{end}_kind"] for end in ("low", "high"))
+    if not low:
+        return ""
+    if low == high != Kind.EXACT:
+        inner = "low" if low == Kind.AT_LEAST else "high"
+        return _BOUND_WORDS[low] + percent(row[f"{prefix}{inner}_bound"])
+    return form.format(*(_end_text(row, prefix + end, signs) for end in ("low", "high")))
+
+
+def _end_text(row: Mapping[str, Any], end: str, signs: Mapping[Kind, str]) -> str:
     kind = row[f"{end}_kind"]
-    sign = {Kind.NOT_REACHED: "< ", Kind.AT_MOST: "<= ", Kind.AT_LEAST: ">= "}.get(kind, "")
-    return sign + percent(row[end] if kind == Kind.EXACT else row[f"{end}_bound"])
+    return signs.get(kind, "") + percent(row[end] if kind == Kind.EXACT else row[f"{end}_bound"])

@@ -65,7 +65,7 @@ def test_a_grid_is_part_of_the_index_of_savings(tmp_path):
 
 
 def test_unknown_curves_are_named_with_the_known_ones(run):
-    with pytest.raises(balbench.BalbenchError, match=r"no learning curves of 'acuracy' .* there are: .*accuracy"):
+    with pytest.raises(balbench.BalbenchError, match=r"^metric: 'acuracy' has no learning curves; .*'accuracy'\?"):
         run.plot(metric="acuracy")
     with pytest.raises(balbench.BalbenchError, match="no savings for the metric"):
         run.savings("loss")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,10 @@ from balbench.reports.figures.labels import (
     edge_width,
     place_note,
 )
+from balbench.reports.savings import Outcome
+from balbench.reports.savings_table import records
+from balbench.reports.statement import in_short
+from balbench.reports.statistics import FEWEST_SEEDS
 from balbench.reports.style import LINE_COLOUR, WIDTHS, Look, new_figure, save, style
 from balbench.reports.wording import axis_name, interval_text, point_text
 
@@ -37,11 +41,11 @@ _LINE_DASHES = ((0, (6, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 
 @dataclass(frozen=True)
 class Panel:
-    """All that one figure shows.
+    """The content of one figure.
 
     Attributes:
-        split, metric, reference: what it is about.
-        curves: by policy, in study order; those without values left out.
+        split, metric, reference: their names.
+        curves: by policy, in study order, without policies that have no values.
         lines: height of each horizontal reference line by its name, in the metric's unit.
         savings: rows of `savings_table` for this setting, split and metric; empty for a metric without
             savings.
@@ -52,28 +56,40 @@ class Panel:
     reference: str
     curves: dict[str, Curve]
     lines: dict[str, float]
-    savings: list[Mapping[str, Any]] = field(default_factory=list)
+    savings: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The row of the policy with the largest savings; None if no policy needs fewer labels."""
-        others = [row for row in self.savings if not row["is_reference"] and row["reference_gain"] > 0]
-        saving = [row for row in others if row["savings"] > 0]
+        """The row of the policy with the largest savings; None if no policy clearly saved labels."""
+        saving = [row for row in self.savings if row["outcome"] == Outcome.SAVED]
         return max(saving, key=lambda row: row["savings"], default=None)
+
+    @property
+    def note(self) -> str:
+        """Why the figure shows no savings; empty if it does, or if there is nothing to compare."""
+        compared = [row for row in self.savings if row["seeds"] and not row["is_reference"]]
+        if self.best or not compared:
+            return ""
+        no_level = {row["no_level"] for row in compared} - {""}
+        if no_level:
+            return f"no label savings are stated: {in_short(min(no_level), self.reference)}"
+        if all(row["outcome"] == Outcome.NO_INTERVAL for row in compared):
+            return f"no label savings are drawn for fewer than {FEWEST_SEEDS} seeds"
+        return f"no policy reached {self.reference}'s final level with clearly fewer labels"
 
 
 def panel(run: Run, curves: Curves, savings: pd.DataFrame, setting: str, split: str, metric: str) -> Panel:
-    """Gather what a figure shows; `savings` is the `savings_table` of this metric, or an empty frame."""
-    found = {policy: curves.curve(setting, policy, split, metric) for policy in run.policies}
+    """Gather the content of a figure; `savings` is the `savings_table` of this metric, or an empty frame."""
+    by_policy = {policy: curves.curve(setting, policy, split, metric) for policy in run.policies}
     if len(savings):
         savings = savings[(savings["setting"] == setting) & (savings["split"] == split)]
     return Panel(
         split=split,
         metric=metric,
         reference=run.reference,
-        curves={policy: curve for policy, curve in found.items() if curve is not None},
+        curves={policy: curve for policy, curve in by_policy.items() if curve is not None},
         lines=_reference_lines(run, setting, split, metric),
-        savings=[{str(name): value for name, value in row.items()} for row in savings.to_dict("records")],
+        savings=records(savings),
     )
 
 
@@ -102,7 +118,7 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look], width: float = WIDTHS["
 def numbers(shown: Panel) -> pd.DataFrame:
     """Return the numbers behind a figure: policy, labels, mean, se, seeds, and one column for each seed.
 
-    Reference lines follow the policies, by name, with their height as the mean and nothing else.
+    Reference lines follow the policies; their height is the mean, and the other columns are empty.
     """
     frames = []
     for policy, curve in shown.curves.items():
@@ -145,7 +161,7 @@ def _of_panel(frame: pd.DataFrame, setting: str, split: str, metric: str) -> pd.
 
 
 def _drawing_order(shown: Panel) -> list[str]:
-    """The reference first, so that it lies below; the best policy last, so that it lies on top."""
+    """Return the policies in the order of drawing: the reference first (below), the best policy last (on top)."""
     best = shown.best["policy"] if shown.best else None
     return sorted(shown.curves, key=lambda policy: (policy == best) - (policy == shown.reference))
 
@@ -153,7 +169,7 @@ def _drawing_order(shown: Panel) -> list[str]:
 def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
     segments = [np.stack([curve.labels_T, values_T], axis=1) for values_T in curve.values_ST]
     seeds = LineCollection(segments, colors=look.colour, linewidths=0.4, alpha=0.22, zorder=2)
-    # many faint lines are kept as one picture, so that vector files stay small
+    # one picture in place of many faint lines keeps vector files small
     seeds.set_rasterized(len(segments) * len(curve.labels_T) > 500)
     axes.add_collection(seeds)
     if len(curve.seeds_S) > 1:
@@ -171,7 +187,7 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
 
 
 def _set_limits(axes: Axes, shown: Panel) -> None:
-    """Show all seeds, and the reference lines that lie within reach of the curves."""
+    """Show all seeds, and the reference lines near the curves."""
     values = np.concatenate([curve.values_ST.ravel() for curve in shown.curves.values()])
     labels = np.concatenate([curve.labels_T for curve in shown.curves.values()])
     low, high = values.min(), values.max()
@@ -197,7 +213,7 @@ def _wrapped(policy: str) -> str:
 
 
 def _draw_lines(axes: Axes, shown: Panel) -> list[EdgeLabel]:
-    """Draw the reference lines; one outside the axes is named at the edge with an arrow and its height."""
+    """Draw the reference lines; the name of a line outside the axes has an arrow and the line's height."""
     (low, high), (_, right) = axes.get_ylim(), axes.get_xlim()
     labels = []
     for number, (line, height) in enumerate(shown.lines.items()):
@@ -219,7 +235,7 @@ def _policy_labels(shown: Panel, policy_looks: Mapping[str, Look]) -> list[EdgeL
 
 
 def _lay_out(figure: Figure, axes: Axes, labels: list[EdgeLabel]) -> None:
-    """Give the labels the room they need: many make a figure higher, long ones wider."""
+    """Make the figure high and wide enough for its labels."""
     width, _ = figure.get_size_inches()
     right = edge_width(figure, labels)
     height = max(_HEIGHT, edge_height(figure, labels) + _BOTTOM + _TOP)
@@ -232,15 +248,12 @@ def _lay_out(figure: Figure, axes: Axes, labels: list[EdgeLabel]) -> None:
 
 
 def _draw_savings(axes: Axes, shown: Panel, policy_looks: Mapping[str, Look]) -> None:
-    """Draw the bracket at the reference's final level, or say that there is nothing to draw."""
+    """Draw the bracket at the reference's final level, or write why there is no bracket."""
     best = shown.best
     if best is not None:
         _draw_bracket(axes, shown, best, policy_looks[best["policy"]].colour)
-    elif any(row["seeds"] and not row["is_reference"] for row in shown.savings):
-        note = f"no policy reached {shown.reference}'s final level with fewer labels"
-        if any(row["reference_gain"] <= 0 for row in shown.savings):
-            note = f"{shown.reference} ended no better than it began: there is no level to reach"
-        _write_note(axes, note)
+    elif shown.note:
+        _write_note(axes, shown.note)
 
 
 def _write_note(axes: Axes, note: str) -> None:

@@ -1,4 +1,4 @@
-"""One small panel a policy, each beside the reference, for studies with more policies than one plot can hold."""
+"""One small panel for each policy, with the reference in each, for studies with too many policies for one plot."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from balbench.reports.curves import Curve
 from balbench.reports.figures.learning_curves import Panel, numbers
-from balbench.reports.savings import DIRECTIONS
+from balbench.reports.learning import DIRECTIONS
 from balbench.reports.style import LINE_COLOUR, REFERENCE_COLOUR, Look, new_figure, save, style
 from balbench.reports.wording import axis_name, savings_text
 
 MOST_IN_ONE_PLOT = 12  # policies that a single plot shows legibly
 _COLUMNS = 5
 _CELL = (1.42, 1.12)  # inches
+_CAPTION_CHARACTER = 0.048  # inches, at the size of the caption
+_SMALLEST_RANGE = 1e-3  # of the y axis, so that rounding noise does not look like learning
 _LEFT, _RIGHT, _BOTTOM, _TOP, _GAP_X, _GAP_Y = 0.62, 0.06, 0.42, 0.62, 0.1, 0.36  # inches
 
 
 def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
-    """Draw every policy but the reference in a panel of its own, all with the same axes.
+    """Draw each policy except the reference in its own panel, all with the same axes.
 
     Args:
         shown: with the reference's curve and at least one other.
@@ -37,7 +39,7 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
     rows = math.ceil(len(policies) / columns)
     width = _LEFT + columns * _CELL[0] + (columns - 1) * _GAP_X + _RIGHT
     height = _TOP + rows * _CELL[1] + (rows - 1) * _GAP_Y + _BOTTOM
-    words = {row["policy"]: savings_text(row) for row in shown.savings}
+    words = {row["policy"]: savings_text(row) for row in shown.savings if not row["no_level"]}
     with style():
         figure = new_figure(width, height)
         for number, policy in enumerate(policies):
@@ -86,7 +88,7 @@ def _set_axes(axes: Axes, shown: Panel, first: bool, lowest: bool) -> None:
 
 
 def _limits(shown: Panel) -> tuple[float, float]:
-    """The range of the means but for the worst 2% of them: one bad policy must not flatten the rest."""
+    """Return the range of the means without the worst 2%, so that one bad policy does not flatten all others."""
     means = np.concatenate([curve.mean_T for curve in shown.curves.values()])
     lower_is_better = DIRECTIONS.get(shown.metric) == -1
     low = means.min() if lower_is_better else np.percentile(means, 2)
@@ -94,7 +96,7 @@ def _limits(shown: Panel) -> tuple[float, float]:
     reference = shown.curves.get(shown.reference)
     if reference is not None:
         low, high = min(low, reference.mean_T.min()), max(high, reference.mean_T.max())
-    pad = 0.06 * (high - low) or 0.05
+    pad = max(0.06 * (high - low), (_SMALLEST_RANGE - (high - low)) / 2)
     return float(low - pad), float(high + pad)
 
 
@@ -103,6 +105,9 @@ def _draw_captions(figure: Figure, shown: Panel) -> None:
     figure.text(0.12 / width, 0.5, axis_name(shown.split, shown.metric), rotation=90, va="center", fontsize=7.5)
     figure.text(0.5, 0.06 / height, "acquired labels", ha="center", va="bottom", fontsize=7.5)
     words = f"grey: {shown.reference}; dotted: its final level; bands: standard error over seeds"
-    if shown.savings:
+    if any(row["no_level"] for row in shown.savings):
+        words += f"; {shown.note}"
+    elif shown.savings:
         words += f"; under each name: label savings at {shown.reference}'s final level"
+    words = textwrap.fill(words, int((width - _LEFT) / _CAPTION_CHARACTER))
     figure.text(_LEFT / width, 1 - 0.05 / height, words, va="top", fontsize=6.2, color="#444444")

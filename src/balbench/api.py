@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balbench.harness import results
-from balbench.harness.errors import BalbenchError, StudyError
+from balbench.harness.errors import StudyError
 from balbench.harness.registry import nearest
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Run(results.Run):
         """Return the label savings of each policy against the reference.
 
         Args:
-            metric: log_likelihood, accuracy, brier or ece.
+            metric: log_likelihood, accuracy or brier.
 
         Returns:
             One row for each split and policy (and setting, where the study has a grid), rounded for reading:
@@ -65,21 +65,20 @@ class Run(results.Run):
               NaN where only a bound is known.
             - labels: number of labels at which the policy reaches that level; missing if it does not.
             - final: the metric after the last round, in its own unit.
-            - outcome: what can be claimed, for example saved, lost or unclear.
+            - outcome: what can be claimed, for example saved, lost or unclear; "no level" where the reference did not
+              learn beyond chance, without savings.
 
-            `balbench.reports.savings.savings_table` gives all columns, unrounded.
+            `balbench.reports.savings_table.savings_table` gives all columns, unrounded.
 
         Raises:
             BalbenchError: there are no savings for this metric.
         """
-        from balbench.reports.savings import savings_table
-        from balbench.reports.tables import verdict
+        from balbench.reports.savings_table import savings_table
 
         table = savings_table(self, metric)
         index = ["setting", "split", "policy"] if table["setting"].any() else ["split", "policy"]
         table["labels"] = table["n_policy"].astype(float).round().astype("Int64")
         table["final"] = table["final_level"].astype(float).round(4)
-        table["outcome"] = [verdict(row) for row in table.to_dict("records")]
         table[["savings", "low", "high"]] = table[["savings", "low", "high"]].astype(float).round(3)
         return table.set_index(index)[["savings", "low", "high", "labels", "final", "outcome"]]
 
@@ -88,35 +87,15 @@ class Run(results.Run):
 
         Args:
             split: test, ood or eval.
-            metric: log_likelihood, accuracy, brier or ece.
+            metric: any metric of `curves`, such as log_likelihood, accuracy, brier or ece.
             setting: values of the study's grid, as in `curves["setting"]`; by default the first.
 
         Raises:
             BalbenchError: the run has no such curves.
         """
-        from balbench.reports.curves import Curves
-        from balbench.reports.figures import learning_curves, small_multiples
-        from balbench.reports.savings import DIRECTIONS, savings_table
-        from balbench.reports.style import looks
+        from balbench.reports.figures.plot import plot
 
-        curves = Curves(self.curves)
-        setting = self._setting(setting)
-        if not curves.has(setting, split, metric):
-            known = self.curves[["split", "metric"]].drop_duplicates().itertuples(index=False)
-            listed = ", ".join(f"{row.split} {row.metric}" for row in known) or "none yet"
-            raise BalbenchError(f"{self.path}: no learning curves of {metric!r} on {split!r}; there are: {listed}")
-        savings = savings_table(self, metric) if metric in DIRECTIONS else self.curves.head(0)
-        shown = learning_curves.panel(self, curves, savings, setting, split, metric)
-        many = len(shown.curves) > small_multiples.MOST_IN_ONE_PLOT
-        return (small_multiples if many else learning_curves).draw(shown, looks(self.policies, self.reference))
-
-    def _setting(self, setting: str | None) -> str:
-        settings = [str(name) for name in self.curves["setting"].unique()]
-        if setting is None:
-            return settings[0] if settings else ""
-        if setting not in settings:
-            raise BalbenchError(f"{self.path}: no setting {setting!r}; {nearest(setting, settings)}")
-        return setting
+        return plot(self, split, metric, setting)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write the HTML report with its figures and tables, and return the path of the page.
@@ -127,9 +106,10 @@ class Run(results.Run):
         Raises:
             RunDirectoryError: the directory cannot be written.
         """
+        from balbench.reports.analysis import analyse
         from balbench.reports.page import write_report
 
-        return write_report([self], Path(out) if out is not None else self.path / "report")
+        return write_report(analyse([self]), Path(out) if out is not None else self.path / "report")
 
     def __repr__(self) -> str:
         cells = self.cells

@@ -53,7 +53,12 @@ SHAPES = {
 SPLIT_SHIFT = {"eval": 0.004, "test": 0.0, "ood": -0.06}
 
 
+PAIR_ERROR = 0.004  # of each metric over held-out pairs
+
+
 def _values(metric: str, log_likelihood_T: np.ndarray) -> np.ndarray:
+    if metric.endswith("_se"):
+        return np.full_like(log_likelihood_T, PAIR_ERROR)
     if metric == "log_likelihood":
         return log_likelihood_T
     if metric == "accuracy":
@@ -83,7 +88,7 @@ def make_curves(
             for split in splits:
                 level_T = final - gap_T + world + noise_T + SPLIT_SHIFT[split]
                 level_T[0] = -0.675 + world + SPLIT_SHIFT[split] / 4
-                for metric in metrics:
+                for metric in [*metrics, *(f"{metric}_se" for metric in metrics)]:
                     rows += [
                         (
                             setting,
@@ -166,9 +171,9 @@ def make_cells(curves: pd.DataFrame) -> pd.DataFrame:
 def make_curve(values: Sequence[Sequence[float]], labels: Sequence[float] | None = None) -> Curve:
     """Make a curve from rows of seeds; labels are 10, 20, ... unless given."""
     values_ST = np.array(values, dtype=float)
-    seeds, steps = values_ST.shape
+    steps = values_ST.shape[1]
     labels_T = np.array(labels if labels is not None else 10.0 * np.arange(1, steps + 1), dtype=float)
-    return Curve(np.arange(seeds), np.arange(steps), labels_T, values_ST)
+    return Curve(labels_T, values_ST)
 
 
 @pytest.fixture(scope="session")

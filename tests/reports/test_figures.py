@@ -15,7 +15,7 @@ from matplotlib.text import Annotation
 from balbench.reports.curves import Curves
 from balbench.reports.figures import learning_curves, timings
 from balbench.reports.figures.labels import spread
-from balbench.reports.savings import savings_table
+from balbench.reports.savings_table import savings_table
 from balbench.reports.style import REFERENCE_COLOUR, looks
 
 
@@ -70,7 +70,7 @@ def test_no_bracket_but_a_note_when_no_policy_saves(run_of):
     figure = _draw(run_of(["random", "BALD"]))
     assert not [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
     joined = " ".join(" ".join(_texts(figure)).split())
-    assert "no policy reached random's final level with fewer labels" in joined
+    assert "no policy reached random's final level with clearly fewer labels" in joined
 
 
 def test_neither_bracket_nor_note_while_nothing_is_compared(run):
@@ -138,8 +138,8 @@ def test_the_csv_holds_means_errors_and_every_seed(run, tmp_path):
     assert list(table.columns) == ["policy", "labels", "mean", "se", "seeds", *(f"seed {s}" for s in range(5))]
     rows = table[table["policy"] == "BALD"]
     seeds = rows[[f"seed {s}" for s in range(5)]]
-    np.testing.assert_allclose(rows["mean"], seeds.mean(axis=1))
-    np.testing.assert_allclose(rows["se"], seeds.sem(axis=1))
+    np.testing.assert_allclose(rows["mean"], seeds.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(rows["se"], seeds.sem(axis=1), rtol=1e-3)
     assert table.set_index("policy").loc["best possible", "mean"] == -0.42
     full_data = run.full_data.query("split == 'test' and metric == 'log_likelihood'")["value"].mean()
     assert table.set_index("policy").loc["full data", "mean"] == pytest.approx(full_data)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from balbench.reports.analysis import analyse
 from balbench.reports.curves import Curves
 from balbench.reports.figures import learning_curves, small_multiples
 from balbench.reports.page import write_report
-from balbench.reports.savings import savings_table
+from balbench.reports.savings_table import savings_table
 from balbench.reports.style import looks
 
 NAMES = ["random", "BAL-PM", "BALD", *[f"policy {number}" for number in range(14)]]
@@ -44,6 +45,6 @@ def test_the_page_changes_to_small_multiples_where_one_plot_is_not_enough(run_of
     for module in (small_multiples, learning_curves):
         write = module.write
         monkeypatch.setattr(module, "write", lambda *a, w=write, m=module: drawn.append(m.__name__) or w(*a))
-    write_report([run_of(NAMES, metrics=["log_likelihood"], splits=["test"])], tmp_path / "many")
-    write_report([run_of(NAMES[:4], metrics=["log_likelihood"], splits=["test"])], tmp_path / "few")
+    write_report(analyse([run_of(NAMES, metrics=["log_likelihood"], splits=["test"])]), tmp_path / "many")
+    write_report(analyse([run_of(NAMES[:4], metrics=["log_likelihood"], splits=["test"])]), tmp_path / "few")
     assert drawn == ["balbench.reports.figures.small_multiples", "balbench.reports.figures.learning_curves"]

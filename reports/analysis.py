@@ -1,0 +1,116 @@
+"""The analysis of a run that its report, its tables and the terminal share: each number is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from balbench.harness.errors import BalbenchError
+from balbench.reports.curves import Curves
+from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, savings_table
+from balbench.reports.statement import fault_texts, statement
+from balbench.reports.training import training_faults
+
+if TYPE_CHECKING:
+    from balbench.harness.results import Run
+
+LEADING_SPLITS = ("test", "ood")  # of the headline and the terminal
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A run with its name among others, and its savings.
+
+    Attributes:
+        run: from `balbench.harness.results.read_run`.
+        name: distinct among the runs of a report (see `analyse`).
+    """
+
+    run: Run
+    name: str
+
+    @cached_property
+    def curves(self) -> Curves:
+        """The curves of the run's savings and figures."""
+        return report_curves(self.run)
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The `savings_table` of each metric that the run has."""
+        tables = {metric: savings_table(self.run, metric, curves=self.curves) for metric in METRICS}
+        return {metric: table for metric, table in tables.items() if len(table)}
+
+    @cached_property
+    def leading_table(self) -> pd.DataFrame | None:
+        """The table of the first metric that the run has; None without results."""
+        return next(iter(self.tables.values()), None)
+
+    @cached_property
+    def faults(self) -> list[str]:
+        """Faults of training in words, with remedies."""
+        several = len(self.curves.settings) > 1
+        faults = [
+            fault
+            for setting in self.curves.settings
+            for fault in training_faults(self.curves, setting, self.run.policies, list(LEADING_SPLITS))
+        ]
+        return fault_texts(faults, several)
+
+    def rows(self, setting: str, split: str, metric: str) -> pd.DataFrame:
+        """Return the rows of `tables` of one setting, split and metric."""
+        table = self.tables[metric]
+        return table[(table["setting"] == setting) & (table["split"] == split)]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the results for a JSON file: one record for each setting, split and metric."""
+        return [
+            {
+                "run": self.name,
+                "setting": setting,
+                "split": split,
+                "metric": metric,
+                "statement": statement(rows),
+                "policies": _json_rows(rows),
+            }
+            for metric in self.tables
+            for setting in self.curves.settings
+            for split in SPLITS
+            if len(rows := self.rows(setting, split, metric))
+        ]
+
+
+def analyse(runs: Sequence[Run]) -> list[Analysis]:
+    """Analyse runs, with distinct names: that of the study, and the directory where studies have the same name.
+
+    Raises:
+        BalbenchError: there is no run, or a directory occurs twice.
+    """
+    if not runs:
+        raise BalbenchError("runs: there are none to report on; give at least one run directory")
+    paths = [run.path.resolve() for run in runs]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise BalbenchError(f"runs: {twice} is given twice; give each run directory once")
+    names = [run.name for run in runs]
+    alike = {name: [path for path, other in zip(paths, names, strict=True) if other == name] for name in names}
+    return [
+        Analysis(run, f"{run.name} ({_distinct(path, alike[run.name])})" if len(alike[run.name]) > 1 else run.name)
+        for run, path in zip(runs, paths, strict=True)
+    ]
+
+
+def _distinct(path: Path, paths: list[Path]) -> str:
+    """Return the shortest end of a path that no other path has."""
+    for length in range(1, len(path.parts)):
+        if sum(other.parts[-length:] == path.parts[-length:] for other in paths) == 1:
+            return "/".join(path.parts[-length:])
+    return str(path)
+
+
+def _json_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    kept = rows[["policy", "outcome", "no_level", "seeds", "savings", "low", "high", "final_level"]]
+    return records(kept.astype(object).where(kept.notna(), None))

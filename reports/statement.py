@@ -1,0 +1,186 @@
+"""Results in sentences: which policies saved labels, which did not, and why some results allow no statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from balbench.reports.learning import NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND
+from balbench.reports.savings import Outcome
+from balbench.reports.savings_table import NO_PAIR_ERRORS, records, sorted_by_savings
+from balbench.reports.statistics import FEWEST_SEEDS
+from balbench.reports.training import Fault, TrainingFault
+from balbench.reports.wording import interval_words, metric_name, percent, point_text, split_name
+
+MOST_NAMED = 6  # policies that a sentence lists
+
+Row = Mapping[str, Any]
+
+
+def statement(rows: pd.DataFrame) -> str:
+    """Describe the result of one setting and split; empty if there is no policy beside the reference.
+
+    Args:
+        rows: those of `savings_table` for one setting and split.
+    """
+    early = (rows["rounds"] > 0) & (rows["rounds"] < rows["rounds"].max())
+    so_far = rows["policy"] + " (so far " + rows["rounds"].astype(str) + " rounds)"
+    rows = rows.assign(policy=rows["policy"].where(~early, so_far))
+    others = [row for row in records(sorted_by_savings(rows)) if not row["is_reference"]]
+    if not others:
+        return ""
+    reference = str(rows.loc[rows["is_reference"], "policy"].iloc[0])
+    groups: dict[str, list[Row]] = {outcome: [] for outcome in Outcome}
+    for row in others:
+        groups[row["outcome"]].append(row)
+    sentences = [
+        _no_level(groups[Outcome.NO_LEVEL], reference),
+        _saved(groups, reference),
+        _unclear(groups[Outcome.UNCLEAR], reference),
+        _lost(groups[Outcome.LOST], reference),
+        _no_interval(groups[Outcome.NO_INTERVAL], reference),
+        _no_results(groups[Outcome.NO_RESULTS]),
+    ]
+    return f"On {split_name(rows['split'].iloc[0])}: " + " ".join(filter(None, sentences))
+
+
+def tally(table: pd.DataFrame, split: str) -> str:
+    """Describe a study of several settings: in how many of them each policy saved or lost labels."""
+    rows = table[(table["split"] == split) & ~table["is_reference"]]
+    parts, no_level = [], 0
+    for policy, group in rows.groupby("policy", sort=False):
+        outcomes = list(group["outcome"])
+        saved, lost, none = (outcomes.count(part) for part in (Outcome.SAVED, Outcome.LOST, Outcome.NO_LEVEL))
+        no_level = max(no_level, none)
+        if none < len(outcomes):
+            parts.append(f"{policy} needed fewer labels in {saved} of {len(outcomes)} settings and more in {lost}")
+    if no_level:
+        parts.append(f"no label savings are stated for {no_level} settings, because the reference did not learn there")
+    return f"On {split_name(split)}: {'; '.join(parts)}." if parts else ""
+
+
+def why_no_level(row: Row, reference: str) -> str:
+    """Explain why the reference gives no level, as the part of a sentence that follows "because"."""
+    gain = f"by {row['reference_gain']:+.4f} with a standard error of {row['reference_gain_se']:.4f}"
+    growth = f"by {row['reference_growth']:+.4f} with a standard error of {row['reference_growth_se']:.4f}"
+    details = {
+        NOT_ABOVE_CHANCE: f" (its final {metric_name(row['metric'])} is better than chance {gain})",
+        NOT_ABOVE_FIRST: f" ({growth}; more labels or seeds may show an improvement)",
+        NO_PAIR_ERRORS: ", or because all held-out pairs have one prompt; run the study again with this version",
+    }
+    return in_short(row["no_level"], reference) + details.get(row["no_level"], "")
+
+
+def in_short(no_level: str, reference: str) -> str:
+    """Explain why there is no level in one line, for a figure."""
+    reasons = {
+        NOT_ABOVE_CHANCE: f"{reference} did not learn beyond chance",
+        NOT_ABOVE_FIRST: f"{reference} did not clearly improve between its first round and its last",
+        ONE_ROUND: "there is one round only",
+        NO_PAIR_ERRORS: "the results have no standard errors: they were made by an older version of balbench",
+        Fault.UNDERTRAINED: f"{reference} is undertrained: a temperature would gain more than training gained",
+        Fault.INITIAL_WEIGHTS: f"training changed nothing in most members of {reference}",
+    }
+    return reasons[no_level]
+
+
+def fault_texts(faults: list[TrainingFault], several_settings: bool) -> list[str]:
+    """Describe faults of training with their remedies, one text for policies with the same fault.
+
+    Args:
+        faults: from `training_faults`.
+        several_settings: whether the texts must name the setting.
+    """
+    groups: dict[tuple[str, str, Fault, bool], list[TrainingFault]] = {}
+    for fault in faults:
+        groups.setdefault((fault.setting, fault.split, fault.fault, fault.diverged), []).append(fault)
+    texts = []
+    for (setting, _, kind, _), members in groups.items():
+        text = _undertrained(members) if kind == Fault.UNDERTRAINED else _initial_weights(members)
+        texts.append(f"{setting}: {text}" if several_settings and setting else text)
+    return texts
+
+
+def _undertrained(faults: list[TrainingFault]) -> str:
+    names = _joined(_shortened([fault.policy for fault in faults]))
+    most = max(faults, key=lambda fault: fault.gain)
+    remedy = "raise posterior.learning_rate or posterior.epochs"
+    if not most.trained:
+        remedy = "check the scale of the posterior's prior and of the features"
+    return (
+        f"Undertrained on {split_name(most.split)}: {names}. Accuracy is above chance, but the logits are too small: "
+        f"log-likelihood would gain {'up to ' if len(faults) > 1 else ''}{most.gain:.3f} nats from a temperature of "
+        f"{most.temperature:.2g}; {remedy}."
+    )
+
+
+def _initial_weights(faults: list[TrainingFault]) -> str:
+    shares = [f"{fault.policy} ({percent(fault.share)}% of the members)" for fault in faults]
+    cause, remedy = "the loss on the eval split did not fall", "raise posterior.learning_rate or posterior.epochs"
+    if faults[0].diverged:
+        cause, remedy = "the loss on the eval split rose", "lower posterior.learning_rate"
+    return (
+        f"Training did not help: {_joined(_shortened(shares))}. The best weights of these members at the last round "
+        f"are the initial ones, because {cause}; {remedy}, or check that the labels can be predicted."
+    )
+
+
+def _no_level(rows: list[Row], reference: str) -> str:
+    return f"no label savings are stated, because {why_no_level(rows[0], reference)}." if rows else ""
+
+
+def _saved(groups: Mapping[str, list[Row]], reference: str) -> str:
+    rows = groups[Outcome.SAVED]
+    compared = [*rows, *groups[Outcome.UNCLEAR], *groups[Outcome.LOST]]
+    if not compared:
+        return ""
+    level = f"{reference}'s final {metric_name(compared[0]['metric'])}"
+    if not rows:
+        return f"no policy reached {level} with clearly fewer labels than {reference}."
+    listed = [f"{row['policy']} with {point_text(row)} fewer labels ({interval_words(row)})" for row in rows]
+    return f"these policies reached {level} with fewer labels than {reference}: {_joined(_shortened(listed))}."
+
+
+def _unclear(rows: list[Row], reference: str) -> str:
+    return f"No clear difference from {reference}: {_listed(rows)}." if rows else ""
+
+
+def _lost(rows: list[Row], reference: str) -> str:
+    return f"Clearly more labels than {reference}: {_listed(rows)}." if rows else ""
+
+
+def _listed(rows: list[Row]) -> str:
+    return _joined(_shortened([f"{row['policy']} ({_in_brackets(row)})" for row in rows]))
+
+
+def _in_brackets(row: Row) -> str:
+    if row["reached"]:
+        return f"savings of {point_text(row)}, {interval_words(row)}"
+    shared = f"savings of {point_text(row, 'shared_')} at the shared level, {interval_words(row, 'shared_')}"
+    return f"did not reach the level; {shared}"
+
+
+def _no_interval(rows: list[Row], reference: str) -> str:
+    if not rows:
+        return ""
+    listed = _joined(_shortened([f"{row['policy']} {point_text(row)}" for row in rows]))
+    return (
+        f"there are fewer than {FEWEST_SEEDS} seeds, so there are no intervals and every difference may be chance; "
+        f"savings against {reference} in these seeds: {listed}."
+    )
+
+
+def _no_results(rows: list[Row]) -> str:
+    return f"No results yet: {_joined(_shortened([str(row['policy']) for row in rows]))}." if rows else ""
+
+
+def _shortened(parts: list[str]) -> list[str]:
+    """Return the first parts of many and how many more there are; the table lists all."""
+    return parts if len(parts) <= MOST_NAMED else [*parts[: MOST_NAMED - 1], f"{len(parts) - MOST_NAMED + 1} more"]
+
+
+def _joined(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,67 @@
+"""The savings tables of the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from balbench.reports.analysis import LEADING_SPLITS, Analysis
+from balbench.reports.savings import Outcome
+from balbench.reports.tables import caption, display_rows, reference_of, rows_of
+from balbench.reports.wording import split_name
+
+_TERMINAL_STYLES = {
+    Outcome.SAVED: "green",
+    Outcome.LOST: "red",
+    Outcome.REFERENCE: "dim",
+    Outcome.NO_RESULTS: "dim",
+    Outcome.NO_LEVEL: "dim",
+}
+
+
+def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
+    """Yield what the terminal shows of runs: the table of each setting and split, then faults of training."""
+    for analysis in analyses:
+        name = analysis.name if len(analyses) > 1 else ""
+        table = analysis.leading_table
+        for setting in analysis.curves.settings if table is not None else ():
+            for split in LEADING_SPLITS:
+                if table is not None and len(rows_of(table, setting, split)):
+                    yield terminal_table(table, setting, split, name)
+        yield from (escape(f"{name}: {fault}" if name else fault) for fault in analysis.faults)
+
+
+def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "") -> Table:
+    """Return the savings of one setting and split for the terminal; it fits into 100 columns.
+
+    Args:
+        table: from `savings_table`.
+        setting: which setting.
+        split: which split.
+        run: name of the run, for the title; empty if there is one run only.
+    """
+    rows = rows_of(table, setting, split)
+    reference = reference_of(rows)
+    title = ", ".join(filter(None, [f"Label savings against {reference}", split_name(split), setting, run]))
+    printed = Table(
+        title=escape(title),
+        title_justify="left",
+        caption=escape(caption(rows)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    longest = int(rows["policy"].str.len().max())
+    printed.add_column("policy", overflow="fold", min_width=min(longest, 14), max_width=22)
+    for name in ("savings", "95%", "at shared level", "labels", "final", "seeds"):
+        printed.add_column(name, justify="right", no_wrap=True)
+    for shown in display_rows(rows):
+        cells = [shown.policy, shown.savings, shown.interval, shown.shared, shown.labels]
+        cells += [shown.final_level, shown.seeds]
+        printed.add_row(*(escape(cell) for cell in cells), style=_TERMINAL_STYLES.get(shown.outcome, ""))
+    return printed
