@@ -214,7 +214,7 @@ BROKEN = {
     "embedding NaN": (embedding(lambda e: e * torch.nan), "embedding_RH is not finite"),
     "per call": (Honest(model=DrawsPerCall), "rewards_KR differs from call to call"),
     "centred": (Honest(model=Centred), "depends on the responses that are scored with it"),
-    "memory only": (Honest(model=InMemoryOnly), "other bits where features are read from disk"),
+    "memory only": (Honest(model=InMemoryOnly), "rewards_KR differs where features are read from disk"),
     "own range": (Honest(model=OutOfRange), "keep it within epistemic_range"),
     "own shape": (Honest(model=OneUncertainty), "epistemic_N has the type torch.float32 and the shape"),
     "scribbles": (Scribbles(), "fit changes label_n of the data"),
