@@ -1,4 +1,4 @@
-"""Writing and reading small files so that a kill or a full disk leaves no half of one behind."""
+"""Small files, written so that a kill or a full disk leaves the old file or the new one, and never a part."""
 
 from __future__ import annotations
 
@@ -6,39 +6,67 @@ import errno
 import json
 import math
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from balbench.harness.errors import RunDirectoryError
 
-DEEPEST = 50  # nesting that `not_finite` looks into
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy and short writes give no number at all
+DEEPEST = 50  # levels of nesting that `not_finite` looks into
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy and incomplete writes give no number at all
+
+
+def cache_directory() -> Path:
+    """The directory of caches of this machine: BALBENCH_CACHE, or the user's cache directory."""
+    import platformdirs
+
+    return Path(os.environ.get("BALBENCH_CACHE") or platformdirs.user_cache_dir("balbench")).expanduser()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or a directory to, which then takes the place of `path` at once.
+
+    After an error, or where the block writes nothing, `path` keeps its old content and nothing else is left.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        elif temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        if temporary.exists():
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary.is_file():
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file at once: the old one or the new one is there, never a part.
+    """Write a JSON file: the old file or the new one is there, never a part.
 
     Raises:
         RunDirectoryError: the disk is full or the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path):
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(value, file, indent=1, allow_nan=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with disk_errors(path), replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.write("\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, or None where there is none.
+    """Read a JSON file; None where there is no file.
 
     Raises:
-        RunDirectoryError: it is damaged.
+        RunDirectoryError: the file is damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -49,7 +77,7 @@ def read_json(path: Path) -> Any:
 
 
 def not_finite(value: Any, depth: int = 0) -> str | None:
-    """Where plain values hold a NaN or an infinity, as a dotted path; None where they do not."""
+    """The place of a NaN or an infinity in plain values, as a dotted path; None where all numbers are finite."""
     if isinstance(value, float):
         return None if math.isfinite(value) else ""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -60,15 +88,15 @@ def not_finite(value: Any, depth: int = 0) -> str | None:
 
 
 def check_directory(path: Path) -> None:
-    """See that a path is, or can become, a directory.
+    """Check that a path is a directory, or can become one.
 
     Raises:
-        RunDirectoryError: it or a part of it is a file.
+        RunDirectoryError: the path or a part of it is a file.
     """
     file = next((part for part in (path, *path.parents) if part.is_file()), None)
     if file is not None:
         what = "is" if file == path else f"{file} is"
-        raise RunDirectoryError(f"{path}: {what} a file, not a directory; give another --out")
+        raise RunDirectoryError(f"out {path}: {what} a file, not a directory; give another directory", setting="out")
 
 
 class disk_errors:
@@ -92,4 +120,6 @@ class disk_errors:
 def _remedy(error: OSError) -> str:
     if error.errno is None or error.errno in FULL:
         return "free some space"
-    return "see that nobody moves or deletes it" if error.errno == errno.ENOENT else "check its path and permissions"
+    return (
+        "check that no program moves or deletes it" if error.errno == errno.ENOENT else "check its path and permissions"
+    )

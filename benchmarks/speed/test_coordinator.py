@@ -22,7 +22,7 @@ from balbench.harness.rounds.worker import Task
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
 from balbench.harness.running.scheduler import Scheduler
-from balbench.harness.study.study import check_study, describe
+from balbench.harness.study.study import check_study
 
 CELLS, ROUNDS, BATCH = 1_000, 20, 100
 STUDY = {
@@ -102,7 +102,7 @@ def test_coordinator(
     tmp_path: Path, table: list[str], monkeypatch: pytest.MonkeyPatch, fleet: int, rounds: int
 ) -> None:
     study, directory = check_study(STUDY, "coordinator"), RunDirectory(tmp_path)
-    directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
+    directory.adopt(study.header)
     all_, writing, syncing = Clock(), Clock(), Clock()
     monkeypatch.setattr(os, "fsync", syncing.around(os.fsync))
     for name in ("append", "finish"):

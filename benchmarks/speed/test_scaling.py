@@ -21,7 +21,7 @@ from balbench.harness.running.local_engine import LocalEngine
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
 from balbench.harness.running.scheduler import Scheduler
-from balbench.harness.study.study import Study, describe, load_study
+from balbench.harness.study.study import Study, load_study
 
 WORKERS = (1, 2)
 
@@ -40,7 +40,7 @@ def table() -> Iterator[dict[int, tuple[float, float]]]:
 @pytest.mark.parametrize("workers", WORKERS)
 def test_scaling(benchmark: Any, table: dict[int, tuple[float, float]], tmp_path: Path, workers: int) -> None:
     study, directory = load_study(study_path("quickstart")), RunDirectory(tmp_path)
-    directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
+    directory.adopt(study.header)
     table[workers] = benchmark.pedantic(seconds, args=(study, directory, workers), rounds=1)
 
 

@@ -1,4 +1,4 @@
-"""How far a cell is: its log, what it did so far, and how much is left."""
+"""How far a cell is: its log, the rounds that are done, and how much is left."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from balbench.harness.results import CellLog
+from balbench.harness.results.records import RoundRecord, RoundTimings
 from balbench.harness.rounds.fleet import Failure
 from balbench.harness.rounds.loop import Past
 from balbench.harness.running.progress import CellState
@@ -20,12 +21,12 @@ class CellProgress:
 
     Attributes:
         state: waiting, running, finished or failed.
-        past: what the next task of the cell goes on from.
+        past: the rounds from which the next task of the cell continues.
     """
 
     def __init__(self, cell: Cell, log: CellLog) -> None:
         self._cell, self._log = cell, log
-        self.state = "finished" if log.finished else "waiting"
+        self.state = "finished" if log.is_finished(cell.rounds) else "waiting"
         self.past = Past(cell.rounds if self.state == "finished" else 0, np.empty(0, dtype=np.int64))
         self._labels = self._cumulative(cell.protocol.budget)
         self._seconds = 0.0
@@ -38,13 +39,19 @@ class CellProgress:
         return list(accumulate(labels, initial=0))
 
     def open(self, pool_size: int) -> None:
-        """Prepare the log for appending and read what was done.
+        """Prepare the log for appending, and read the rounds that are done.
 
         Raises:
             RunDirectoryError: the log is damaged.
         """
-        self.past = Past.of(self._log.open())
+        self.past = Past.of(self._log.open(self._cell.facts, self._cell.rounds))
         self._labels = self._cumulative(pool_size)
+
+    @property
+    def changed_sources(self) -> list[str]:
+        """Plug-ins whose source differs from the source that the rounds on disk were run with, by kind and name."""
+        facts, now = self._log.facts, self._cell.sources
+        return [name for name, source in facts["sources"].items() if now.get(name) != source] if facts else []
 
     @property
     def done(self) -> int:
@@ -56,12 +63,12 @@ class CellProgress:
         """Whether all rounds are done."""
         return self.done == self._cell.rounds
 
-    def append(self, rounds: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    def append(self, rounds: Sequence[tuple[RoundRecord, RoundTimings]]) -> None:
         """Keep records and timings of the next rounds.
 
         Raises:
-            RunDirectoryError: they cannot be written.
-            TypeError, ValueError: a record holds what JSON cannot; those before it are kept.
+            RunDirectoryError: the log cannot be written.
+            TypeError, ValueError: a record holds what JSON cannot; the records before it are kept.
         """
         try:
             self._log.append(rounds)
@@ -75,14 +82,14 @@ class CellProgress:
         self.past = Past(self.done + len(rounds), acquired_n)
         self._seconds += sum(sum(timings["seconds"].values()) for _, timings in rounds)
 
-    def finish(self, facts: dict[str, Any]) -> None:
+    def finish(self, machine: dict[str, Any]) -> None:
         """Write the manifest."""
-        self._log.finish(facts)
+        self._log.finish(machine)
         self.state = "finished"
 
     def fail(self, failure: Failure) -> None:
-        """Write down why the cell failed."""
-        self._log.fail(failure.reason, failure.details)
+        """Record why the cell failed."""
+        self._log.fail({"reason": failure.reason, "details": failure.details})
         self.state = "failed"
 
     def look(self) -> CellState:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -85,7 +85,9 @@ class Scheduler:
         """
         self._directory, self._placement, self._display = directory, placement, display
         self._make_engine = make_engine
-        cells = {cell.directory: cell for cell in study.cells}  # full-data cells of two settings may be one
+        # Cells with the same key are one cell, for example those of a grid over rounds: the most rounds count.
+        cells = {cell.directory: cell for cell in sorted(study.cells, key=lambda cell: cell.rounds)}
+        cells = {cell.directory: cells[cell.directory] for cell in study.cells}
         self._progress = {name: CellProgress(cell, directory.cell(name)) for name, cell in cells.items()}
         self._left = [cell for name, cell in cells.items() if self._progress[name].state != "finished"]
         self._waiting: deque[Fleet] = deque()
@@ -115,6 +117,7 @@ class Scheduler:
         Raises:
             BalbenchError: the data are wrong, or nothing can be written any more.
         """
+        self._say_changed_sources()
         if not self._left:
             return self._outcome
         engine = self._make_engine()  # whether a cluster answers is known before the data are built
@@ -126,6 +129,14 @@ class Scheduler:
         finally:
             engine.close()
         return self._outcome
+
+    def _say_changed_sources(self) -> None:
+        changed = Counter(name for progress in self._progress.values() for name in progress.changed_sources)
+        for name, cells in changed.items():
+            self._display.say(
+                f"warning: {name}: the source of this plug-in changed, but not its version; {count(cells, 'cell')} in "
+                f"{self._directory.path} have results of the earlier source; raise `version` to run them again"
+            )
 
     def _run(self, engine: Engine) -> None:
         fleets = self._fleets(engine)

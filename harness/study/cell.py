@@ -17,6 +17,7 @@ from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.errors import answer_of
 from balbench.harness.policies.policy import Policy
 from balbench.harness.posteriors.posterior import Posterior
+from balbench.harness.results.records import CellFacts, CellHeader
 from balbench.oracles.oracle import Oracle
 
 LOOP_VERSION = 4  # raise it when the loop gives other bytes for the same cell
@@ -74,7 +75,7 @@ class Cell:
         label: the policy's name in plots.
         keys: hashes of what determines the result.
         sources: hash of the source of each component that comes from a plug-in, by kind and name.
-        own_posterior: whether the policy has its own posterior in place of the study's.
+        own_posterior: name of the policy's own posterior, "" where the posterior is the study's.
     """
 
     setting: str
@@ -88,7 +89,7 @@ class Cell:
     protocol: Protocol
     keys: Keys
     sources: Mapping[str, str]
-    own_posterior: bool = False
+    own_posterior: str = ""
 
     @property
     def key(self) -> str:
@@ -115,6 +116,27 @@ class Cell:
     def rounds(self) -> int:
         """Rounds to run (a policy that acquires all at once has one)."""
         return 1 if self.policy.acquires_all else self.protocol.rounds
+
+    @property
+    def facts(self) -> CellFacts:
+        """What the cell's directory says of it."""
+        return {"key": self.key, "sources": dict(self.sources)}
+
+    @property
+    def header(self) -> CellHeader:
+        """What study.json says of the cell."""
+        own = {"posterior": self.own_posterior} if self.own_posterior else {}
+        return {
+            "setting": self.setting,
+            "policy": self.label,
+            "seed": self.seed,
+            "key": self.key,
+            "keys": {"dataset": self.keys.dataset, "setting": self.keys.setting, "policy": self.keys.policy},
+            "directory": self.directory,
+            "rounds": self.rounds,
+            "full_data": self.policy.acquires_all,
+            "settings": {"name": self.policy_name, **self.policy.model_dump(mode="json"), **own},
+        }
 
 
 class Part(NamedTuple):

@@ -16,6 +16,7 @@ from balbench.harness import registry
 from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.errors import BalbenchError, DataError, StudyError, in_one_line
 from balbench.harness.policies.policy import Policy
+from balbench.harness.results.records import StudyHeader
 from balbench.harness.study.cell import Cell, Part, Protocol, SettingKeys, digest
 from balbench.harness.study.settings import A_PART, make_component, shown, validated
 from balbench.harness.study.yaml_file import normalised, override, read_yaml, set_path
@@ -76,20 +77,11 @@ class Study:
     file: StudyFile
     cells: tuple[Cell, ...]
 
-
-def describe(cell: Cell) -> dict[str, Any]:
-    """Return the record of a cell in study.json."""
-    own = {"posterior": type(cell.posterior).__name__} if cell.own_posterior else {}
-    return {
-        "setting": cell.setting,
-        "policy": cell.label,
-        "seed": cell.seed,
-        "key": cell.key,
-        "directory": cell.directory,
-        "rounds": cell.rounds,
-        "full_data": cell.policy.acquires_all,
-        "settings": {"name": cell.policy_name, **cell.policy.model_dump(mode="json"), **own},
-    }
+    @property
+    def header(self) -> StudyHeader:
+        """What study.json says of the study before its data are known."""
+        file = json.loads(self.file.model_dump_json())
+        return {"study": file, "cells": [cell.header for cell in self.cells], "lines": {}}
 
 
 def load_study(
@@ -212,7 +204,7 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
         shared: dict[str, Any] = components | {"setting": setting, "policy_name": policy.name, "label": label}
         shared |= {"policy": policy.component, "protocol": file.protocol, "sources": keys.sources(policy, own)}
         if own is not None:
-            shared |= {"posterior": own.component, "own_posterior": True}
+            shared |= {"posterior": own.component, "own_posterior": own.name}
         keys_S = keys.keys(policy, own, file.seeds)
         cells += [Cell(**shared, seed=seed, keys=key) for seed, key in zip(file.seeds, keys_S, strict=True)]
     return cells

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import signal
 import threading
 import warnings
@@ -132,7 +131,10 @@ def read_run(path: str | Path) -> Run:
     Raises:
         RunDirectoryError: the directory holds no run, or a file of the run is damaged.
     """
-    run = results.read_run(Path(path))
+    return _run(results.read_run(path))
+
+
+def _run(run: results.Run) -> Run:
     return Run(**{field.name: getattr(run, field.name) for field in fields(run)})
 
 
@@ -230,7 +232,7 @@ def run_study(
     directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
     display = _display(progress)
     _run_cells(checked, directory, placement, display)
-    run = read_run(directory.path)
+    run = _run(results.read_run(directory.path, checked.header))
     if len(run.failed):
         _say_failed(run, display)
         warnings.warn(f"{len(run.failed)} of {len(run.cells)} cells failed; see Run.failed", CellsFailedWarning, 2)
@@ -240,10 +242,10 @@ def run_study(
 def _run_cells(study: Study, directory: results.RunDirectory, placement: Placement, display: Display) -> None:
     from balbench.harness.running.engines import make_engine
     from balbench.harness.running.scheduler import Scheduler
-    from balbench.harness.study.study import describe
 
     with directory.lock():
-        directory.adopt(json.loads(study.file.model_dump_json()), [describe(cell) for cell in study.cells])
+        for line in directory.adopt(study.header):
+            display.say(line)
         engine = partial(make_engine, placement, directory.path, display.say)
         scheduler = Scheduler(study, directory, placement, engine, display)
         try:
@@ -251,7 +253,7 @@ def _run_cells(study: Study, directory: results.RunDirectory, placement: Placeme
                 if scheduler.run().stopped:
                     raise Terminated
         except KeyboardInterrupt:
-            run = read_run(directory.path)
+            run = _run(results.read_run(directory.path, study.header))
             _say_failed(run, display)
             display.say(_stopped_line(run))
             raise

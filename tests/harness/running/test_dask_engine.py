@@ -25,7 +25,7 @@ from balbench.harness.running.local_engine import LocalEngine
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
 from balbench.harness.running.scheduler import Scheduler
-from balbench.harness.study.study import check_study, describe
+from balbench.harness.study.study import check_study
 from support.cluster import ROOT, DaskCluster, kill, kill_tree, wait_for
 from support.command import run_here, start
 from support.policies import Leaving, Mortal
@@ -56,7 +56,7 @@ def schedule(path, make_engine, action=None, **changes):
     study = check_study(copy.deepcopy(TINY) | STUDY | changes, "tiny")
     directory, said = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
-    directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
+    directory.adopt(study.header)
     with Watch(said, action) as display:
         outcome = Scheduler(study, directory, Placement(), lambda: make_engine(path, display.say), display).run()
         assert display._action is None, "nothing was disturbed"

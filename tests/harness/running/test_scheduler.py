@@ -23,7 +23,7 @@ from balbench.harness.running.engines import make_engine
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import CellState, Display, duration
 from balbench.harness.running.scheduler import Scheduler
-from balbench.harness.study.study import check_study, describe
+from balbench.harness.study.study import check_study
 from support import posteriors
 from support.engines import InProcess
 from support.faults import one_line
@@ -37,7 +37,7 @@ def schedule(path, jobs=2, fleet=None, engine=None, prepared=None, **changes):
     study = check_study(copy.deepcopy(TINY) | changes, "tiny")
     directory, said = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
-    directory.adopt(study.file.model_dump(mode="json"), [describe(cell) for cell in study.cells])
+    directory.adopt(study.header)
     placement = Placement(jobs, "cpu", fleet, grace=0.0)
     with Display(Console(file=said, width=200)) as display:
         make = (lambda: engine) if engine else partial(make_engine, placement, path, display.say)
@@ -88,6 +88,45 @@ def test_a_run_goes_on_from_wherever_each_cell_is(quiet, tmp_path):
     outcome, _ = schedule(path, fleet=8)
     assert not outcome.failed
     assert bytes_of(path) == quiet
+
+
+def test_more_rounds_continue_a_finished_run(quiet, tmp_path):
+    path, protocol = tmp_path / "run", TINY["protocol"]
+    schedule(path, engine=InProcess(), protocol=protocol | {"rounds": 2})
+    short = read_run(path)
+    engine = InProcess(seconds=0.0)
+    schedule(path, fleet=8, engine=engine)
+    assert bytes_of(path) == quiet
+    assert len(engine.tasks) == 3  # of four rounds, the last of the shorter run again and two more
+    study = check_study(copy.deepcopy(TINY) | {"protocol": protocol | {"rounds": 2}}, "tiny")
+    schedule(path, engine=None, protocol=study.file.protocol.model_dump())  # nothing to run, hence no engine
+    assert bytes_of(path) == quiet
+    assert read_run(path, study.header).curves.equals(short.curves)
+
+
+def test_a_grid_over_rounds_runs_each_cell_once(quiet, tmp_path):
+    schedule(tmp_path / "run", engine=InProcess(), grid={"protocol.rounds": [2, 4]})
+    found = bytes_of(tmp_path / "run", "rounds.jsonl")
+    assert found == {name: content for name, content in quiet.items() if name.endswith("rounds.jsonl")}
+    run = read_run(tmp_path / "run")
+    assert run.curves.groupby("setting")["round"].max().to_dict() == {"protocol.rounds=2": 1, "protocol.rounds=4": 3}
+
+
+def test_a_plug_in_that_changed_under_its_version_is_named(tmp_path, monkeypatch):
+    policies = ["random", "bald"]
+
+    def said_with(source):
+        known = registry.origin
+        origin = registry.Origin("a-plug-in", source)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry, "origin", lambda kind, name: origin if name == "bald" else known(kind, name))
+            return schedule(tmp_path / "run", engine=InProcess(), policies=policies)[1]
+
+    assert "warning" not in said_with("a") + said_with("a")
+    assert (
+        "warning: policies bald: the source of this plug-in changed, but not its version; 2 cells in "
+        f"{tmp_path / 'run'} have results of the earlier source; raise `version` to run them again"
+    ) in " ".join(said_with("b").split())
 
 
 def test_two_cells_with_the_same_key_are_both_run(tmp_path):

@@ -8,7 +8,7 @@ from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError, StudyError
 from balbench.harness.study.cell import Protocol
-from balbench.harness.study.study import check_study, describe, load_study
+from balbench.harness.study.study import check_study, load_study
 from balbench.harness.study.yaml_file import set_path
 from support.studies import TINY, write_study
 
@@ -257,7 +257,7 @@ def test_a_policy_may_bring_its_own_posterior():
     members = {cell.label: cell.posterior.members for cell in cells}
     assert members == {"random": 3, "bald": 3, "small bald": 2, "full data": 3}
     assert {cell.label for cell in cells if cell.own_posterior} == {"small bald"}
-    assert [describe(cell)["settings"].get("posterior") for cell in cells[::2]] == [None, None, "Ensemble", None]
+    assert [cell.header["settings"].get("posterior") for cell in cells[::2]] == [None, None, "ensemble", None]
     assert len({cell.key for cell in cells}) == len(cells)
     wider = check_study(broken("policies", ["random", "bald", own]) | {"posterior": {"name": "ensemble"}}, "t").cells
     kept = {cell.label for cell in wider} - {cell.label for cell in wider if cell.key not in {c.key for c in cells}}

@@ -1,0 +1,181 @@
+"""The append-only log of a cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from balbench.harness.errors import RunDirectoryError
+from balbench.harness.files import disk_errors, not_finite, read_json, write_json
+from balbench.harness.results.records import (
+    CellFacts,
+    CellFailure,
+    Manifest,
+    RoundRecord,
+    RoundTimings,
+    lacks,
+    up_to,
+)
+
+Record = TypeVar("Record", RoundRecord, RoundTimings)
+
+
+class CellLog:
+    """The append-only log of one cell."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._rounds, self._timings = directory / "rounds.jsonl", directory / "timings.jsonl"
+
+    def open(self, facts: CellFacts, rounds: int) -> list[RoundRecord]:
+        """Prepare for appending, and return the rounds so far, at most `rounds`.
+
+        A torn last line is dropped. Where more rounds are needed than the cell was finished with, its last round is
+        dropped too and runs again, since it bought no labels.
+
+        Args:
+            facts: of the cell; they are kept until its rounds are deleted.
+            rounds: how many rounds to run in all.
+
+        Raises:
+            RunDirectoryError: the log is damaged, or cannot be written.
+        """
+        with disk_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / "failed.json").unlink(missing_ok=True)
+            if not self.is_finished(rounds):
+                (self.directory / "manifest.json").unlink(missing_ok=True)
+        for path in (self._rounds, self._timings):
+            if path.exists():
+                _truncate(path, sum(map(len, _whole_lines(path))))
+        records = self.rounds()
+        if records and len(records) < rounds and not records[-1]["acquired"]:
+            records.pop()
+            _truncate(self._rounds, sum(map(len, list(_whole_lines(self._rounds))[:-1])))
+        if not records or self.facts is None:
+            write_json(self.directory / "cell.json", facts)
+        return up_to(records, rounds)
+
+    @property
+    def facts(self) -> CellFacts | None:
+        """What the cell was started with; None before it was."""
+        facts = read_json(self.directory / "cell.json")
+        if facts is not None and lacks(facts, CellFacts):
+            raise RunDirectoryError(f"{self.directory}: cell.json is damaged; delete the directory and run again")
+        return facts
+
+    def rounds(self) -> list[RoundRecord]:
+        """The records of all complete rounds.
+
+        Raises:
+            RunDirectoryError: a line is damaged, missing or repeated.
+        """
+        records = list(_records(self._rounds, RoundRecord))
+        for number, record in enumerate(records):
+            if record["round"] != number:
+                raise _damaged(self._rounds, number + 1)
+        return records
+
+    def timings(self) -> list[RoundTimings]:
+        """The timings of all complete rounds; of a round that ran twice, the last."""
+        return list({record["round"]: record for record in _records(self._timings, RoundTimings)}.values())
+
+    def append(self, rounds: Sequence[tuple[RoundRecord, RoundTimings]]) -> None:
+        """Append records and timings of rounds and flush them to disk. A round counts once its line is complete.
+
+        Raises:
+            RunDirectoryError: the log cannot be written.
+            TypeError, ValueError: a record holds what JSON cannot; nothing is written.
+        """
+        records = b"".join(_line(record) for record, _ in rounds)
+        timings = b"".join(_line(timing) for _, timing in rounds)
+        _append(self._timings, timings)
+        _append(self._rounds, records)
+
+    def finish(self, machine: dict[str, Any]) -> None:
+        """Write the manifest: the rounds that are there are finished."""
+        manifest: Manifest = {"rounds": len(self.rounds()), "sha256": self._digest(), "machine": machine}
+        write_json(self.directory / "manifest.json", manifest)
+
+    def fail(self, failure: CellFailure) -> None:
+        """Record why the cell failed."""
+        write_json(self.directory / "failed.json", failure)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest, where there is one and the rounds are those that it was written for."""
+        manifest = read_json(self.directory / "manifest.json")
+        whole = not lacks(manifest, Manifest) and manifest["sha256"] == self._digest()
+        return manifest if whole else None
+
+    def is_finished(self, rounds: int) -> bool:
+        """Whether the manifest says that so many rounds, or more, are finished."""
+        return (manifest := self.manifest) is not None and manifest["rounds"] >= rounds
+
+    def _digest(self) -> str:
+        rounds = self._rounds.read_bytes() if self._rounds.exists() else b""
+        return hashlib.sha256(rounds).hexdigest()
+
+    @property
+    def failure(self) -> CellFailure | None:
+        """Why the cell failed, if it did."""
+        return read_json(self.directory / "failed.json")
+
+    def count(self) -> int:
+        """How many complete rounds there are, without reading what they say."""
+        return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    except ValueError:
+        if (where := not_finite(record)) is None:
+            raise
+        raise ValueError(f"{where} is not finite, which JSON cannot hold; look at the cell's settings") from None
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Append all bytes or none. The file has no buffer, which would write its rest after the file was cut."""
+    with disk_errors(path), path.open("ab", buffering=0) as file:
+        before, left = file.tell(), memoryview(lines)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
+def _truncate(path: Path, size: int) -> None:
+    with disk_errors(path):
+        os.truncate(path, size)
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+
+
+def _records(path: Path, kind: type[Record]) -> Iterator[Record]:
+    if not path.exists():
+        return
+    for number, line in enumerate(_whole_lines(path), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise _damaged(path, number) from None
+        if lacks(record, kind):
+            raise _damaged(path, number)
+        yield record
+
+
+def _damaged(path: Path, line: int) -> RunDirectoryError:
+    return RunDirectoryError(f"{path}: line {line} is damaged; delete {path.parent} and run the study again")

@@ -1,0 +1,144 @@
+"""A run as tidy frames."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from balbench.harness.errors import RunDirectoryError
+from balbench.harness.results.cell_log import CellLog
+from balbench.harness.results.directory import RunDirectory
+from balbench.harness.results.records import CellHeader, Lines, StudyHeader, up_to
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as tidy frames, finished or not.
+
+    Attributes:
+        name: of the study.
+        path: of the run directory.
+        reference: label of the policy that savings are measured against.
+        policies: labels in the order of the study, without policies that buy the full data.
+        policy_settings: all settings of each policy.
+        protocol: initial, batch, rounds.
+        study: the resolved study file.
+        fingerprint: hash of all results.
+        curves: setting, policy, seed, round, labels, split, metric, value.
+        lines: setting, line, split, metric, value of horizontal reference lines.
+        full_data: setting, seed, labels, split, metric, value of models trained on the whole pool.
+        timings: setting, policy, seed, round, stage, seconds.
+        cells: setting, policy, seed, key, state, rounds_done, rounds, reason.
+    """
+
+    name: str
+    path: Path
+    reference: str
+    policies: list[str]
+    policy_settings: dict[str, dict[str, Any]]
+    protocol: dict[str, Any]
+    study: dict[str, Any]
+    fingerprint: str
+    curves: pd.DataFrame
+    lines: pd.DataFrame
+    full_data: pd.DataFrame
+    timings: pd.DataFrame
+    cells: pd.DataFrame
+
+
+def read_run(path: Path | str, asked: StudyHeader | None = None) -> Run:
+    """Read a run directory.
+
+    Args:
+        path: the directory.
+        asked: header of a study whose cells are in the directory, to read these cells and rounds only. By default,
+            all cells of the directory.
+
+    Raises:
+        RunDirectoryError: the path holds no run, or a file of the run is damaged.
+    """
+    directory = RunDirectory(path)
+    kept = directory.header if directory.path.is_dir() else None
+    if kept is None:
+        fault = "is a file and holds no run" if directory.path.is_file() else "holds no run (no study.json)"
+        raise RunDirectoryError(f"{path}: {fault}; give the directory of a run")
+    header = kept if asked is None else {**asked, "lines": kept["lines"]}
+    study, frames = header["study"], _Frames()
+    for cell in header["cells"]:
+        frames.add(cell, directory.cell(cell["directory"]))
+    settings = {cell["policy"]: cell["settings"] for cell in header["cells"] if not cell["full_data"]}
+    return Run(
+        name=study["name"],
+        path=directory.path,
+        reference=study["reference"],
+        policies=list(settings),
+        policy_settings=settings,
+        protocol=study["protocol"],
+        study=study,
+        fingerprint=frames.fingerprint(header),
+        lines=_lines_frame(header["lines"]),
+        **frames.tables(),
+    )
+
+
+class _Frames:
+    """Gathers the rows of all cells."""
+
+    COLUMNS: ClassVar[dict[str, list[str]]] = {
+        "curves": ["setting", "policy", "seed", "round", "labels", "split", "metric", "value"],
+        "full_data": ["setting", "seed", "labels", "split", "metric", "value"],
+        "timings": ["setting", "policy", "seed", "round", "stage", "seconds"],
+        "cells": ["setting", "policy", "seed", "key", "state", "rounds_done", "rounds", "reason"],
+    }
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[tuple]] = {name: [] for name in self.COLUMNS}
+        self._hash = hashlib.sha256()
+
+    def add(self, cell: CellHeader, log: CellLog) -> None:
+        setting, policy, seed = cell["setting"], cell["policy"], cell["seed"]
+        records = up_to(log.rounds(), cell["rounds"])
+        for record in records:
+            for split, metrics in record["metrics"].items():
+                for metric, value in metrics.items():
+                    tail = (record["labels"], split, metric, value)
+                    if cell["full_data"]:
+                        self._rows["full_data"].append((setting, seed, *tail))
+                    else:
+                        self._rows["curves"].append((setting, policy, seed, record["round"], *tail))
+        for timing in log.timings():
+            for stage, seconds in timing["seconds"].items() if timing["round"] < cell["rounds"] else ():
+                self._rows["timings"].append((setting, policy, seed, timing["round"], stage, seconds))
+        finished, failure = log.is_finished(cell["rounds"]), log.failure
+        state = "finished" if finished else "failed" if failure else "running" if records else "waiting"
+        reason = failure["reason"] if failure and not finished else ""
+        self._rows["cells"].append((setting, policy, seed, cell["key"], state, len(records), cell["rounds"], reason))
+        self._hash.update(json.dumps([cell, state, reason, records], sort_keys=True).encode())
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        import pandas as pd
+
+        return {name: pd.DataFrame(self._rows[name], columns=columns) for name, columns in self.COLUMNS.items()}
+
+    def fingerprint(self, header: StudyHeader) -> str:
+        self._hash.update(json.dumps(header, sort_keys=True).encode())
+        return self._hash.hexdigest()
+
+
+def _lines_frame(lines: dict[str, Lines]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        (setting, line, split, metric, value)
+        for setting, by_line in lines.items()
+        for line, by_split in by_line.items()
+        for split, metrics in by_split.items()
+        for metric, value in metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=["setting", "line", "split", "metric", "value"])
