@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 
-from balbench.benchmarks.console import TERMINATED, wide_console
-from balbench.harness.errors import BalbenchError, StudyError
+from balbench.benchmarks.console import say, standard_output
+from balbench.harness.errors import StudyError
 
 if TYPE_CHECKING:
     from balbench.harness.rounds.worker import Features
-
-UsageError: Any = typer.BadParameter.__base__  # typer has no public name for it
-# Typer's words for a bad value -> those of all other messages.
-PLAINER = (
-    (r"^Invalid value for '([^']+)'", r"\1"),
-    (r"Value error, ", ""),
-    (r"Input should be a valid", "must be a valid"),
-    (r", unable to parse string as an? \w+", ""),
-)
-# Settings of `run_study` that error messages name.
-SETTINGS = {
-    *("out", "seeds", "override", "overrides", "jobs", "device", "fleet", "fleets_per_device"),
-    *("cluster", "features", "grace", "reuse"),
-}
-FLAGS = {"override": "--set", "overrides": "--set"}  # the others have flags of the same name
 
 app = typer.Typer(
     help="How many human preference labels does active learning save? Simulate, measure, report.",
@@ -76,6 +57,24 @@ class Kind(StrEnum):
     oracles = "oracles"
     datasets = "datasets"
     studies = "studies"
+
+
+def _print_version(given: bool) -> None:
+    if given:
+        from balbench import __version__
+
+        say(standard_output(), f"balbench {__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+]
+
+
+@app.callback()
+def _options(version: VersionOption = False) -> None:
+    """Options before the command."""
 
 
 @app.command()
@@ -139,13 +138,11 @@ def list_(
     from balbench.benchmarks.listing import component_details, components_table, studies_table
 
     if name is None:
-        wide_console().print(studies_table() if kind is Kind.studies else components_table(kind.value))
+        standard_output().print(studies_table() if kind is Kind.studies else components_table(kind.value))
     elif kind is Kind.studies:
-        wide_console().print(
-            study_path(name).read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True
-        )
+        say(standard_output(), study_path(name).read_text(encoding="utf-8").rstrip())
     else:
-        wide_console().print(component_details(kind.value, name))
+        standard_output().print(component_details(kind.value, name))
 
 
 @app.command()
@@ -154,7 +151,7 @@ def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run direct
     from balbench.api import read_run
     from balbench.benchmarks.listing import status_table
 
-    wide_console().print(status_table(read_run(run)))
+    standard_output().print(status_table(read_run(run)))
 
 
 @app.command()
@@ -177,63 +174,4 @@ def check(
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features))
     placement.check()
     checked = load_study(study, overrides=override or (), seeds=seeds)
-    wide_console().print(plan(checked, placement))
-
-
-def main() -> None:
-    """Run the command line.
-
-    Exit code 0, 1 (cells failed), 2 (something to mend), 130 (stopped by Ctrl-C), 143 (stopped by SIGTERM: what runs
-    may come back within --grace; a second signal stops at once).
-    """
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        sys.exit(app(prog_name="balbench", standalone_mode=False) or 0)
-    except BalbenchError as error:
-        _refuse(with_flags(error))
-    except UsageError as error:
-        _refuse(_usage(error))
-    except MemoryError as error:
-        told = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        _refuse(f"out of memory{told}; make the study smaller")
-    except BrokenPipeError:
-        sys.exit(1)
-
-
-def with_flags(error: BalbenchError) -> str:
-    """Return an error's message with flags in place of the settings that it names."""
-    message = str(error)
-    if error.setting is not None and message.startswith(error.setting):
-        message = _flag(error.setting) + message.removeprefix(error.setting)
-    return re.sub(r"`(\w+)`", lambda match: _flag(match[1]) if match[1] in SETTINGS else match[0], message)
-
-
-def _flag(setting: str) -> str:
-    return FLAGS.get(setting, f"--{setting.replace('_', '-')}")
-
-
-def _refuse(message: str) -> NoReturn:
-    Console(stderr=True).print(
-        f"balbench: {message}", style="bold", highlight=False, markup=False, emoji=False, soft_wrap=True
-    )
-    sys.exit(2)
-
-
-def _usage(error: Any) -> str:
-    """What is wrong with the arguments, in one line with the place and the remedy."""
-    if not sys.argv[1:]:  # the help was printed
-        return "no command; give one of those above"
-    told = " ".join(error.format_message().split()).rstrip(".")
-    for theirs, ours in PLAINER:
-        told = re.sub(theirs, ours, told)
-    place = error.ctx.command_path if error.ctx else "balbench"
-    return f"{told[:1].lower()}{told[1:]} (see {place} --help)"
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    """Stop where no run is under way (benchmarks/running.py heeds it during one). Nothing may be imported here."""
-    sys.exit(TERMINATED)
-
-
-if __name__ == "__main__":
-    main()
+    standard_output().print(plan(checked, placement))

@@ -1,19 +1,43 @@
-"""Where the command line writes to, and the exit codes of one that is told to stop."""
+"""The consoles that the command line prints to."""
 
 from __future__ import annotations
+
+import io
+import sys
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 PIPE_WIDTH = 160
-INTERRUPTED, TERMINATED = 130, 143  # by Ctrl-C, by SIGTERM
 
 
-def wide_console() -> Console:
-    """Standard output; where that has no width of its own (a log, a pipe) nothing is cut off."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+class ClosedPipeError(Exception):
+    """The reader of the output closed it, as `head` does. Not an OSError, which typer would turn into exit code 1."""
 
 
-def say(console: Console, line: str) -> None:
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        raise ClosedPipeError
+
+
+def replace_unencodable() -> None:
+    """Print characters that the encoding of a stream lacks as escapes; rich draws its boxes in ASCII there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def standard_output() -> Console:
+    """Return the console of standard output. A log or a pipe has no width: there the console is wide."""
+    console = _Console()
+    return console if console.is_terminal else _Console(width=PIPE_WIDTH)
+
+
+def standard_error() -> Console:
+    """Return the console of standard error."""
+    return _Console(stderr=True)
+
+
+def say(console: Console, line: str, **options: Any) -> None:
     """Print one line as it is, however long."""
-    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True, **options)

@@ -4,68 +4,69 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from balbench.benchmarks.class_source import class_source
 from balbench.harness import registry
 from balbench.harness.errors import StudyError
-from balbench.harness.results import Run
+
+if TYPE_CHECKING:
+    from balbench.harness.results import Run
 
 
 def components_table(kind: str) -> Table:
     """List what a study file can name of a kind and, for policies, family, source and cost."""
-    more = ["family", "source", "cost"] if kind == "policies" else []
+    columns = ["family", "source", "cost"] if kind == "policies" else []
     caption = f"settings: balbench list {kind} NAME"
-    table = Table("name", *more, "what", caption=caption, caption_justify="left")
+    table = Table("name", *columns, "what", caption=caption, caption_justify="left")
     table.columns[0].no_wrap = True
     for name in registry.names(kind):
-        try:
-            component = registry.load(kind, name)
-        except StudyError as error:
-            table.add_row(name, *([""] * len(more)), escape(str(error)))
-            continue
-        row = [name, *(getattr(component, column, "") for column in more), _documentation(component)[0]]
-        table.add_row(*map(escape, row))
+        facts, summary = _facts(kind, name, columns)
+        table.add_row(*map(escape, (name, *facts, summary)))
     return table
 
 
+def _facts(kind: str, name: str, columns: Sequence[str]) -> tuple[list[str], str]:
+    """Return texts of a class, and the first line of its docstring; a plug-in is imported for them."""
+    module, _, attribute = registry.BUILT_IN[kind].get(name, "").partition(":")
+    source = class_source(module, attribute) if module else None
+    if source is not None:
+        return [source.constant(column) for column in columns], _first_line(source.docstring)
+    try:
+        component = registry.load(kind, name)
+    except StudyError as error:
+        return [""] * len(columns), str(error)
+    return [getattr(component, column, "") for column in columns], _first_line(inspect.getdoc(component) or "")
+
+
+def _first_line(docstring: str) -> str:
+    return docstring.partition("\n")[0] or "-"
+
+
 def component_details(kind: str, name: str) -> Group:
-    """What one component does, its settings with their defaults, and its presets.
+    """Return a table of one component's settings with defaults and meaning, its description and its presets.
 
     Raises:
         StudyError: nothing has that name.
     """
     component = registry.load(kind, name)
-    table = Table("setting", "default", "values", title=f"{kind}: {name}", title_justify="left")
+    lines = [f"{kind}: {name}", "", *(inspect.cleandoc(component.__doc__ or "").splitlines())]
+    table = Table("setting", "default", "values", "what")
+    table.columns[0].no_wrap = True
     for setting, field in component.model_fields.items():
         default = "required" if field.is_required() else json.dumps(field.get_default(), default=str)
-        table.add_row(*map(escape, (setting, default, _values(component, setting))))
-    lines = [escape("\n".join(_documentation(component)))]
-    lines += [escape("\n".join(_attributes(base))) for base in component.__mro__[1:] if _attributes(base)]
-    fields = component.model_fields.items()
-    told = [f"    {setting}: {field.description}." for setting, field in fields if field.description]
-    lines += [escape("\n".join(["Settings:", *told]))] if told else []
+        table.add_row(*map(escape, (setting, default, _values(component, setting), field.description or "")))
+    presets = []
     for preset, settings in (getattr(component, "presets", None) or {}).items():
-        shown = ", ".join(f"{setting} {json.dumps(value, default=str)}" for setting, value in settings.items())
-        lines.append(escape(f"preset {preset}: {shown or 'the defaults'}"))
-    return Group(table, *lines)
-
-
-def _attributes(base: type) -> list[str]:
-    """What a class says of settings that others inherit."""
-    if not issubclass(base, BaseModel) or base.__module__.startswith("pydantic"):
-        return []
-    lines = _documentation(base)
-    start = next((number for number, line in enumerate(lines) if line.startswith("Attributes")), len(lines))
-    return [f"Attributes of {base.__name__}:", *lines[start + 1 :]] if start < len(lines) else []
-
-
-def _documentation(component: type) -> list[str]:
-    return (inspect.cleandoc(component.__doc__ or "") or "-").splitlines()
+        values = ", ".join(f"{setting} {json.dumps(value, default=str)}" for setting, value in settings.items())
+        presets.append(escape(f"preset {preset}: {values or 'the defaults'}"))
+    settings_table = [table] if table.row_count else ["There are no settings."]
+    return Group(escape("\n".join(lines)), *settings_table, *presets)
 
 
 def _values(component: Any, setting: str) -> str:

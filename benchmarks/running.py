@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from balbench.api import CellsFailedWarning, Run, Terminated, run_study
-from balbench.benchmarks.console import INTERRUPTED, TERMINATED, say, wide_console
+from balbench.benchmarks.console import say, standard_error, standard_output
+from balbench.benchmarks.exit_codes import FAILED_CELLS, INTERRUPTED, TERMINATED
 
 
 def run_and_report(study: str, out: Path | None, **settings: Any) -> int:
@@ -30,9 +29,9 @@ def run_and_report(study: str, out: Path | None, **settings: Any) -> int:
     except (KeyboardInterrupt, SystemExit) as stop:
         code = stop.code if isinstance(stop, SystemExit) else INTERRUPTED
         if code in (INTERRUPTED, TERMINATED):
-            say(Console(stderr=True), f"stopped: all rounds are kept; `balbench report {run.path}` writes the report")
+            say(standard_error(), f"stopped: all rounds are kept; `balbench report {run.path}` writes the report")
         raise SystemExit(code) from None
-    return 1 if len(run.failed) else 0
+    return FAILED_CELLS if len(run.failed) else 0
 
 
 def write_and_print(runs: Sequence[Run], out: Path, force: bool = False) -> None:
@@ -43,7 +42,7 @@ def write_and_print(runs: Sequence[Run], out: Path, force: bool = False) -> None
 
     analyses = analyse(runs)
     page = write_report(analyses, out, force=force)
-    console = wide_console()
+    console = standard_output()
     for part in terminal_parts(analyses):
         console.print(part)
     say(console, f"report: {page}")

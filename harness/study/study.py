@@ -64,7 +64,7 @@ class StudyFile(BaseModel):
     """A number of seeds (5 means 0 to 4), or a list of seeds."""
     protocol: Protocol
     """How many labels are bought and when."""
-    full_data: bool = True
+    full_data: bool = False
     """Whether to train once per seed on the whole pool, as a reference line in the report."""
     grid: dict[str, list[Any]] = {}
     """Values of dotted keys; the study runs all combinations."""

@@ -1,5 +1,6 @@
 """Run the command line by `python -m balbench`."""
 
-from balbench.benchmarks.cli import main
+from balbench.benchmarks.main import main
 
-main()
+if __name__ == "__main__":
+    main()

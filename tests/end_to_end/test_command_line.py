@@ -113,9 +113,7 @@ def test_list_one_component_with_its_settings(balbench):
     assert code == 0
     for text in ("digamma_divisor", "number > 0 or dimension", "published | as_coded", "integer >= 1", "the radius"):
         assert text in out
-    told = balbench("list", "posteriors", "ensemble")[1]
-    assert "preset melo2024: members 5, hidden [2048, 256]" in told
-    assert "patience: evaluations without a strictly lower loss" in told  # of the class that it inherits from
+    assert "preset melo2024: members 5, hidden [2048, 256]" in balbench("list", "posteriors", "ensemble")[1]
     assert "zipf: topic frequencies are rank" in balbench("list", "datasets", "simulated")[1]
     assert "policies:" in balbench("list", "studies", "quickstart")[1]
     code, _, error = balbench("list", "policies", "bal_mp")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from balbench.benchmarks import cli
+from balbench.benchmarks.main import main
 
 
 def run_here(
@@ -18,14 +18,14 @@ def run_here(
     monkeypatch.setenv("COLUMNS", "200")
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     captured = capsys.readouterr()
     return int(end.value.code or 0), captured.out, captured.err
 
 
 def start(*arguments: object, environment: dict[str, str] | None = None, **options: object) -> subprocess.Popen:
     """Start `balbench ...` in a process group of its own."""
-    command = [sys.executable, "-m", "balbench.benchmarks.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "balbench", *map(str, arguments)]
     source = Path(__file__).parents[3] / "src"
     environment = os.environ | {"PYTHONPATH": str(source)} | (environment or {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -14,6 +14,7 @@ posterior:
   {name: ensemble, members: 3, hidden: [16, 8], learning_rate: 0.01, weight_std: 0.2, evaluate_every: 20}
 policies: [random, bald, bal_pm, {name: bal_pm, variant: as_coded, label: bal_pm as coded}]
 seeds: 2
+full_data: true
 protocol: {initial: 10, batch: 10, rounds: 4}
 """)
 

@@ -1,0 +1,125 @@
+"""The program: streams that are not UTF-8, closed pipes, full disks, early signals, flags in messages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import balbench
+from balbench.benchmarks.main import with_flags
+from balbench.harness.errors import StudyError
+from support.studies import write_study
+
+LABEL = "Zufällig ✓ 随机 🎲"
+
+
+PROGRAM = """
+import json, sys
+from balbench.benchmarks.main import main
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["balbench", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        codes.append(end.code)
+sys.stderr.write(f"codes {codes}")
+"""
+
+
+@pytest.fixture(scope="module")
+def unicode_study(tmp_path_factory):
+    """A study with a label that no old code page holds."""
+    directory = tmp_path_factory.mktemp("unicode")
+    policies = ["random", {"name": "variance", "label": LABEL}]
+    return write_study(directory, policies=policies, full_data=False, description="Wie viele Labels? ✓")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii:strict"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=str,
+)
+def test_any_encoding_of_the_streams(unicode_study, environment):
+    """All commands, one after the other in one process; the first environment runs the study."""
+    study, run = str(unicode_study), str(unicode_study.parent / "run")
+    commands = [
+        ["check", study, "--seeds", "1", "--jobs", "1", "--device", "cpu"],
+        ["run", study, "--out", run, "--seeds", "1"],
+        ["status", run],
+        ["list", "policies"],
+        ["list", "studies", study],
+        ["check", study, "--set", "reference=Zuf"],
+        ["run", "--help"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+        env=os.environ | environment,
+        capture_output=True,
+        timeout=300,
+    )
+    assert b"codes [0, 0, 0, 0, 0, 2, 0]" in done.stderr, done.stderr.decode(errors="replace")
+    assert b"Traceback" not in done.stdout + done.stderr
+
+
+def test_a_closed_pipe_ends_quietly():
+    command = [sys.executable, "-m", "balbench", "list", "policies"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "balbench", "--version"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"balbench: standard output: No space left on device\n"
+
+
+def test_the_version():
+    done = subprocess.run([sys.executable, "-m", "balbench", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"balbench {balbench.__version__}\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("module", ["balbench.benchmarks.cli", "typer", "torch", "balbench.harness.study.study"])
+def test_a_signal_while_modules_are_imported_is_no_traceback(tmp_path, number, code, module):
+    """The first import of `module` sends the signal."""
+    program = f"""
+import os, sys
+from balbench.benchmarks.main import main
+class Signal:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Signal())
+sys.argv = ["balbench", "check", "quickstart", "--jobs", "1"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize(
+    ("message", "setting", "line"),
+    [
+        ("jobs 0: must be at least 1", "jobs", "--jobs 0: must be at least 1"),
+        ("fleets_per_device 0: must be", "fleets_per_device", "--fleets-per-device 0: must be"),
+        ("override x: must", "override", "--set x: must"),
+        ("run: give another `out`, not `name`", None, "run: give another --out, not `name`"),
+        ("kind 'x': known", "kind", "kind 'x': known"),
+        ("jobs are many", None, "jobs are many"),
+    ],
+)
+def test_messages_have_flags_in_place_of_settings(message, setting, line):
+    assert with_flags(StudyError(message, setting=setting)) == line
