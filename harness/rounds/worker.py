@@ -111,7 +111,7 @@ def _load(task: Task) -> DeviceData:
         if not out_of_memory(error):
             raise
         where = "the GPU's memory" if task.device.startswith("cuda") else "memory"
-        raise DataError(f"{task.data}: the data set does not fit into {where}; use --features streamed") from None
+        raise DataError(f"{task.data}: the data set does not fit into {where}; set `features` to streamed") from None
 
 
 @lru_cache(maxsize=1)

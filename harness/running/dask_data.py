@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DataFiles:
     """What a worker must find to use a directory as a data set.
 
     Attributes:
@@ -70,14 +70,14 @@ class DataSet:
         return self.cache if self.digest and self.is_at(self.cache) else None
 
 
-def data_set(place: Path) -> DataSet:
+def data_files(place: Path) -> DataFiles:
     """Describe a data set of this machine, without its digest."""
     facts = (place / DATA_FACTS).read_bytes()
     names = [*json.loads(facts)["files"], DATA_FACTS]
-    return DataSet(place, facts, tuple((name, (place / name).stat().st_size) for name in names))
+    return DataFiles(place, facts, tuple((name, (place / name).stat().st_size) for name in names))
 
 
-def with_digest(data: DataSet) -> DataSet:
+def with_digest(data: DataFiles) -> DataFiles:
     """Read all bytes of a data set of this machine and hash them."""
     digest = hashlib.sha256()
     for name, size in data.files:
@@ -86,7 +86,7 @@ def with_digest(data: DataSet) -> DataSet:
     return replace(data, digest=digest.hexdigest())
 
 
-def receive(data: DataSet, token: str, name: str, offset: int, chunk: bytes) -> None:
+def receive(data: DataFiles, token: str, name: str, offset: int, chunk: bytes) -> None:
     """Write a piece of a file of a data set that the coordinator sends; pieces come in order.
 
     Raises:
@@ -101,7 +101,7 @@ def receive(data: DataSet, token: str, name: str, offset: int, chunk: bytes) -> 
             file.write(chunk)
 
 
-def keep(data: DataSet, token: str) -> None:
+def keep(data: DataFiles, token: str) -> None:
     """Give a data set that was received whole its name, unless another worker of this machine was faster.
 
     Raises:
@@ -122,7 +122,7 @@ def keep(data: DataSet, token: str) -> None:
                 shutil.rmtree(other, ignore_errors=True)
 
 
-def _unfinished(data: DataSet, token: str) -> Path:
+def _unfinished(data: DataFiles, token: str) -> Path:
     return data.cache.with_name(f".{data.cache.name}.{token}.tmp")
 
 
@@ -132,15 +132,15 @@ class DataSender:
     def __init__(self, client: Client, say: Say) -> None:
         """Send by the client of a cluster, and say what is sent."""
         self._client, self._say = client, say
-        self._known: dict[Path, DataSet] = {}
+        self._known: dict[Path, DataFiles] = {}
         self._sending: dict[tuple[str, Path], threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def data_set(self, place: Path) -> DataSet:
+    def data_files(self, place: Path) -> DataFiles:
         """What a worker must find to use a directory of this machine; with a digest once it was sent to one."""
         with self._lock:
             if place not in self._known:
-                self._known[place] = data_set(place.absolute())
+                self._known[place] = data_files(place.absolute())
             return self._known[place]
 
     def send(self, place: Path, worker: str) -> None:
@@ -159,15 +159,15 @@ class DataSender:
                 if self._on(worker, data.find, False) is None:
                     self._copy(data, worker)
 
-    def _digested(self, place: Path) -> DataSet:
-        data = self.data_set(place)
+    def _digested(self, place: Path) -> DataFiles:
+        data = self.data_files(place)
         if not data.digest:
             data = with_digest(data)
             with self._lock:
                 self._known[place] = data
         return data
 
-    def _copy(self, data: DataSet, worker: str) -> None:
+    def _copy(self, data: DataFiles, worker: str) -> None:
         megabytes = sum(size for _, size in data.files) / 1e6
         self._say(f"sending the data set {data.place.name} ({megabytes:,.0f} MB) to {worker}")
         token = uuid.uuid4().hex[:8]

@@ -20,7 +20,7 @@ from balbench.harness.errors import ClusterError, StudyError
 from balbench.harness.results import RunDirectory
 from balbench.harness.rounds.worker import Task, free_bytes
 from balbench.harness.running.dask_data import DataSender, Say
-from balbench.harness.running.dask_worker import Parcel, Reply, perform, versions
+from balbench.harness.running.dask_worker import RemoteTask, TaskReply, perform, versions
 from balbench.harness.running.engine import WorkerDied
 from balbench.harness.running.placement import local_workers
 
@@ -69,8 +69,9 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
             client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, MemoryError) as error:  # MemoryError: another protocol's bytes, read as a length
         raise StudyError(
-            f"--cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
-            "the address that it prints"
+            f"cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
+            "the address that it prints",
+            setting="cluster",
         ) from None
     return ClusterEngine(client, address, device, directory, cluster, say)
 
@@ -88,13 +89,16 @@ async def _greet(address: str) -> None:
     options = Security().get_connection_args("client")
     if address.startswith("tls") and options.get("ssl_context") is None:
         raise StudyError(
-            f"--cluster {address}: needs certificates; name them in Dask's configuration, distributed.comm.tls"
+            f"cluster {address}: needs certificates; name them in Dask's configuration, distributed.comm.tls",
+            setting="cluster",
         )
     async with asyncio.timeout(2 * CONNECT_SECONDS):  # rpc's own timeout bounds the connection, not the answer
         async with rpc(address, timeout=CONNECT_SECONDS, connection_args=options) as there:
             who = (await there.identity())["type"]
     if who != "Scheduler":
-        raise StudyError(f"--cluster {address}: a Dask {who.lower()} answers there; give the scheduler's address")
+        raise StudyError(
+            f"cluster {address}: a Dask {who.lower()} answers there; give the scheduler's address", setting="cluster"
+        )
 
 
 def _distributed(address: str) -> Any:
@@ -102,7 +106,8 @@ def _distributed(address: str) -> Any:
         import distributed
     except ImportError as error:
         raise StudyError(
-            f"--cluster {address}: needs Dask ({error}); install it with `pip install 'balbench[cluster]'`"
+            f"cluster {address}: needs Dask ({error}); install it with `pip install 'balbench[cluster]'`",
+            setting="cluster",
         ) from None
     for name in ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters is said once, by the engine
@@ -252,7 +257,9 @@ class ClusterEngine:
         try:
             found = self._client.run(free_bytes, self._device, workers=sorted(set(workers)))
         except (RuntimeError, AssertionError) as error:  # torch without CUDA, or no GPU
-            raise StudyError(f"--cluster {self.where}: a worker with GPU=1 cannot use a GPU ({error})") from None
+            raise StudyError(
+                f"cluster {self.where}: a worker with GPU=1 cannot use a GPU ({error})", setting="cluster"
+            ) from None
         return min(free // workers.count(address) for address, free in found.items())
 
     def submit(self, task: Task) -> Future[TaskResult]:
@@ -266,11 +273,11 @@ class ClusterEngine:
         from distributed.protocol.pickle import dumps
 
         task = dumps(job.task)
-        data = self._sender.data_set(job.task.data)
-        parcel = Parcel(task, data, self._versions["balbench"], self._trust_places)
+        data = self._sender.data_files(job.task.data)
+        remote_task = RemoteTask(task, data, self._versions["balbench"], self._trust_places)
         resources = None if self._device == "cpu" else {"GPU": 1}
         try:
-            job.dask = self._client.submit(perform, parcel, pure=False, resources=resources)
+            job.dask = self._client.submit(perform, remote_task, pure=False, resources=resources)
             job.dask.add_done_callback(lambda _: self._arrived(job))
         except Exception:
             if self._client.status == "running":
@@ -310,7 +317,7 @@ class ClusterEngine:
         else:
             job.report.set_result(outcome)
 
-    def _reply(self, job: _Job) -> Reply:
+    def _reply(self, job: _Job) -> TaskReply:
         from distributed import KilledWorker
 
         assert job.dask is not None
@@ -331,10 +338,11 @@ class ClusterEngine:
 
     def _other_code(self, who: str, why: str = "") -> StudyError:
         return StudyError(
-            f"--cluster {self.where}: {who} has other code of balbench than this machine{why}; install the same on all"
+            f"cluster {self.where}: {who} has other code of balbench than this machine{why}; install the same on all",
+            setting="cluster",
         )
 
-    def _compare(self, reply: Reply) -> None:
+    def _compare(self, reply: TaskReply) -> None:
         """Say once how versions differ.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a Dask worker runs: it compares versions, looks for the data, and does the task.
+"""What a Dask worker runs: it compares versions, finds the data, and runs the task.
 
 Imports stay light, as Dask's scheduler imports this module too.
 """
@@ -17,48 +17,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balbench.harness.errors import CELL_ERRORS, BalbenchError, StudyError
-from balbench.harness.running.dask_data import DataSet
+from balbench.harness.running.dask_data import DataFiles
 
 if TYPE_CHECKING:
     from balbench.harness.rounds.fleet import TaskResult
 
-COMPARED = ("torch", "numpy")  # whose version may change a result's last digits
+COMPARED = ("torch", "numpy")  # libraries whose version may change a result's last digits
 
-_one_at_a_time = threading.Lock()  # a worker of several threads still runs one task, or they would share its data set
+_one_at_a_time = threading.Lock()  # a worker with several threads runs one task at a time, as tasks share its data set
 
 
 def dask_setup(worker: object) -> None:
-    """Prepare a worker of this machine (`--preload`): signals are the coordinator's business."""
+    """Prepare a worker of this machine (Dask's `--preload`): only the coordinator acts on signals."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A task on its way to a worker.
+class RemoteTask:
+    """A task that is sent to a worker.
 
     Attributes:
-        task: the pickled Task; opened only where the code is the same.
+        task: the pickled Task; unpickled only where the code is the same.
         data: its data set.
         code: digest of the coordinator's code.
-        trust_place: whether the data may be used where the coordinator has them, if this machine has them there too.
+        trust_place: whether the worker may use the data at the coordinator's path, if the data are there.
     """
 
     task: bytes
-    data: DataSet
+    data: DataFiles
     code: str
     trust_place: bool
 
 
 @dataclass
-class Reply:
-    """What came of a parcel.
+class TaskReply:
+    """A worker's reply to a task.
 
     Attributes:
-        worker: its address.
+        worker: address of the worker.
         versions: see `versions`.
-        report: of the task; None where the code differs, the data are missing, or it failed.
-        error: why it failed; BalbenchError where the machine is at fault.
+        report: result of the task; None where the code differs, the data are missing, or the task failed.
+        error: why the task failed; a BalbenchError where the machine is at fault.
     """
 
     worker: str
@@ -67,14 +67,14 @@ class Reply:
     error: BaseException | None = None
 
 
-def perform(parcel: Parcel) -> Reply:
-    """Do a task on this worker, if it can be done here. What is raised, not returned, is Dask's."""
+def perform(remote: RemoteTask) -> TaskReply:
+    """Run a task on this worker, if code and data allow. Errors of the task are returned; only Dask's are raised."""
     from distributed import get_worker
 
-    reply = Reply(get_worker().address, versions())
-    if reply.versions["balbench"] == parcel.code and (place := parcel.data.find(parcel.trust_place)) is not None:
+    reply = TaskReply(get_worker().address, versions())
+    if reply.versions["balbench"] == remote.code and (place := remote.data.find(remote.trust_place)) is not None:
         try:
-            reply.report = _do(parcel, place)
+            reply.report = _run(remote, place)
         except BalbenchError as error:
             reply.error = type(error)(f"{reply.worker}: {error}")
         except CELL_ERRORS as error:
@@ -82,13 +82,13 @@ def perform(parcel: Parcel) -> Reply:
     return reply
 
 
-def _do(parcel: Parcel, place: Path) -> TaskResult:
+def _run(remote: RemoteTask, place: Path) -> TaskResult:
     from balbench.harness.rounds.worker import work
 
     try:
-        task = pickle.loads(parcel.task)
+        task = pickle.loads(remote.task)
     except (ImportError, AttributeError) as error:
-        raise StudyError(f"cannot read a task ({error}); install what the study names there too") from None
+        raise StudyError(f"cannot read a task ({error}); install the study's plug-ins there too") from None
     with _one_at_a_time:
         _use_one_thread()
         return work(replace(task, data=place))
@@ -96,7 +96,7 @@ def _do(parcel: Parcel, place: Path) -> TaskResult:
 
 @lru_cache
 def _use_one_thread() -> None:
-    """As local workers do: more threads would sum in another order."""
+    """Use one thread, as local workers do: several threads sum in another order."""
     import torch
 
     torch.set_num_threads(1)
@@ -104,9 +104,9 @@ def _use_one_thread() -> None:
 
 @lru_cache
 def versions() -> dict[str, str]:
-    """What results depend on: Python, libraries, and a digest of our own code."""
-    found = {name: metadata.version(name).partition("+")[0] for name in COMPARED}
-    return {"Python": platform.python_version(), **found, "balbench": _code_digest()}
+    """Versions that results depend on: Python, libraries, and a digest of the code of balbench."""
+    libraries = {name: metadata.version(name).partition("+")[0] for name in COMPARED}
+    return {"Python": platform.python_version(), **libraries, "balbench": _code_digest()}
 
 
 def _code_digest() -> str:

@@ -94,7 +94,7 @@ class LocalEngine:
         try:
             return min(future.result() for future in asked) // self._sharing if asked else None
         except BrokenProcessPool:
-            raise StudyError(f"--device: a worker on {self.where} died as it started; try --device cpu") from None
+            raise StudyError(f"device {self.where}: a worker died as it started; try cpu", setting="device") from None
 
     def submit(self, task: Task) -> Future[TaskResult]:
         """See Engine."""

@@ -13,25 +13,25 @@ from balbench.harness.machine import usable_cores
 from balbench.harness.rounds.worker import Features
 from balbench.harness.study.cell import Cell
 
-# On a CPU cells gain from training together while what a step touches stays in caches (docs/scaling.md).
+# On a CPU, cells gain from training together as long as the data of a step stay in the CPU's caches.
 CPU_FLEET = 8
 CPU_FLEET_BYTES = 16 * 2**20
-CPU_TURNS = 3  # fleets of each process, at least, so that all end at about the same time
+CPU_TURNS = 3  # fleets of each process, at least, so that all processes end at about the same time
 FREE_SHARE = 0.9  # of a GPU's free memory that a fleet may count on
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What was asked for on the command line.
+    """The settings that say where cells run.
 
     Attributes:
-        jobs: worker processes on CPUs, None for one a core.
+        jobs: worker processes on CPUs, None for one per core.
         device: auto, cpu, cuda (all GPUs) or cuda:i. On a cluster of other machines, auto is cpu.
-        fleet: cells of a fleet, None to choose it.
+        fleet: cells of a fleet, None to choose the number.
         fleets_per_device: processes of each GPU.
         cluster: address of a Dask scheduler, or local:N; None for this machine alone.
-        features: whether the features lie on the device or are streamed to it.
-        grace: seconds that running tasks have left after SIGTERM.
+        features: whether the features are kept on the device or streamed to it.
+        grace: seconds that running tasks may take after SIGTERM.
     """
 
     jobs: int | None = None
@@ -43,25 +43,26 @@ class Placement:
     grace: float = 10.0
 
     def check(self) -> None:
-        """See that the values make sense.
+        """Check the values.
 
         Raises:
-            StudyError: the flag, and what it must be.
+            StudyError: a value is wrong; the message names the setting and the values that it may have.
         """
-        counts = {"--jobs": self.jobs, "--fleet": self.fleet, "--fleets-per-device": self.fleets_per_device}
-        for flag, value in counts.items():
+        for setting in ("jobs", "fleet", "fleets_per_device"):
+            value = getattr(self, setting)
             if value is not None and value < 1:
-                raise StudyError(f"{flag} {value}: must be at least 1")
+                raise StudyError(f"{setting} {value}: must be at least 1", setting=setting)
         if not self.grace >= 0:
-            raise StudyError(f"--grace {self.grace:g}: must be 0 seconds or more")
+            raise StudyError(f"grace {self.grace:g}: must be 0 seconds or more", setting="grace")
         if self.features not in get_args(Features):
-            raise StudyError(f"--features {self.features}: must be {', '.join(get_args(Features))}")
+            known = ", ".join(get_args(Features))
+            raise StudyError(f"features {self.features}: must be one of {known}", setting="features")
         if self.cluster is not None:
             local_workers(self.cluster)
             if self.jobs is not None:
-                raise StudyError("--jobs: is for this machine; --cluster uses all workers of the cluster")
+                raise StudyError("jobs: is for this machine; a cluster uses all its workers", setting="jobs")
             if self.device not in {"auto", "cpu", "cuda"}:
-                raise StudyError(f"--device {self.device}: must be auto, cpu or cuda with --cluster")
+                raise StudyError(f"device {self.device}: must be auto, cpu or cuda on a cluster", setting="device")
 
     def devices(self) -> list[str]:
         """The device of each process on this machine.
@@ -69,17 +70,17 @@ class Placement:
         Raises:
             StudyError: there is no such device.
         """
-        found = usable_devices(self.device)
-        if found == ["cpu"]:
-            return found * (self.jobs or usable_cores())
-        if self.jobs is not None and self.jobs != len(found) * self.fleets_per_device:
+        devices = usable_devices(self.device)
+        if devices == ["cpu"]:
+            return devices * (self.jobs or usable_cores())
+        if self.jobs is not None and self.jobs != len(devices) * self.fleets_per_device:
             raise StudyError(
-                f"--jobs {self.jobs}: is for CPUs; on GPUs, --fleets-per-device says how many processes share one"
+                f"jobs {self.jobs}: is for CPUs; on GPUs, `fleets_per_device` processes share each GPU", setting="jobs"
             )
-        return found * self.fleets_per_device
+        return devices * self.fleets_per_device
 
     def cluster_device(self) -> str:
-        """What the workers of the cluster compute on: cpu or cuda.
+        """The kind of device of the cluster's workers: cpu or cuda.
 
         Raises:
             StudyError: there is no such device.
@@ -99,16 +100,16 @@ def usable_devices(name: str) -> list[str]:
         return [name]
     kind, colon, number = name.partition(":")
     if name != "auto" and (kind != "cuda" or bool(colon) != number.isdecimal()):
-        raise StudyError(f"--device {name}: must be auto, cpu, cuda or cuda:i")
+        raise StudyError(f"device {name}: must be auto, cpu, cuda or cuda:i", setting="device")
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto" and not count:
         return ["cpu"]
-    wanted = [int(number)] if number else list(range(count))
-    if not wanted or wanted[-1] >= count:
-        raise StudyError(f"--device {name}: this machine has {count} CUDA devices; try --device cpu")
-    return [f"cuda:{i}" for i in wanted]
+    numbers = [int(number)] if number else list(range(count))
+    if not numbers or numbers[-1] >= count:
+        raise StudyError(f"device {name}: this machine has {count} CUDA devices; try cpu", setting="device")
+    return [f"cuda:{i}" for i in numbers]
 
 
 def make_fleets(
@@ -121,13 +122,13 @@ def make_fleets(
         slots: how many fleets can run at once.
         fleet: the largest size of a fleet, None to choose it.
         free: bytes of free memory on each GPU, None on CPUs.
-        together: how many cells like one should run together at most (see `cells_together`).
+        together: how many cells like the given one should run together at most (see `cells_together`).
     """
     groups: dict[tuple, list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.dataset_key, cell.posterior, cell.policy.acquires_all), []).append(cell)
     turns = CPU_TURNS if free is None else 1
-    spread = -(-len(cells) // (max(slots, 1) * turns))  # so that no slot stays empty (a cluster may have none yet)
+    spread = -(-len(cells) // (max(slots, 1) * turns))  # no slot stays empty; a cluster may have no slots yet
     fleets = []
     for group in groups.values():
         size = fleet or min(together(group[0]), spread)
@@ -139,13 +140,13 @@ def make_fleets(
 
 
 def cells_together(cell: Cell, free: int | None, features: int, dimension: int) -> int:
-    """How many cells should train together: on a GPU all that fit, on a CPU few, and small ones.
+    """How many cells should train together: on a GPU as many as fit, on a CPU few, and only with small heads.
 
     Args:
-        cell: one of them.
+        cell: one of the cells.
         free: bytes of the GPU's free memory, None on a CPU.
-        features: bytes of the data set's response features as float32; where they do not fit they are streamed.
-        dimension: of a response's features.
+        features: bytes of the data set's response features as float32; features that do not fit are streamed.
+        dimension: length of a response's features.
     """
     each = cell.posterior.training_bytes(dimension)
     if free is None:
@@ -176,14 +177,14 @@ FORMS = "tcp://host:port, tls://host:port or local:N"
 
 
 def local_workers(address: str) -> int:
-    """N of local:N, 0 of another address.
+    """N of local:N, 0 for another address.
 
     Raises:
-        StudyError: it has none of the known forms.
+        StudyError: the address has none of the known forms.
     """
     if local := re.fullmatch(r"local:([1-9]\d{0,3})", address):
         return int(local[1])
     remote = re.fullmatch(r"(?:tcp|tls)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
     if remote is None or not 0 < int(remote[1]) < 65536:
-        raise StudyError(f"--cluster {address}: must be {FORMS}")
+        raise StudyError(f"cluster {address}: must be {FORMS}", setting="cluster")
     return 0

@@ -245,7 +245,7 @@ class Scheduler:
             self._display.say(f"out of memory on {device} with {len(fleet.cells)} cells; going on with {sizes}")
         reason = (
             f"out of memory on {device} with this cell alone; lower posterior.members or posterior.hidden, "
-            "let fewer processes run (--jobs, --fleets-per-device), or give --features streamed"
+            "let fewer processes run (`jobs`, `fleets_per_device`), or set `features` to streamed"
         )
         self._blame(fleet, Failure(reason, ""))
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from balbench.harness.errors import RunDirectoryError
-from balbench.harness.running.dask_data import data_set, keep, receive, with_digest
+from balbench.harness.running.dask_data import keep, receive, with_digest
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def data(tmp_path, monkeypatch):
     (place / "a.npy").write_bytes(b"0123456789")
     (place / "b.npy").touch()
     (place / "data.json").write_text(json.dumps({"files": ["a.npy", "b.npy"]}))
-    return with_digest(data_set(place))
+    return with_digest(data_files(place))
 
 
 def send(data, token, chunk=4):
@@ -59,7 +59,7 @@ def test_a_file_that_is_missing_or_short(data):
 
 def test_equal_facts_but_other_bytes_have_another_place(data):
     (data.place / "a.npy").write_bytes(b"9876543210")
-    assert with_digest(data_set(data.place)).cache != data.cache
+    assert with_digest(data_files(data.place)).cache != data.cache
 
 
 def test_two_workers_of_a_machine_receive_at_once(data):

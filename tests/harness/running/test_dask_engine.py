@@ -99,13 +99,13 @@ def quiet(tmp_path_factory):
     ["local", "local:0", "local:x", "tcp://host", "tcp://host:0", "tcp://:8786", "http://host:80", "host:8786"],
 )
 def test_addresses_of_no_known_form(tmp_path, address):
-    with pytest.raises(StudyError, match=f"--cluster {address}: must be tcp://host:port, tls://host:port or local:N"):
+    with pytest.raises(StudyError, match=f"cluster {address}: must be tcp://host:port, tls://host:port or local:N"):
         cluster_engine(address, "cpu", tmp_path)
 
 
 def test_nobody_answers(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_engine, "CONNECT_SECONDS", 1)
-    with pytest.raises(StudyError, match=r"--cluster tcp://127.0.0.1:1: nobody answers there .*start `dask scheduler`"):
+    with pytest.raises(StudyError, match=r"cluster tcp://127.0.0.1:1: nobody answers there .*start `dask scheduler`"):
         cluster_engine("tcp://127.0.0.1:1", "cpu", tmp_path)
 
 
@@ -124,21 +124,21 @@ def test_another_service_answers(tmp_path, monkeypatch, words):
         connections = []
         threading.Thread(target=serve, daemon=True).start()
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(StudyError, match=f"--cluster {address}: nobody answers there"):
+        with pytest.raises(StudyError, match=f"cluster {address}: nobody answers there"):
             cluster_engine(address, "cpu", tmp_path)
     for connection in connections:
         connection.close()
 
 
 def test_tls_without_certificates(tmp_path):
-    with pytest.raises(StudyError, match=r"--cluster tls://127.0.0.1:1: needs certificates"):
+    with pytest.raises(StudyError, match=r"cluster tls://127.0.0.1:1: needs certificates"):
         cluster_engine("tls://127.0.0.1:1", "cpu", tmp_path)
 
 
 @pytest.mark.slow
 def test_a_worker_answers(cluster, tmp_path):
     (worker, *_) = cluster.pids()
-    with pytest.raises(StudyError, match=f"--cluster {worker}: a Dask worker answers there; give the scheduler's"):
+    with pytest.raises(StudyError, match=f"cluster {worker}: a Dask worker answers there; give the scheduler's"):
         cluster_engine(worker, "cpu", tmp_path)
 
 

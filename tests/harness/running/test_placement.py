@@ -21,7 +21,7 @@ from support.studies import TINY
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "cuda:99", "cpu:0"])
 def test_devices_that_do_not_exist(name):
-    with pytest.raises(StudyError, match=f"^--device {name}: .*cpu"):
+    with pytest.raises(StudyError, match=f"^device {name}: .*cpu"):
         usable_devices(name)
 
 
@@ -33,7 +33,7 @@ def test_processes_of_this_machine(monkeypatch):
     assert Placement(None, "cuda").devices() == ["cuda:0", "cuda:1", "cuda:2"]
     assert Placement(None, "auto", fleets_per_device=2).devices() == ["cuda:0", "cuda:1", "cuda:2"] * 2
     assert Placement(None, "cuda:1").devices() == ["cuda:1"]
-    with pytest.raises(StudyError, match=r"--jobs 4: .*--fleets-per-device"):
+    with pytest.raises(StudyError, match=r"jobs 4: .*fleets_per_device"):
         Placement(4, "cuda").devices()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert set(Placement(None, "auto").devices()) == {"cpu"}
@@ -42,21 +42,22 @@ def test_processes_of_this_machine(monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "part"),
     [
-        ({"fleet": 0}, "--fleet 0: must be at least 1"),
-        ({"fleets_per_device": 0}, "--fleets-per-device 0: must be at least 1"),
-        ({"grace": -1.0}, "--grace -1: must be"),
-        ({"grace": float("nan")}, "--grace nan: must be"),
-        ({"features": "disk"}, "--features disk: must be auto, resident, streamed"),
-        ({"cluster": "local:0"}, "--cluster local:0: must be tcp://host:port, tls://host:port or local:N"),
-        ({"cluster": "local:x"}, "--cluster local:x: must be tcp://host:port, tls://host:port or local:N"),
-        ({"cluster": "somewhere"}, "--cluster somewhere: must be tcp://host:port"),
-        ({"cluster": "local:2", "jobs": 2}, "--jobs: is for this machine"),
-        ({"cluster": "local:2", "device": "cuda:1"}, "--device cuda:1: must be auto, cpu or cuda"),
+        ({"fleet": 0}, "fleet 0: must be at least 1"),
+        ({"fleets_per_device": 0}, "fleets_per_device 0: must be at least 1"),
+        ({"grace": -1.0}, "grace -1: must be"),
+        ({"grace": float("nan")}, "grace nan: must be"),
+        ({"features": "disk"}, "features disk: must be one of auto, resident, streamed"),
+        ({"cluster": "local:0"}, "cluster local:0: must be tcp://host:port, tls://host:port or local:N"),
+        ({"cluster": "local:x"}, "cluster local:x: must be tcp://host:port, tls://host:port or local:N"),
+        ({"cluster": "somewhere"}, "cluster somewhere: must be tcp://host:port"),
+        ({"cluster": "local:2", "jobs": 2}, "jobs: is for this machine"),
+        ({"cluster": "local:2", "device": "cuda:1"}, "device cuda:1: must be auto, cpu or cuda"),
     ],
 )
 def test_what_cannot_be_asked_for(asked, part):
-    with pytest.raises(StudyError, match=part):
+    with pytest.raises(StudyError, match=part) as error:
         Placement(**asked).check()
+    assert str(error.value).startswith(error.value.setting)
 
 
 @pytest.mark.parametrize("asked", [{}, {"cluster": "local:4"}, {"cluster": "tcp://node1:8786", "device": "cuda"}])

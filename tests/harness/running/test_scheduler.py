@@ -253,7 +253,7 @@ def test_a_cell_that_does_not_fit_alone_fails(tmp_path):
     assert len(outcome.failed) == 4
     assert set(outcome.failed.values()) == {
         "out of memory on cuda:3 with this cell alone; lower posterior.members or posterior.hidden, let fewer "
-        "processes run (--jobs, --fleets-per-device), or give --features streamed"
+        "processes run (`jobs`, `fleets_per_device`), or set `features` to streamed"
     }
 
 
