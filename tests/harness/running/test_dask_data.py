@@ -6,7 +6,7 @@ import os
 import pytest
 
 from balbench.harness.errors import RunDirectoryError
-from balbench.harness.running.dask_data import keep, receive, with_digest
+from balbench.harness.running.dask_data import data_files, keep, receive, with_digest
 
 
 @pytest.fixture
