@@ -52,15 +52,22 @@ class PromptGroups:
             return f"{len(self.group_P):,} prompts, no two of which belong together"
         groups = int((self.size_G > 1).sum())
         return (
-            f"{joined:,} of {len(self.group_P):,} prompts are in {groups:,} groups that are not split"
-            f" ({self.continued:,} continue another prompt, {self.equal:,} equal another but for white space or"
-            f" Unicode form; largest group {self.size_G.max():,})"
+            f"{joined:,} of {len(self.group_P):,} prompts belong together, in {groups:,} group{'s' * (groups > 1)} that"
+            f" no split divides ({self.continued:,} continue another prompt, {self.equal:,} equal another except for"
+            f" white space or Unicode form; the largest group has {self.size_G.max():,})"
         )
 
 
 def normalise(text: str) -> str:
     """Return a text in Unicode form NFKC, with single spaces for white space."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def starts_with(text: str, opening: str) -> bool:
+    """Return whether a text starts with an opening that is not empty and does not end within a word of the text."""
+    end = len(opening)
+    within_a_word = text[end - 1 : end].isalnum() and text[end : end + 1].isalnum()
+    return bool(opening) and text.startswith(opening) and not within_a_word
 
 
 def group_prompts(pairs: TextPairs) -> PromptGroups:
@@ -94,7 +101,7 @@ class _Responses:
 
     def goes_on(self, opening: str, rest: str) -> bool:
         """Whether the rest of a text begins with a response to the opening."""
-        return any(rest.startswith(response) for response in self._of.get(opening, []) if response)
+        return any(starts_with(rest, response) for response in self._of.get(opening, []))
 
 
 def _continuations(first: dict[str, int], responses: _Responses) -> Iterator[tuple[int, int]]:
@@ -110,10 +117,9 @@ def _continuations(first: dict[str, int], responses: _Responses) -> Iterator[tup
 
 
 def _begins(opening: str, text: str, responses: _Responses) -> bool:
-    rest = text[len(opening) :]
-    if not opening or (rest[0].isalnum() and opening[-1].isalnum()):
+    if not starts_with(text, opening):
         return False
-    return len(opening) >= OPENING_CHARACTERS or responses.goes_on(opening, rest.lstrip())
+    return len(opening) >= OPENING_CHARACTERS or responses.goes_on(opening, text[len(opening) :].lstrip())
 
 
 def _components(links: Sequence[tuple[int, int]], count: int) -> Array:

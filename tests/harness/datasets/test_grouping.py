@@ -55,7 +55,7 @@ def transcript(*turns) -> str:
         ("Write", "Write a poem about bread", False),  # a short opening joins nothing
         ("Human: hi", "Human: hi there, how do I bake bread?", False),
         ("Hi.", "Hi.\nyes\nAnd now?", True),  # unless the longer text goes on with a recorded response
-        ("Hi.", "Hi.\nyesterday", True),
+        ("Hi.", "Hi.\nyesterday", False),
         (transcript("hi"), transcript("hi", "no", "why?"), True),
         (transcript("hi"), transcript("hi", "hello!", "How do I bake bread?"), False),
         (transcript(LONG), transcript(LONG, "Like this.", "And then?"), True),
@@ -72,7 +72,11 @@ def begins(opening, text, responses) -> bool:
         return False
     if opening[-1].isalnum() and rest[0].isalnum():
         return False
-    goes_on = any(rest.lstrip().startswith(normalise(response)) for response in responses)
+    rest = rest.lstrip()
+    goes_on = any(
+        rest.startswith(response) and not (response[-1].isalnum() and rest[len(response) : len(response) + 1].isalnum())
+        for response in map(normalise, responses)
+    )
     return len(opening) >= OPENING_CHARACTERS or goes_on
 
 
@@ -100,7 +104,7 @@ def test_a_group_key_decides_in_place_of_openings():
 def test_groups_are_counted():
     groups = group_prompts(pairs_of([LONG, LONG + "\nmore", LONG + "\nmore\nmore", LONG + " ", "other"]))
     assert (groups.equal, groups.continued) == (1, 2)
-    assert str(groups).startswith("4 of 5 prompts are in 1 groups")
+    assert str(groups).startswith("4 of 5 prompts belong together, in 1 group that")
     assert "no two of which" in str(group_prompts(pairs_of(["a", "b"])))
 
 

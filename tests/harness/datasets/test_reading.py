@@ -195,8 +195,13 @@ BAD_ROWS = {
         [ROW | {"prompt_id": 1}, ROW | {"prompt_id": 2}],
         ["line 2, field 'prompt_id': '2', but the same prompt has '1' on line 1", "leave prompt_id out"],
     ),
+    "key twice": (
+        [ROW, '{"prompt": "x", "response_a": "y", "response_b": "z", "label": 1, "label": 0}'],
+        ["line 2, field 'label': the key occurs twice"],
+    ),
+    "inner key twice": ([ROW, '{"meta": {"a": 1, "a": 1}}'], ["line 2, field 'a': the key occurs twice"]),
     "no layout": ([{"text": "x"}], ["line 1: the keys ('text') fit no layout; give prompt, response_a"]),
-    "two layouts": ([ROW | CHOSEN], ["line 1: keys of two layouts", "--set dataset.layout=label"]),
+    "two layouts": ([ROW | CHOSEN], ["line 1: keys of two layouts", "set dataset.layout to label or chosen"]),
     "rejected missing": ([{"prompt": "Q", "chosen": "x"}], ["line 1, field 'rejected': missing"]),
     "no prompt": (
         [{"chosen": "x", "rejected": "y", "promt": "Q"}],
@@ -212,7 +217,7 @@ BAD_ROWS = {
     ),
     "no last turn": (
         [{"chosen": TALK + " x", "rejected": TALK + " "}],
-        ["line 1, field 'rejected': nothing stands after the last", "delete the line"],
+        ["line 1, field 'rejected': nothing follows the last", "delete the line"],
     ),
     "empty file": ([], ["no rows; give a file with one JSON object a line"]),
     "blank file": (["", "  "], ["no rows"]),
