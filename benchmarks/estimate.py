@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -14,13 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from balbench.harness.errors import StudyError, answer_of
-from balbench.harness.machine import gib, usable_memory
+from balbench.harness.machine import duration, gib, usable_memory
 from balbench.harness.pool.contents import Sizes
 from balbench.harness.posteriors.posterior import LabelledPairs, Posterior
 from balbench.harness.rounds.worker import free_bytes
-from balbench.harness.running.data_directory import check_budgets
+from balbench.harness.running.data_directory import check_sizes
 from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
-from balbench.harness.running.progress import duration
 from balbench.harness.streams import stream
 from balbench.harness.study.cell import Cell
 from balbench.harness.study.study import Study
@@ -101,13 +101,25 @@ def _cluster(address: str, device: str) -> _Machines:
     return _Machines(address, slots, free, probed)
 
 
+def _data(study: Study) -> tuple[dict[str, Sizes], list[str]]:
+    """The sizes of each setting's data set, and lines about the data sets."""
+    sizes: dict[str, Sizes] = {}
+    lines: list[str] = []
+    known: dict[str, tuple[Sizes, list[str]]] = {}
+    for setting, group in groupby(study.cells, key=lambda cell: cell.setting):
+        cells = list(group)
+        if (key := cells[0].dataset_key) not in known:
+            known[key] = answer_of(cells[0].dataset.examine, tuple)
+            sizes[setting], more = known[key]
+            lines += [f"data{f' ({setting})' if setting else ''}: {sizes[setting]}", *more]
+        sizes[setting] = known[key][0]
+        check_sizes(cells, sizes[setting])
+    return sizes, lines
+
+
 def _needs(study: Study, placement: Placement) -> list[str]:
     machines = _machines(placement)
-    sizes = {cell.setting: answer_of(cell.dataset.sizes, Sizes) for cell in study.cells}
-    lines = []
-    for setting, known in sizes.items():
-        check_budgets([cell for cell in study.cells if cell.setting == setting], known.pairs)
-        lines.append(f"data{f' ({setting})' if setting else ''}: {known}")
+    sizes, lines = _data(study)
 
     def together(cell: Cell) -> int:
         known = sizes[cell.setting]

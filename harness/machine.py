@@ -54,6 +54,13 @@ def out_of_memory(error: BaseException) -> bool:
     return words or type(error).__name__ == "OutOfMemoryError"
 
 
+def duration(seconds: float) -> str:
+    """Seconds for a reader: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def gib(number: int) -> str:
     """Bytes for a reader."""
     return f"{number / 2**30:,.1f} GiB"

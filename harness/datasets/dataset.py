@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -11,7 +13,21 @@ from balbench.harness.component import Component
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 
-Progress = Callable[[str, int, int], None]  # (what is being done, how many are done, of how many)
+Progress = Callable[[str, int, int], None]  # (name of the work, number done, number in all)
+
+
+class Source(NamedTuple):
+    """A file, or the files of a model, that data depend on.
+
+    Attributes:
+        setting: the setting that names it.
+        place: its path or name, for messages; it does not enter any key.
+        digest: a hash of its contents.
+    """
+
+    setting: str
+    place: str
+    digest: str
 
 
 class Dataset(Component):
@@ -32,9 +48,18 @@ class Dataset(Component):
             DataError: the source is missing or wrong, with its place and the remedy.
         """
 
+    def sources(self) -> tuple[Source, ...]:
+        """Return the files that the data depend on besides the settings; none by default.
+
+        Raises:
+            DataError: a file is missing or cannot be read.
+        """
+        return ()
+
     def source_key(self) -> str:
-        """Return a hash of what the data depend on besides the settings (files); empty where there is nothing."""
-        return ""
+        """Return a hash of the contents of all `sources`, empty if there are none."""
+        digests = ":".join(source.digest for source in self.sources())
+        return hashlib.sha256(digests.encode()).hexdigest() if digests else ""
 
     def contents(self) -> Contents | None:
         """Return what the data will hold as their settings say, so that a study that needs more is refused at once.
@@ -50,3 +75,13 @@ class Dataset(Component):
         Raises:
             DataError: the source is missing or wrong.
         """
+
+    def examine(self) -> tuple[Sizes, list[str]]:
+        """Return the sizes and further lines for `balbench check`: how rows became pairs, warnings, time to build.
+
+        Examining may take some seconds. By default there are no lines.
+
+        Raises:
+            DataError: the source is missing or wrong.
+        """
+        return self.sizes(), []

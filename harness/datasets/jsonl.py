@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from balbench.harness.datasets.baselines import length_only
-from balbench.harness.datasets.dataset import Dataset, Progress
+from balbench.harness.datasets.dataset import Dataset, Progress, Source
+from balbench.harness.datasets.encoding_probe import encoding_seconds, sample, texts_to_encode
 from balbench.harness.datasets.features import EncoderSettings, Text
+from balbench.harness.datasets.grouping import PromptGroups, group_prompts
 from balbench.harness.datasets.model_files import file_digest
 from balbench.harness.datasets.reading import Layout
 from balbench.harness.datasets.splitting import SplitSettings, build_split
+from balbench.harness.datasets.text_facts import RowCounts, pairs_of_prompts, text_lines
 from balbench.harness.datasets.text_pairs import TextPairs, read_pairs
+from balbench.harness.datasets.token_loss import TokenLoss
 from balbench.harness.errors import DataError
+from balbench.harness.machine import duration
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.streams import stream
 
 Array = np.ndarray
 LENGTH_ONLY = "length only"
-JUDGED = ("response_log_perplexity_R", "response_token_entropy_R")  # what `EncoderSettings.judge` tells
+PERPLEXITY_TABLES = ("response_log_perplexity_R", "response_token_entropy_R")  # what `EncoderSettings.judge` returns
+CHECKED_PAIRS = 1000  # pairs whose tokens `balbench check` looks at
 
 
 class JsonLines(SplitSettings, EncoderSettings, Dataset):
     """A .jsonl or .jsonl.gz file of preferences between texts (layouts: see harness/datasets/reading.py)."""
 
-    version: ClassVar[int] = 1
-    outside_key: ClassVar[frozenset[str]] = frozenset(
-        {"path", "file", "encoder", "device", "perplexity"}
-    )  # see source_key
+    version: ClassVar[int] = 2
+    # The contents of files and models enter the key by `sources`.
+    outside_key: ClassVar[frozenset[str]] = frozenset({"path", "file", "encoder", "device", "perplexity"})
 
-    path: str | None = Field(None, description="the file; it wins over `file`")
-    file: str | None = Field(None, description="its name in the directory that the variable BALBENCH_DATA names")
-    layout: Layout = Field("auto", description="label or chosen; auto: as the first row says")
+    path: str | None = None
+    """The file; it has precedence over `file`."""
+    file: str | None = None
+    """Name of a file in the directory that the environment variable BALBENCH_DATA names."""
+    layout: Layout = "auto"
+    """Keys of the rows, label or chosen; auto: as in the first row."""
 
     def build(self, progress: Progress) -> PreferenceData:
         """Read, split by prompt and encode (see `Dataset.build`)."""
@@ -49,68 +56,123 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
 
     def from_pairs(self, pairs: TextPairs, source: str, progress: Progress) -> PreferenceData:
         """Split and encode texts; `source` names them in errors."""
-        prompts = self.split_prompts(pairs, stream(self.data_seed, "split"), source)
-        texts: list[Text] = [
-            (pairs.prompt_P[prompt], response)
-            for prompt, response in zip(pairs.prompt_of_response_R, pairs.response_R, strict=True)
-        ]
-        features = self.encode([*texts, *((prompt, None) for prompt in pairs.prompt_P)], progress)
-        responses_RD, prompts_PD = features[: len(texts)], features[len(texts) :]
-        tables = self._perplexities(texts, progress)
+        groups = group_prompts(pairs)
+        prompts = self.split_prompts(pairs, stream(self.data_seed, "split"), source, groups)
+        texts = _texts(pairs)
+        tokens = self.tokenise(texts, progress)
+        loss = TokenLoss.of(tokens, pairs.responses_of_pair_N2)
+        features = self.encode(texts, progress, tokens)
+        del tokens
+        responses = len(pairs.response_R)
+        tables = self._perplexities(texts[:responses], progress)
         splits = {
-            name: build_split(pairs, responses_RD, prompts_PD, rows, tables, self.storage)
+            name: build_split(pairs, features[:responses], features[responses:], rows, tables, self.storage)
             for name, rows in prompts.items()
         }
         held_out = {name: split for name, split in splits.items() if name != "pool"}
-        data = PreferenceData(splits, {LENGTH_ONLY: length_only(splits["pool"], held_out)})
+        lines = {LENGTH_ONLY: length_only(splits["pool"], held_out)}
+        data = PreferenceData(splits, lines, _facts(pairs, groups, loss), tuple(loss.warnings(self.max_length)))
         data.check()
         return data
 
-    def _perplexities(self, texts: list[Text], progress: Progress) -> dict[str, Array]:
-        """What the language model makes of all responses, by its name in `PreferencePool` (nothing without a model)."""
+    def _perplexities(self, responses: list[Text], progress: Progress) -> dict[str, Array]:
+        """The language model's scores of all responses, by their names in `PreferencePool`; empty without a model."""
         if self.perplexity is None:
             return {}
-        return dict(zip(JUDGED, self.judge(texts, progress).T.copy(), strict=True))
+        return dict(zip(PERPLEXITY_TABLES, self.judge(responses, progress).T.copy(), strict=True))
 
     def sizes(self) -> Sizes:
         """Count what the file holds (see `Dataset.sizes`)."""
         pairs = self.read()
-        pool = self.split_prompts(pairs, stream(self.data_seed, "split"), str(self.find()))["pool"]
-        in_pool_R = np.isin(pairs.prompt_of_response_R, pool)
+        return self._sizes(pairs, self._split(pairs, group_prompts(pairs)))
+
+    def _split(self, pairs: TextPairs, groups: PromptGroups) -> dict[str, Array]:
+        return self.split_prompts(pairs, stream(self.data_seed, "split"), str(self.find()), groups)
+
+    def _sizes(self, pairs: TextPairs, splits: dict[str, Array]) -> Sizes:
+        in_pool_P = np.isin(np.arange(len(pairs.prompt_P)), splits["pool"])
+        in_pool_R = in_pool_P[pairs.prompt_of_response_R]
+        pairs_P = np.bincount(pairs_of_prompts(pairs), minlength=len(pairs.prompt_P))[in_pool_P]
         return Sizes(
-            pairs=int(in_pool_R[pairs.responses_of_pair_N2[:, 0]].sum()),
+            pairs=int(pairs_P.sum()),
             responses=int(in_pool_R.sum()),
-            prompts=len(pool),
+            prompts=len(pairs_P),
             held_out_responses=int((~in_pool_R).sum()),
             dimension=self.width(),
+            most_pairs_a_prompt=int(pairs_P.max()),
         )
+
+    def examine(self) -> tuple[Sizes, list[str]]:
+        """Say how rows became pairs and splits, what the encoder loses, and how long it takes (see `Dataset`)."""
+        pairs = self.read()
+        groups = group_prompts(pairs)
+        splits = self._split(pairs, groups)
+        sizes = self._sizes(pairs, splits)
+        return sizes, [*text_lines(pairs, groups, splits), *self._encoding_lines(pairs)]
+
+    def _encoding_lines(self, pairs: TextPairs) -> list[str]:
+        """Lines about a sample of the pairs: warnings, and the time that the encoder takes."""
+        texts, some = _texts(pairs), sample(len(pairs.pair_id_N), CHECKED_PAIRS)
+        rows, place = np.unique(pairs.responses_of_pair_N2[some], return_inverse=True)
+        prompts = len(pairs.response_R) + np.unique(pairs.prompt_of_response_R[rows])
+        tokens = self.tokenise([texts[row] for row in [*rows, *prompts]], lambda *_: None)
+        warnings = TokenLoss.of(tokens, place.reshape(-1, 2)).warnings(self.max_length)
+        new = texts_to_encode(self, texts)
+        lines = [f"warning: {line}{'' if len(some) == len(pairs.pair_id_N) else ' (in a sample)'}" for line in warnings]
+        if not new:
+            return [*lines, f"encoding: all {len(texts):,} texts are in the cache"]
+        seconds = duration(encoding_seconds(self, tokens, len(new)))
+        return [
+            *lines,
+            f"encoding: about {seconds} for {len(new):,} of {len(texts):,} texts, by a probe of this machine",
+        ]
 
     def contents(self) -> Contents:
         """Say what the data will hold (see `Dataset.contents`)."""
         splits = ("pool", "eval", "test", *(["ood"] if self.ood_field is not None else []))
-        return Contents(splits, frozenset(JUDGED if self.perplexity is not None else ()))
+        return Contents(splits, frozenset(PERPLEXITY_TABLES if self.perplexity is not None else ()))
 
-    def source_key(self) -> str:
-        """Return a hash of the data file and the models' files (errors as in `find` and `encode`)."""
+    def sources(self) -> tuple[Source, ...]:
+        """Name the data file and the models (see `Dataset.sources`; errors as in `find` and `encoder_files`)."""
+        path = self.find()
         models = [self.encoder_files(), *filter(None, [self.perplexity_files()])]
-        found = [file_digest(self.find()), *(files.key for files in models)]
-        return hashlib.sha256(":".join(found).encode()).hexdigest()
+        return (
+            Source("dataset.path", str(path), file_digest(path)),
+            *(Source(files.setting, files.name, files.key) for files in models),
+        )
 
     def find(self) -> Path:
         """Return the file's path.
 
         Raises:
-            DataError: no file is named, or it is not there.
+            DataError: no file is named, or it does not exist.
         """
         if self.path is not None:
-            return _existing(Path(self.path).expanduser(), self.path, "give --set dataset.path=FILE")
+            return _existing(Path(self.path).expanduser(), self.path, "correct the path")
         if self.file is None:
-            raise DataError("dataset.path: no file is named; give --set dataset.path=FILE.jsonl")
-        remedy = "set BALBENCH_DATA to its directory or give --set dataset.path=FILE"
+            raise DataError("dataset.path: no file is named; set dataset.path to a .jsonl file")
+        remedy = "set BALBENCH_DATA to its directory, or dataset.path to the file"
         directory = os.environ.get("BALBENCH_DATA")
         if not directory:
             raise DataError(f"dataset.path: {self.file} not found; {remedy}")
         return _existing(Path(directory).expanduser() / self.file, f"{self.file} in {directory}", remedy)
+
+
+def _texts(pairs: TextPairs) -> list[Text]:
+    """The texts to encode: all responses with their prompts, then all prompts."""
+    responses: list[Text] = [
+        (pairs.prompt_P[prompt], response)
+        for prompt, response in zip(pairs.prompt_of_response_R, pairs.response_R, strict=True)
+    ]
+    return [*responses, *((prompt, None) for prompt in pairs.prompt_P)]
+
+
+def _facts(pairs: TextPairs, groups: PromptGroups, loss: TokenLoss) -> dict[str, Any]:
+    return {
+        "rows": asdict(RowCounts.of(pairs)),
+        "groups": {"equal": groups.equal, "continued": groups.continued, "largest": int(groups.size_G.max())},
+        "tokens": asdict(loss),
+    }
 
 
 def _existing(path: Path, name: str, remedy: str) -> Path:

@@ -16,7 +16,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from balbench.harness.errors import DataError
 from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, check_range
+from balbench.harness.pool.contents import Contents
 from balbench.harness.pool.duels import DuelPool, Duels, Segments
 from balbench.harness.streams import Stream
 
@@ -39,6 +41,14 @@ class _Dueling(Policy):
     @abstractmethod
     def _rule(self, view: PoolView) -> Rule:
         """Return the rule of this round."""
+
+    def check_data(self, contents: Contents) -> None:
+        """Check that some prompt has several pairs to choose from (errors as in `Policy.check_data`)."""
+        if contents.most_pairs_a_prompt is not None and contents.most_pairs_a_prompt < 2:
+            raise DataError(
+                "every prompt of the pool has one pair, so there is no choice of a duel; remove the policy, or give data"
+                " with several pairs of a prompt"
+            )
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch pass by pass."""

@@ -1,8 +1,10 @@
-"""What a data set holds, known before it is built."""
+"""Facts about a data set that are known before it is built."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+
+import numpy as np
 
 from balbench.harness.pool.pairs import PreferenceData
 
@@ -16,6 +18,7 @@ class Sizes:
         responses, prompts: of the pool, about.
         held_out_responses: of all other splits, about.
         dimension: of the response features.
+        most_pairs_a_prompt: the most pairs of one prompt of the pool, exactly; None if it is not known.
     """
 
     pairs: int
@@ -23,6 +26,7 @@ class Sizes:
     prompts: int
     held_out_responses: int
     dimension: int
+    most_pairs_a_prompt: int | None = None
 
     @property
     def response_bytes(self) -> int:
@@ -48,14 +52,18 @@ class Contents:
     Attributes:
         splits: names of its splits.
         response_tables: the optional tables of `PreferencePool` that it has for all responses.
+        most_pairs_a_prompt: the most pairs of one prompt of the pool; None if it is not known yet.
     """
 
     splits: tuple[str, ...]
     response_tables: frozenset[str] = frozenset()
+    most_pairs_a_prompt: int | None = None
 
     @classmethod
     def of(cls, data: PreferenceData) -> Contents:
-        """The contents of a data set that is built."""
+        """Return the contents of a data set that is built."""
         pool = data.splits["pool"].pairs
         optional = {item.name for item in fields(pool) if item.default is None}
-        return cls(tuple(data.splits), frozenset(name for name in optional if getattr(pool, name) is not None))
+        tables = frozenset(name for name in optional if getattr(pool, name) is not None)
+        most = int(np.bincount(pool.prompt_of_pair_N).max()) if len(pool) else 0
+        return cls(tuple(data.splits), tables, most)

@@ -131,10 +131,14 @@ class PreferenceData:
         splits: by name; `pool` and `eval` are required.
         reference_lines: values that are known without any study, as {line: {split: {metric: value}}}, for
             example the best possible log-likelihood of a simulated world or a length-only baseline.
+        facts: plain values for data.json, for example how many rows became how many pairs.
+        warnings: lines about the data, each with its remedy, that a run prints and data.json keeps.
     """
 
     splits: dict[str, Split]
     reference_lines: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Check every split (see `Split.check`), that all can be judged by, and that features have one length."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from balbench.harness.errors import DataError, StudyError, answer_of
+from balbench.harness.errors import DataError, StudyError, answer_of, in_one_line
 from balbench.harness.files import disk_errors, read_json, write_json
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
@@ -33,8 +34,10 @@ def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dic
     for key, cell in {cell.dataset_key: cell for cell in cells}.items():
         mine = [other for other in cells if other.dataset_key == key]
         if read_json(directory.data(key) / DATA_FACTS) is None:
-            check_budgets(mine, answer_of(cell.dataset.sizes, Sizes).pairs)  # building may take long
+            check_sizes(mine, answer_of(cell.dataset.sizes, Sizes))  # building may take long
         known = prepare_data(cell, directory, display)
+        for warning in known["warnings"]:
+            display.say(f"warning: data{f' ({cell.setting})' if cell.setting else ''}: {warning}")
         check_budgets(mine, known["pairs"]["pool"])
         check_needs(mine, directory.data(key))
         for setting in dict.fromkeys(other.setting for other in mine):
@@ -73,6 +76,8 @@ def data_facts(data: PreferenceData) -> dict[str, Any]:
         "prompts": len(pool.prompt_features_PQ),
         "dimension": pool.response_features_RD.shape[1],
         "lines": data.reference_lines,
+        "facts": data.facts,
+        "warnings": list(data.warnings),
     }
 
 
@@ -83,17 +88,34 @@ def check_needs(cells: list[Cell], place: Path) -> None:
         DataError: with the policy or oracle, what is missing and the remedy.
     """
     data = PreferenceData.load(place, {})
-    contents = Contents.of(data)
-    for label, policy in {cell.label: cell.policy for cell in cells}.items():
-        try:
-            policy.check_data(contents)
-        except DataError as error:
-            raise DataError(f"policy {label}: {error}") from None
+    _check_policies(cells, Contents.of(data))
     for oracle in dict.fromkeys(cell.oracle for cell in cells):
         try:
             oracle.check_records(data.splits["pool"].records)
         except ValueError as error:
             raise DataError(f"oracle: pool: {error}") from None
+
+
+def check_sizes(cells: list[Cell], sizes: Sizes) -> None:
+    """See that a data set of these sizes suffices for the protocol and the policies, before it is built.
+
+    Raises:
+        StudyError: the pool is too small.
+        DataError: the data lack what a policy needs.
+    """
+    check_budgets(cells, sizes.pairs)
+    with in_one_line(cells[0].dataset.contents.__qualname__):
+        contents = cells[0].dataset.contents()
+    if contents is not None:
+        _check_policies(cells, replace(contents, most_pairs_a_prompt=sizes.most_pairs_a_prompt))
+
+
+def _check_policies(cells: list[Cell], contents: Contents) -> None:
+    for label, policy in {cell.label: cell.policy for cell in cells}.items():
+        try:
+            policy.check_data(contents)
+        except DataError as error:
+            raise DataError(f"policy {label}: {error}") from None
 
 
 def check_budgets(cells: list[Cell], pool_size: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -13,7 +14,10 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from balbench.harness.machine import duration
+
 PLAIN_SECONDS = 10.0  # between plain lines
+RATE_SECONDS, LEAST_RATE_SECONDS = 30.0, 1.0  # a rate is over this time, and is unknown before
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,31 @@ class CellState:
     seconds: float  # that a worker took for the rounds of this run
 
 
+class Rate:
+    """The present rate of some work, over the last RATE_SECONDS.
+
+    Work that comes from a cache is done at once, so a rate since the start would promise too much.
+    """
+
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.what, self._clock = what, clock
+        self._past: deque[tuple[float, int]] = deque()
+
+    def text(self, done: int, total: int) -> str:
+        """Return the rate and the time left, for a line that says how much is done; empty until it is known."""
+        now = self._clock()
+        self._past.append((now, done))
+        while self._past[0][0] < now - RATE_SECONDS:
+            self._past.popleft()
+        since, before = self._past[0]
+        seconds = now - since
+        if done == total or done <= before or seconds < LEAST_RATE_SECONDS:
+            return ""
+        rate = (done - before) / seconds
+        shown = f"{rate:,.0f} a second" if rate >= 1 else f"{60 * rate:,.0f} a minute"
+        return f", {shown}, about {duration((total - done) / rate)} left"
+
+
 class Display:
     """Shows how far cells and data are. Use it as a context."""
 
@@ -37,6 +66,7 @@ class Display:
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._last_line = time.monotonic()
         self._said_of = ""
+        self._rate = Rate("")
         self._work_at_start: float | None = None
 
     def __enter__(self) -> Display:
@@ -53,8 +83,10 @@ class Display:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def data(self, what: str, done: int, total: int) -> None:
-        """Show how far the preparation of data is."""
-        line = f"{what}: {done:,} of {total:,}"
+        """Show how far the preparation of data is, its present rate, and the time left at this rate."""
+        if self._rate.what != what:
+            self._rate = Rate(what)
+        line = f"{what}: {done:,} of {total:,}{self._rate.text(done, total)}"
         if self._live:
             bar = Table.grid(padding=(0, 1))
             bar.add_row(escape(line), ProgressBar(total=total, completed=done, width=40))
@@ -104,10 +136,3 @@ class Display:
             finished = f"{sum(s.state == 'finished' for s in mine)} / {len(mine)}"
             table.add_row(escape(policy), finished, str(sum(s.state == "running" for s in mine)), rounds)
         return table
-
-
-def duration(seconds: float) -> str:
-    """Seconds for a reader: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

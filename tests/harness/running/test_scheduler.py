@@ -15,13 +15,14 @@ from balbench.harness import registry
 from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError, StudyError
+from balbench.harness.machine import duration
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.results import RunDirectory, read_run
 from balbench.harness.running.data_directory import check_budgets
 from balbench.harness.running.engine import WorkerDied
 from balbench.harness.running.engines import make_engine
 from balbench.harness.running.placement import Placement
-from balbench.harness.running.progress import CellState, Display, duration
+from balbench.harness.running.progress import CellState, Display
 from balbench.harness.running.scheduler import Scheduler
 from balbench.harness.study.study import check_study
 from support import posteriors

@@ -1,0 +1,57 @@
+"""How long texts take to encode, by a short probe of this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from balbench.harness.datasets.features import EncoderSettings, Text, text_key
+from balbench.harness.datasets.text_encoder import plan_batches
+from balbench.harness.datasets.tokens import Tokens
+
+PROBE_SECONDS = 3.0
+
+
+def sample(count: int, most: int) -> list[int]:
+    """Return at most `most` numbers below `count`, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist() if count else []
+
+
+def texts_to_encode(settings: EncoderSettings, texts: Sequence[Text]) -> list[int]:
+    """Return the numbers of the texts that are not in the cache, each distinct text once.
+
+    Raises:
+        DataError: the cache cannot be read, or the encoder's files are wrong.
+    """
+    cache = settings.feature_cache()
+    first: dict[bytes, int] = {}
+    for number, text in enumerate(texts):
+        first.setdefault(text_key(text), number)
+    return [number for key, number in first.items() if key not in cache]
+
+
+def encoding_seconds(settings: EncoderSettings, tokens: Sequence[Tokens], count: int) -> float:
+    """Estimate how long `count` texts take, from some of them, on the device that the settings name.
+
+    Batches of long and of short texts are timed in turn for PROBE_SECONDS.
+
+    Raises:
+        DataError: the encoder cannot be loaded, or cannot encode texts.
+    """
+    encoder = settings.load_encoder()
+    pooling, _ = settings.pooling_of(encoder.files)
+    lengths = [len(text.ids_T) for text in tokens]
+    keys = [number.to_bytes(8, "big") for number in range(len(tokens))]
+    batches = plan_batches(lengths, keys, encoder.limit, encoder.batch_tokens)
+    encoder.features(tokens, batches[-1], pooling)  # the first call is slower
+    started, timed = time.perf_counter(), 0
+    for batch in [batches[n // 2 if n % 2 == 0 else -(n // 2) - 1] for n in range(len(batches))]:
+        encoder.features(tokens, batch, pooling)
+        timed += batch.rows * batch.width
+        if time.perf_counter() - started > PROBE_SECONDS:
+            break
+    seconds_a_token = (time.perf_counter() - started) / timed
+    padded = sum(len(batch.members) * batch.width for batch in batches)
+    return seconds_a_token * padded / len(tokens) * count
