@@ -60,8 +60,10 @@ class RowCounts:
         several = self.pairs - self.single_votes
         votes = "one vote each" if not several else f"{several:,} with 2 to {self.most_votes:,} votes"
         more = [
-            f"{self.ties:,} pairs are ties" if self.ties else "",
-            f"{self.repeated:,} rows repeat an earlier row and count as further votes" if self.repeated else "",
+            f"even votes on {self.ties:,} of {self.pairs:,} pairs" if self.ties else "",
+            f"{self.repeated:,} of {self.rows:,} rows repeat an earlier row and count as further votes"
+            if self.repeated
+            else "",
         ]
         return "; ".join(
             [

@@ -46,8 +46,8 @@ class _Dueling(Policy):
         """Check that some prompt has several pairs to choose from (errors as in `Policy.check_data`)."""
         if contents.most_pairs_a_prompt is not None and contents.most_pairs_a_prompt < 2:
             raise DataError(
-                "every prompt of the pool has one pair, so there is no choice of a duel; remove the policy, or give data"
-                " with several pairs of a prompt"
+                "every prompt of the pool has one pair, so there is no duel to choose; remove the policy, or give"
+                " data with several pairs of a prompt"
             )
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:

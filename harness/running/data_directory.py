@@ -35,6 +35,8 @@ def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dic
         mine = [other for other in cells if other.dataset_key == key]
         if read_json(directory.data(key) / DATA_FACTS) is None:
             check_sizes(mine, answer_of(cell.dataset.sizes, Sizes))  # building may take long
+            for line in changed_files(cell, directory):
+                display.say(f"note: {line}")
         known = prepare_data(cell, directory, display)
         for warning in known["warnings"]:
             display.say(f"warning: data{f' ({cell.setting})' if cell.setting else ''}: {warning}")
@@ -61,9 +63,25 @@ def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[
         temporary.mkdir(parents=True)
         data.save(temporary)
     files = sorted(path.name for path in temporary.iterdir())
-    write_json(temporary / DATA_FACTS, data_facts(data) | {"files": files})
+    write_json(temporary / DATA_FACTS, data_facts(data) | {"files": files, "sources": _sources(cell)})
     os.replace(temporary, place)
     return read_json(place / DATA_FACTS)
+
+
+def changed_files(cell: Cell, directory: RunDirectory) -> list[str]:
+    """Return a line for each file of a cell's data set that had other contents in earlier runs of the directory."""
+    earlier: set[tuple[str, str, str]] = set()
+    for path in directory.data(cell.dataset_key).parent.glob(f"*/{DATA_FACTS}"):
+        earlier |= {tuple(source) for source in read_json(path)["sources"]}
+    return [
+        f"{setting}: {place} changed since the last run in {directory.path}; its cells run again"
+        for setting, place, digest in map(tuple, _sources(cell))
+        if any(source[:2] == (setting, place) and source[2] != digest for source in earlier)
+    ]
+
+
+def _sources(cell: Cell) -> list[list[str]]:
+    return [list(source) for source in answer_of(cell.dataset.sources, tuple)]
 
 
 def data_facts(data: PreferenceData) -> dict[str, Any]:

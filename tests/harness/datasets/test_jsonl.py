@@ -179,15 +179,15 @@ def test_a_file_is_found_by_path_or_in_the_data_directory(data, monkeypatch, tmp
     one_line(
         JsonLines(file=data.name).find,
         f"dataset.path: {data.name} in {tmp_path / 'elsewhere'} not found; set BALBENCH_DATA to its directory"
-        " or give set dataset.path=FILE",
+        ", or dataset.path to the file",
     )
     monkeypatch.delenv("BALBENCH_DATA")
     one_line(
         JsonLines(file=data.name).source_key,
-        f"dataset.path: {data.name} not found; set BALBENCH_DATA to its directory or give set dataset.path=FILE",
+        f"dataset.path: {data.name} not found; set BALBENCH_DATA to its directory, or dataset.path to the file",
     )
-    one_line(JsonLines(path="no.jsonl").find, "dataset.path: no.jsonl not found; give set dataset.path=FILE")
-    one_line(JsonLines().find, "dataset.path: no file is named; give set dataset.path=FILE.jsonl")
+    one_line(JsonLines(path="no.jsonl").find, "dataset.path: no.jsonl not found; correct the path")
+    one_line(JsonLines().find, "dataset.path: no file is named; set dataset.path to a .jsonl file")
 
 
 def test_errors_of_rows_and_splits_come_through(tmp_path, bert):

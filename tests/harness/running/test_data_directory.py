@@ -2,12 +2,14 @@
 
 import copy
 import io
+import json
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from balbench.harness.datasets.jsonl import JsonLines
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError
 from balbench.harness.results import RunDirectory
@@ -15,6 +17,7 @@ from balbench.harness.running.data_directory import feature_bytes, prepare
 from balbench.harness.running.progress import Display
 from balbench.harness.study.study import check_study
 from support.studies import TINY
+from support.tiny_models import save_bert
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -65,3 +68,62 @@ def test_a_faulty_data_set_is_told_in_one_line(fault, message, tmp_path):
     cell = replace(cell, dataset=Odd.model_validate(settings | {"fault": fault}))
     with Display(Console(file=io.StringIO())) as display, pytest.raises(DataError, match=message):
         prepare([cell], RunDirectory(tmp_path), display)
+
+
+def text_study(path, encoder, policy="bald"):
+    return {
+        "name": "texts",
+        "dataset": {"name": "jsonl", "path": str(path), "encoder": str(encoder), "max_length": 16},
+        "posterior": {"name": "ensemble", "members": 2, "hidden": [4]},
+        "policies": ["random", policy],
+        "seeds": 1,
+        "protocol": {"initial": 2, "batch": 2, "rounds": 2},
+    }
+
+
+def write_votes(path, prompts=20, same=""):
+    rows = [{"prompt": f"p{n}", "chosen": f"{same}yes{n}", "rejected": f"{same}no{n}"} for n in range(prompts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def said(study, path) -> str:
+    screen = io.StringIO()
+    with Display(Console(file=screen)) as display:
+        prepare(list(check_study(study, "texts").cells), RunDirectory(path), display)
+    return screen.getvalue()
+
+
+@pytest.fixture
+def bert(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
+    return save_bert(tmp_path / "bert")
+
+
+def test_warnings_of_the_data_are_printed_by_each_run_and_kept(tmp_path, bert):
+    study = text_study(write_votes(tmp_path / "votes.jsonl", same="x" * 40), bert)
+    for _ in range(2):
+        assert said(study, tmp_path / "run").count("warning: data: 20 of 20 pairs have two responses that are the") == 1
+    (facts,) = [json.loads(path.read_text()) for path in (tmp_path / "run").glob("data/*/data.json")]
+    assert facts["facts"]["tokens"]["pairs_same_by_cut"] == 20
+    assert facts["warnings"][0].startswith("20 of 20 pairs")
+
+
+def test_a_data_file_that_changed_since_the_last_run_is_named(tmp_path, bert):
+    votes = write_votes(tmp_path / "votes.jsonl")
+    assert "changed" not in said(text_study(votes, bert), tmp_path / "run")
+    assert "changed" not in said(text_study(votes, bert), tmp_path / "run")
+    write_votes(votes, prompts=25)
+    line = f"note: dataset.path: {votes} changed since the last run in {tmp_path / 'run'}; its cells run again"
+    assert said(text_study(votes, bert), tmp_path / "run").count(line) == 1
+    assert "changed" not in said(text_study(votes, bert), tmp_path / "run")
+    other = write_votes(tmp_path / "other.jsonl", prompts=30)
+    assert "changed" not in said(text_study(other, bert), tmp_path / "run")
+
+
+def test_a_dueling_policy_needs_several_pairs_of_a_prompt_before_texts_are_encoded(tmp_path, bert, monkeypatch):
+    study = text_study(write_votes(tmp_path / "votes.jsonl"), bert, policy="infomax")
+    monkeypatch.setattr(JsonLines, "build", None)
+    with pytest.raises(DataError, match="policy infomax: every prompt of the pool has one pair") as error:
+        said(study, tmp_path / "run")
+    assert "\n" not in str(error.value)

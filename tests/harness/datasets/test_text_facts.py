@@ -1,0 +1,79 @@
+"""What `check` says about a file of votes."""
+
+import json
+
+import pytest
+
+from balbench.harness.datasets import encoding_probe
+from balbench.harness.datasets.encoding_probe import encoding_seconds, sample
+from balbench.harness.datasets.jsonl import JsonLines
+from balbench.harness.datasets.reading import votes
+from balbench.harness.datasets.text_facts import RowCounts
+from balbench.harness.datasets.text_pairs import gather
+from balbench.harness.streams import stream
+from support.tiny_models import POSITIONS, save_bert
+
+
+def vote(prompt, a, b, label, annotator=""):
+    return {"prompt": prompt, "response_a": a, "response_b": b, "label": label, "annotator": annotator}
+
+
+def test_rows_are_counted_as_votes_on_pairs():
+    rows = [
+        vote("p", "a", "b", 1, "x"),
+        vote("p", "b", "a", 0, "x"),  # the same vote, shown in the other order
+        vote("p", "a", "b", 0, "y"),
+        vote("p", "a", "c", 1, "x"),
+        vote("p", "a", "c", 0, "y"),  # an even split
+        vote("q", "a", "b", 1),
+    ]
+    counts = RowCounts.of(gather(votes(enumerate(rows, 1), "rows", "auto"), stream(0, "order")))
+    assert counts == RowCounts(
+        rows=6, repeated=1, pairs=3, responses=5, prompts=2, ties=1, most_votes=3, single_votes=1
+    )
+    assert str(counts) == (
+        "6 rows are votes on 3 pairs (2 with 2 to 3 votes) of 5 responses to 2 prompts; even votes on 1 of 3 pairs;"
+        " 1 of 6 rows repeat an earlier row and count as further votes"
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "votes.jsonl"
+    rows = [vote(f"question {n}", f"yes {n}{m}", f"no {n}{m}", 1) for n in range(20) for m in range(1 + n % 3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return JsonLines(path=str(path), encoder=str(save_bert(tmp_path / "bert")), max_length=POSITIONS)
+
+
+def test_the_check_says_splits_groups_and_the_time_of_encoding(dataset, monkeypatch):
+    monkeypatch.setattr(encoding_probe, "PROBE_SECONDS", 0.05)
+    sizes, lines = dataset.examine()
+    assert sizes == dataset.sizes()
+    assert 1 <= sizes.most_pairs_a_prompt <= 3
+    data = dataset.build(lambda *_: None)
+    parts = [
+        f"{name} {len(split.pairs)} pairs of {len(split.pairs.prompt_features_PQ)} prompts"
+        for name, split in data.splits.items()
+    ]
+    assert f"splits: {', '.join(parts)}" in lines
+    assert any(line.startswith("rows: 39 rows are votes on 39 pairs (one vote each)") for line in lines)
+    assert any(line.startswith("groups: 20 prompts, no two of which belong together") for line in lines)
+    assert any(line.startswith("encoding: about ") and "for 98 of 98 texts" in line for line in lines)
+    assert dataset.examine()[1][-1] == "encoding: all 98 texts are in the cache"
+
+
+def test_the_time_of_encoding_grows_with_the_number_of_texts(dataset, monkeypatch):
+    monkeypatch.setattr(encoding_probe, "PROBE_SECONDS", 0.0)
+    tokens = dataset.tokenise([("question", "answer" * (n % 5 + 1)) for n in range(50)], lambda *_: None)
+    ticks = iter(float(n) for n in range(100))
+    monkeypatch.setattr(encoding_probe.time, "perf_counter", lambda: next(ticks))
+    few, many = (encoding_seconds(dataset, tokens, count) for count in (50, 500))
+    assert many == pytest.approx(10 * few)
+    assert few > 0
+
+
+def test_a_sample_is_spread_evenly():
+    assert sample(0, 5) == []
+    assert sample(4, 5) == [0, 1, 2, 3]
+    assert sample(101, 5) == [0, 25, 50, 75, 100]
