@@ -1,4 +1,4 @@
-"""Components: the parts of a study that have settings (datasets, posteriors, policies; oracles are alike)."""
+"""The base class of data sets, posteriors and policies: objects made from settings (oracles have their own)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from balbench.harness.errors import shortened
+
 
 class Component(BaseModel):
-    """Settings with types and ranges, checked before anything runs.
+    """An object whose fields are its settings in a study file, with types and ranges that are checked first.
 
-    A subclass may offer `presets`: named sets of settings, chosen by the key `preset` of a study file. Keys that
-    the study file gives win over the preset's.
+    A docstring below a field documents the setting. A subclass may have `presets`: named sets of settings, which the
+    key `preset` of a study file selects. Keys in the study file take precedence over those of the preset.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
     )
-    version: ClassVar[int] = 1  # raise it when the same settings no longer give the same bytes
-    outside_key: ClassVar[frozenset[str]] = frozenset()  # settings that do not determine the result by themselves
+
+    version: ClassVar[int] = 1
+    """Raise the version when the same settings no longer give the same bytes: finished cells then run again."""
+    outside_key: ClassVar[frozenset[str]] = frozenset()
+    """Settings that do not determine results by themselves, such as the path of a file whose content is hashed."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Named sets of settings."""
 
     @model_validator(mode="before")
     @classmethod
@@ -28,5 +34,6 @@ class Component(BaseModel):
             return settings
         preset = settings["preset"]
         if not isinstance(preset, str) or preset not in cls.presets:
-            raise ValueError(f"unknown preset {preset!r}; presets are: {', '.join(cls.presets) or 'none'}")
+            known = ", ".join(cls.presets) or "none"
+            raise ValueError(f"unknown preset {shortened(repr(preset))}; presets are: {known}")
         return cls.presets[preset] | {key: value for key, value in settings.items() if key != "preset"}

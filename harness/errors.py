@@ -10,8 +10,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+QUOTE_CHARACTERS, MESSAGE_CHARACTERS = 60, 1_000  # of what a user wrote, and of a whole message, at most
+
 # What the code of a cell may raise, for example a plug-in's. Workers ignore the signal of Ctrl-C.
 CELL_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
+
+
+def shortened(text: str, longest: int = QUOTE_CHARACTERS) -> str:
+    """Return a text, cut at `longest` characters: a message repeats what a user wrote, but not all of a long text."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 class BalbenchError(Exception):
@@ -22,7 +29,7 @@ class BalbenchError(Exception):
     """
 
     def __init__(self, message: str, *, setting: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message, MESSAGE_CHARACTERS))
         self.setting = setting
 
 

@@ -11,7 +11,7 @@ import weakref
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
-from balbench.harness.errors import StudyError
+from balbench.harness.errors import StudyError, shortened
 from balbench.harness.source_hash import source_hash
 
 KINDS = ("datasets", "oracles", "posteriors", "policies")
@@ -121,7 +121,7 @@ def load(kind: str, name: str) -> Any:
         return _imported(BUILT_IN[kind][name])
     point = _entry_point(kind, name)
     if point is None:
-        raise StudyError(f"{kind}: no {name!r}; {nearest(name, names(kind))}")
+        raise StudyError(f"{kind}: no {shortened(repr(name))}; {nearest(name, names(kind))}")
     try:
         component = point.load()
     except Exception as error:  # a plug-in's module may raise anything when it is imported

@@ -90,7 +90,7 @@ def test_read_run_takes_text_and_paths(run):
         ({"study": "quickstrat"}, None, "did you mean 'quickstart'"),
         ({"study": SMALL | {"polices": []}}, None, "study: polices: unknown key; did you mean 'policies'"),
         ({"seeds": 0}, "seeds", "seeds 0: must be at least 1"),
-        ({"overrides": {"name.x": 1}}, "override", "override name.x: 'name' is a name"),
+        ({"overrides": {"name.x": 1}}, "override", "override name.x: 'name' is a text"),
         ({"overrides": "posterior.members=3"}, "override", "must be a list of texts, or a mapping"),
         ({"overrides": ["posterior.members"]}, "override", "must have the form key=value"),
     ],

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from balbench.harness.errors import StudyError
+from balbench.harness.errors import StudyError, shortened
 from balbench.harness.files import not_finite
-from balbench.harness.study.settings import shortened, shown
+from balbench.harness.study.settings import shown
+
+# The plain scalars of YAML 1.2's core schema. PyYAML follows YAML 1.1, where 010 is 8, 1:30 is 90 and `no` is false.
+SCALARS = {
+    "null": (r"~|null|Null|NULL|", [*"~nN", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", [*"-+0123456789"]),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        [*"-+.0123456789"],
+    ),
+    "merge": (r"<<", ["<"]),
+}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        StudyError: it cannot be read, or is something else.
+        StudyError: the file cannot be read, or holds something else.
     """
     try:
         raw = _parsed(path.read_text(encoding="utf-8"))
@@ -34,59 +47,82 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _NotYamlError(Exception):
-    """What is wrong with a text that should be YAML, in one line."""
+    """Text is not valid YAML; the message is one line with the place and the remedy."""
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, *, whole: bool = False) -> Any:
+    """Parse YAML; with `whole`, refuse text after the value, which would be a comment."""
     try:
-        return _StrictLoader(text).get_single_data()
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if whole and (rest := text[node.end_mark.index :].strip()):
+            raise _NotYamlError(f"{shown(rest)} follows the value; remove it, or quote the whole value")
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise _NotYamlError(f"{place}{error.problem or 'not valid YAML'}; mend it there") from None
+        problem = error.problem or "not valid YAML"
+        raise _NotYamlError(f"{place}{problem}" if ";" in problem else f"{place}{problem}; correct it there") from None
     except yaml.YAMLError as error:
-        raise _NotYamlError(f"not valid YAML ({str(error).splitlines()[0]}); mend it") from None
+        raise _NotYamlError(f"not valid YAML ({str(error).splitlines()[0]}); correct it") from None
     except RecursionError:
         raise _NotYamlError("is nested too deeply; make it flatter") from None
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key that stands twice, and says where a value is none of its type."""
+class _Loader(yaml.SafeLoader):
+    """A safe loader of YAML 1.2 that refuses duplicate keys and says which value does not have its type."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():  # !!set may stand before a list
+        keys = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():  # `!!set` may precede a list
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
+            if key.value in keys:
+                problem = f"the key {shown(key.value)} occurs twice; remove one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, TypeError, KeyError, AttributeError):  # what Python's types say of a date 2020-13-45
+        except (ValueError, TypeError, KeyError, AttributeError):
             kind = node.tag.rpartition(":")[2]
-            problem = f"{shown(node.value)} is no {kind}, though it is written like one (a text wants quotes)"
+            problem = f"{shown(node.value)} cannot be parsed as {kind}; quote it if it is text"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        """Read a decimal, octal (0o17) or hexadecimal (0x1F) integer; leading zeros mean nothing."""
+        text = self.construct_scalar(node)
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
-def normalised(raw: dict[str, Any], place: str) -> dict[str, Any]:
-    """Write parts that are given as a mere name as mappings, and a number of seeds as a list."""
+
+_Loader.yaml_implicit_resolvers = {}
+for _kind, (_pattern, _first_characters) in SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first_characters)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+
+
+def plain(raw: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return a study's values as JSON holds them: mappings with text keys, lists, texts, finite numbers.
+
+    Raises:
+        StudyError: a value has another type, or a number is not finite.
+    """
     if (where := not_finite(raw)) is not None:
         raise StudyError(f"{place}: {where}: must be finite; write a number")
     try:
-        raw = json.loads(json.dumps(raw, default=str, allow_nan=False, ensure_ascii=False).encode())
+        return json.loads(json.dumps(raw, default=_plain_value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
-        told = str(error).splitlines()[0]
-        raise StudyError(f"{place}: holds what no study can hold ({told}); write texts and numbers") from None
-    for key in ("dataset", "oracle", "posterior"):
-        if isinstance(raw.get(key), str):
-            raw[key] = {"name": raw[key]}
-    if isinstance(raw.get("policies"), list):
-        raw["policies"] = [{"name": policy} if isinstance(policy, str) else policy for policy in raw["policies"]]
-    return raw
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{place}: contains an unsupported value ({reason}); use texts and numbers") from None
+
+
+def _plain_value(value: Any) -> Any:
+    """Return a scalar of numpy or torch as a number, and anything else (a path, a date) as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> None:
@@ -94,7 +130,8 @@ def override(raw: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) 
 
     Args:
         raw: the study, which is changed.
-        overrides: values by key, or texts `key=value` with values in YAML.
+        overrides: values by key, or texts `key=value`. The value of a text is a YAML scalar, or a list or mapping in
+            brackets; `#` begins no comment in it.
 
     Raises:
         StudyError: an override has another form, or there is nothing to set.
@@ -114,40 +151,60 @@ def _key_and_value(text: str) -> tuple[str, Any]:
     place = f"override {shortened(text)}"
     if not equals or not path:
         raise StudyError(f"{place}: must have the form key=value, for example posterior.members=10")
+    value = value.strip()
+    if not value.startswith(("[", "{", '"', "'")):
+        return path, _plain_scalar(value, place)
     try:
-        return path, _parsed(value)
+        return path, _parsed(value, whole=True)
     except _NotYamlError as error:
         raise StudyError(f"{place}: the value is not valid YAML: {error}") from None
+
+
+def _plain_scalar(text: str, place: str) -> Any:
+    """Return a text without quotes as the number, truth value or null that it looks like, or else as text."""
+    loader = _Loader("")
+    node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
+    try:
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise StudyError(f"{place}: {error.problem}") from None
 
 
 def set_path(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
     """Set a dotted path in nested mappings and lists, where lists are counted from 0.
 
+    A component that is only a name becomes a mapping when one of its settings is set.
+
     Raises:
-        StudyError: something on the way is no mapping and no list, or a list is too short.
+        StudyError: a value on the way is no mapping and no list, or a list is too short.
     """
     names = path.split(".")
     if not all(names):
-        raise StudyError(f"{place}: {path!r} has an empty part; write keys like posterior.members")
+        raise StudyError(f"{place}: {shown(path)} has an empty part; write keys like posterior.members")
     target: Any = raw
     for depth, name in enumerate(names[:-1]):
-        target = (
-            target.setdefault(name, {}) if isinstance(target, dict) else target[_entry(target, names, depth, place)]
-        )
-    if isinstance(target, dict):
-        target[names[-1]] = value
-    else:
-        target[_entry(target, names, len(names) - 1, place)] = value
+        key = name if isinstance(target, dict) else _entry(target, names, depth, place)
+        inner = target.setdefault(key, {}) if isinstance(target, dict) else target[key]
+        if isinstance(inner, str) and _is_component(names[: depth + 1]):
+            inner = target[key] = {"name": inner}
+        target = inner
+    key = names[-1] if isinstance(target, dict) else _entry(target, names, len(names) - 1, place)
+    target[key] = value
 
 
-def _entry(target: Any, names: list[str], depth: int, place: str) -> int:
-    """The number of an entry that is there."""
-    name, here = names[depth], ".".join(names[:depth])
+def _is_component(names: Sequence[str]) -> bool:
+    """Whether a path is that of a component: dataset, oracle, posterior, policies.N or policies.N.posterior."""
+    return bool(re.fullmatch(r"dataset|oracle|posterior|policies\.\d+(\.posterior)?", ".".join(names)))
+
+
+def _entry(target: Any, names: Sequence[str], depth: int, place: str) -> int:
+    """Return the number of an existing entry of a list."""
+    name, here = shown(names[depth]), shown(".".join(names[:depth]))
     if isinstance(target, str):
-        raise StudyError(f"{place}: {here!r} is a name, not a mapping; write it as {{name: {target}}}")
+        raise StudyError(f"{place}: {here} is a text, so there is no {name} to set in it")
     if not isinstance(target, list):
-        raise StudyError(f"{place}: there is nothing at {here!r} to set {name!r} of; it is {shown(target)}")
-    if not (name.isascii() and name.isdecimal() and int(name) < len(target)):
+        raise StudyError(f"{place}: there is nothing at {here} to set {name} of; it is {shown(target)}")
+    if not (names[depth].isascii() and names[depth].isdecimal() and int(names[depth][:9]) < len(target)):
         entries = f"0 to {len(target) - 1}" if target else "none, the list is empty"
-        raise StudyError(f"{place}: there is nothing at {here!r} called {name!r}; its entries are {entries}")
-    return int(name)
+        raise StudyError(f"{place}: there is nothing at {here} called {name}; its entries are {entries}")
+    return int(names[depth])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import signal
 import threading
 import warnings
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balbench.harness import results
-from balbench.harness.errors import StudyError
+from balbench.harness.errors import StudyError, shortened
 from balbench.harness.registry import nearest
 
 if TYPE_CHECKING:
@@ -151,10 +152,12 @@ def study_path(study: str | Path) -> Path:
         StudyError: there is neither.
     """
     path, shipped = Path(study), shipped_studies()
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
         return path
     if str(study) not in shipped:
-        raise StudyError(f"no study {str(study)!r}, neither shipped nor a file; {nearest(str(study), list(shipped))}")
+        raise StudyError(
+            f"no study {shortened(repr(str(study)))}, neither shipped nor a file; {nearest(str(study), list(shipped))}"
+        )
     return shipped[str(study)]
 
 

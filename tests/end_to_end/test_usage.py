@@ -37,9 +37,15 @@ def balbench(monkeypatch, capsys):
         (["run", "STUDY", "more"], ["unexpected extra argument", "more", "(see balbench run --help)"]),
         (["rnu"], ["no such command 'rnu'", "(see balbench --help)"]),
         (["list", "things"], ["'things' is not one of", "policies", "(see balbench list --help)"]),
-        (["run", "STUDY", "--out", "tiny.yaml"], ["tiny.yaml: is a file, not a directory; give another --out"]),
+        (
+            ["run", "STUDY", "--out", "tiny.yaml"],
+            ["--out tiny.yaml: is a file, not a directory; give another directory"],
+        ),
         (["run", "STUDY", "--out", "tiny.yaml/x"], ["tiny.yaml/x: tiny.yaml is a file, not a directory"]),
-        (["report", "somewhere", "--out", "tiny.yaml"], ["tiny.yaml: is a file, not a directory; give another --out"]),
+        (
+            ["report", "somewhere", "--out", "tiny.yaml"],
+            ["--out tiny.yaml: is a file, not a directory; give another directory"],
+        ),
         (["status", "tiny.yaml"], ["tiny.yaml: is a file and holds no run; give the directory"]),
         (
             [

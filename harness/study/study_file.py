@@ -1,0 +1,73 @@
+"""The keys of a study file, with their types and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from balbench.harness.study.cell import Protocol
+from balbench.harness.study.settings import A_COMPONENT, shown
+
+COMPONENTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
+MOST_CELLS = 1_000_000  # of a study: all cells are made at once
+# What values must be, where their types say too little.
+REQUIREMENTS = {
+    "name": "must be 1 to 100 letters, digits and . _ -, and begin with a letter or a digit; quote a number",
+    "description": "must be a text; quote it",
+    "reference": "must be the label of a policy",
+    "seeds": "must be a number of seeds, or a list of seeds",
+    "protocol": "must be a mapping of initial, batch and rounds",
+    "grid": "must be a mapping such as {posterior.members: [2, 5]}; leave it out where nothing varies",
+    "grid.*": "must be a list of values, as in {posterior.members: [2, 5]}",
+    "policies": "must be a list of one or more policies",
+    "policies.*": A_COMPONENT,
+    **dict.fromkeys(COMPONENTS, A_COMPONENT),
+}
+
+
+def _as_mapping(component: Any) -> Any:
+    """Write a component that is only a name as a mapping."""
+    return {"name": component} if isinstance(component, str) else component
+
+
+def _as_list(seeds: Any) -> Any:
+    """Write a number of seeds as the list of seeds."""
+    if not isinstance(seeds, int) or isinstance(seeds, bool):
+        return seeds
+    if not 1 <= seeds <= MOST_CELLS:
+        raise ValueError(f"must be at least 1 and at most {MOST_CELLS:,}, not {shown(seeds)}")
+    return list(range(seeds))
+
+
+ComponentSettings = Annotated[dict[str, Any], BeforeValidator(_as_mapping)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+
+
+class StudyFile(BaseModel):
+    """The keys of a study file. A component is a name, or a mapping with `name` and settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    """Name of the study: title of the report and name of the default run directory."""
+    description: str = ""
+    """The question that the study answers."""
+    dataset: ComponentSettings
+    """The data set."""
+    oracle: ComponentSettings = {"name": "replay"}
+    """The simulated annotator."""
+    posterior: ComponentSettings
+    """The reward model with its uncertainty."""
+    policies: list[ComponentSettings] = Field(min_length=1)
+    """The policies. A policy may have a `label`, its name in plots, and its own `posterior`."""
+    reference: str = "random"
+    """The policy that label savings are measured against: its label, or its name if only one policy has that name."""
+    seeds: Annotated[list[Seed], BeforeValidator(_as_list)] = Field(default=[0, 1, 2, 3, 4], min_length=1)
+    """A number of seeds (5 means 0 to 4), or a list of seeds."""
+    protocol: Protocol
+    """How many labels are bought and when."""
+    full_data: bool = False
+    """Whether to train once per seed on the whole pool, as a reference line in the report."""
+    grid: dict[str, list[Any]] = {}
+    """Values of dotted keys; the study runs all combinations."""
