@@ -39,12 +39,12 @@ def balbench(monkeypatch, capsys):
         (["list", "things"], ["'things' is not one of", "policies", "(see balbench list --help)"]),
         (
             ["run", "STUDY", "--out", "tiny.yaml"],
-            ["--out tiny.yaml: is a file, not a directory; give another directory"],
+            ["--out tiny.yaml: is a file, not a directory; give"],
         ),
         (["run", "STUDY", "--out", "tiny.yaml/x"], ["tiny.yaml/x: tiny.yaml is a file, not a directory"]),
         (
             ["report", "somewhere", "--out", "tiny.yaml"],
-            ["--out tiny.yaml: is a file, not a directory; give another directory"],
+            ["--out tiny.yaml: is a file, not a directory; give"],
         ),
         (["status", "tiny.yaml"], ["tiny.yaml: is a file and holds no run; give the directory"]),
         (
