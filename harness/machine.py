@@ -1,27 +1,59 @@
-"""What this process may use of its machine."""
+"""The limits of the machine, and the settings of a process whose results must not depend on it."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-# What torch says where a CPU has no memory left, and what the libraries of CUDA say.
+# Error messages of torch when a CPU has no memory left, and of the CUDA libraries.
 TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "_STATUS_ALLOC_FAILED")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MKL_CBWR = "MKL_CBWR"
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # a container may have fewer than the machine
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def mkl_mode() -> str:
+    """Return the value of MKL_CBWR for processes that train: the user's own, or AUTO.
+
+    MKL then chooses the kernel of a matrix product without regard to the number of products in a batch, so that a
+    cell has the same results in a fleet as alone (see `balbench.harness.posteriors.fleet_check`).
+    """
+    return os.environ.get(MKL_CBWR) or "AUTO"
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment variables of a process that trains; they must be set before torch is imported."""
+    return dict.fromkeys(THREAD_VARIABLES, "1") | {MKL_CBWR: mkl_mode()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let numpy, scipy and torch (if it is imported) compute on one thread.
+
+    More threads sum in another order, so results would depend on the number of cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(threads)
 
 
 def usable_memory(own: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that this process may use: what the machine has, or less where its control group allows less.
+    """Return the bytes of memory that this process may use: the machine's, or the limit of its control group.
 
     Args:
-        own: names the process's groups.
-        cgroups: where control groups are mounted (version 1 or 2).
+        own: the file that names the process's groups.
+        cgroups: the directory where control groups are mounted (version 1 or 2).
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for line in own.read_text().splitlines() if own.is_file() else []:
@@ -29,7 +61,7 @@ def usable_memory(own: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/
         if controllers and "memory" not in controllers.split(","):
             continue
         root, file = (cgroups / "memory", "memory.limit_in_bytes") if controllers else (cgroups, "memory.max")
-        # A container may see its own group as the root, or the names of its host: then its limit stands in the root.
+        # A container may see its own group as the root, or the host's names; its limit is then in the root.
         place = root / group.lstrip("/")
         for directory in [place, *place.parents]:
             if directory == root or root in directory.parents:
@@ -38,20 +70,20 @@ def usable_memory(own: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/
 
 
 def _limit(path: Path) -> int:
-    """The limit that a file of a control group sets; 0 for none."""
+    """Return the limit in a file of a control group; 0 if there is none."""
     try:
-        told = path.read_text().strip()
+        text = path.read_text().strip()
     except OSError:
         return 0
-    return int(told) if told.isdecimal() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was no memory left: Python's, or torch's, which on a CPU has no type."""
+    """Return whether an error means that memory is full: Python's, or torch's (without its own type on a CPU)."""
     if isinstance(error, MemoryError):
         return True
-    words = isinstance(error, RuntimeError) and any(told in str(error) for told in TORCH_OUT_OF_MEMORY)
-    return words or type(error).__name__ == "OutOfMemoryError"
+    named = isinstance(error, RuntimeError) and any(words in str(error) for words in TORCH_OUT_OF_MEMORY)
+    return named or type(error).__name__ == "OutOfMemoryError"
 
 
 def duration(seconds: float) -> str:
@@ -62,5 +94,5 @@ def duration(seconds: float) -> str:
 
 
 def gib(number: int) -> str:
-    """Bytes for a reader."""
+    """Format a number of bytes in GiB."""
     return f"{number / 2**30:,.1f} GiB"

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from balbench.harness.machine import MKL_CBWR, mkl_mode
+
+os.environ[MKL_CBWR] = mkl_mode()  # as in a worker; torch reads the variable when it is imported
+
 import torch
 
 VECTORS = Path(__file__).parent / "golden" / "vectors"

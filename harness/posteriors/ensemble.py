@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import torch
 from pydantic import Field
 
-from balbench.harness.machine import usable_cores
+from balbench.harness.posteriors.fleet_check import fleets_are_exact
 from balbench.harness.posteriors.heads import Heads
 from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs
 from balbench.harness.posteriors.trainable import Trainable
@@ -87,6 +87,10 @@ class Ensemble(TrainingConfig):
         numbers = 5 * sum((i + 1) * o for i, o in pairwise(sizes)) + 4 * self.batch * sum(sizes)
         return 4 * self.members * numbers
 
+    def fleet_is_exact(self, dimension: int) -> bool:
+        """Test training steps of the heads (see `Posterior.fleet_is_exact`)."""
+        return fleets_are_exact(((dimension, *self.hidden, 1),), self.members, self.batch)
+
     def trainable(self, heads: Heads, streams: Sequence[Stream]) -> Trainable:
         """The heads as they are trained."""
         return heads
@@ -118,6 +122,8 @@ class Ensemble(TrainingConfig):
 
 
 def side_by_side(draw: Callable[[Stream], T], streams: Sequence[Stream]) -> list[T]:
-    """Draw from each stream, on as many threads as there are cores (torch lets others run while it draws)."""
-    with ThreadPoolExecutor(usable_cores()) as threads:
+    """Draw from each stream on one thread for each core (torch releases Python's lock while it draws)."""
+    from joblib import cpu_count
+
+    with ThreadPoolExecutor(cpu_count()) as threads:
         return list(threads.map(draw, streams))

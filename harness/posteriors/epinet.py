@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.ensemble import MELO2024
+from balbench.harness.posteriors.fleet_check import fleets_are_exact
 from balbench.harness.posteriors.gaussian import Standardiser
 from balbench.harness.posteriors.heads import SCORING_BYTES, Heads
 from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs
@@ -54,6 +55,12 @@ class Epinet(SingleHead):
         if not self.hidden:
             raise ValueError("epinet works on the last hidden layer; give hidden at least one layer")
         return self
+
+    def fleet_is_exact(self, dimension: int) -> bool:
+        """Test training steps of the head and of the epinet's network (see `Posterior.fleet_is_exact`)."""
+        head = (dimension, *self.hidden, 1)
+        epinet = (self.hidden[-1] + self.index_dimension, *self.epinet_hidden, self.index_dimension, 1)
+        return fleets_are_exact((head, epinet), 1, self.batch)
 
     def fit_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]

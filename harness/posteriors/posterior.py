@@ -172,6 +172,17 @@ class Posterior(Component):
         """
         return 16 * dimension**2  # a linear posterior holds a few float64 matrices of that size
 
+    def fleet_is_exact(self, dimension: int) -> bool:
+        """Return whether `fit_fleet` gives each cell the same bits as a fleet of one, on the CPU of this process.
+
+        If not, workers fit the cells of a fleet one after another. The default of `fit_fleet` is exact. A posterior
+        that fits cells as one batched program tests its matrix products here (see `fleets_are_exact`).
+
+        Args:
+            dimension: length of the features of a response.
+        """
+        return True
+
     def fit_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:

@@ -37,6 +37,10 @@ class SingleHead(TrainingConfig):
         """Those of the head (see `Ensemble`)."""
         return self.as_ensemble().training_bytes(dimension)
 
+    def fleet_is_exact(self, dimension: int) -> bool:
+        """Test training steps of the head (see `Posterior.fleet_is_exact`)."""
+        return self.as_ensemble().fleet_is_exact(dimension)
+
     def as_ensemble(self) -> Ensemble:
         """The same head as an ensemble of one."""
         settings = {name: getattr(self, name) for name in SingleHead.model_fields}

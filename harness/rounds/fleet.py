@@ -12,96 +12,135 @@ import numpy as np
 import torch
 
 from balbench.harness.errors import CELL_ERRORS, BalbenchError
-from balbench.harness.machine import out_of_memory
+from balbench.harness.machine import MKL_CBWR, out_of_memory
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.loop import CellRun, Past
+from balbench.harness.streams import Stream
 from balbench.harness.study.cell import Cell
+
+NOT_EXACT = (
+    "on this processor a fleet changes the last bits of its cells, so the cells train one after another (slower, with "
+    f"the same results); the environment variable {MKL_CBWR}=AUTO usually avoids that"
+)
 
 
 class Failure(NamedTuple):
-    """Why a cell cannot go on: one line, and the traceback."""
+    """Why a cell cannot continue: one line, and the traceback."""
 
     reason: str
     details: str
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """The failure that an error means."""
+        """Describe an error."""
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return cls(reason, "".join(traceback.format_exception(error)))
 
 
 @dataclass
 class TaskResult:
-    """What a fleet did.
+    """The rounds that a fleet ran in one task.
 
     Attributes:
         rounds: directory of the cell, record and timings of each finished round, in order. (Two cells of a study may
             have the same key, hence the same results, under two labels.)
         failed: why cells failed, by directory.
-        out_of_memory: the fleet did not fit on the device in its last round.
-        facts: what manifests say of the worker's machine and versions.
-        device: what the worker ran on, as the engine calls it.
+        out_of_memory: whether the fleet did not fit on the device in its last round.
+        notices: lines for the user, each to be shown once in a run.
+        facts: the worker's machine and versions, for the manifests of cells.
+        device: the engine's name for the worker's device.
     """
 
     rounds: list[tuple[str, dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
     out_of_memory: bool = False
+    notices: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     device: str = ""
 
 
 def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_on: Callable[[], bool]) -> TaskResult:
-    """Run rounds of a fleet until all its cells are finished or failed, or `go_on`, asked before each, says no.
+    """Run rounds of a fleet until all its cells are finished or failed, or until `go_on` returns False.
 
-    Cells whose past is shorter catch up first. A cell that fails leaves the fleet; the rest go on.
+    Cells with fewer finished rounds catch up first. A cell that fails leaves the fleet; the others continue.
 
     Args:
-        cells: on the same data, with equal posteriors.
-        pasts: what each did so far.
-        data: their data.
-        go_on: whether to begin another round.
+        cells: cells on the same data, with equal posteriors.
+        pasts: the finished rounds of each cell.
+        data: the data of the cells.
+        go_on: called before each round.
 
     Raises:
-        BalbenchError: the machine is at fault (no cell can go on).
+        BalbenchError: the machine is at fault (no cell can continue).
     """
-    report = TaskResult()
+    result = TaskResult()
     runs = [CellRun(cell, data, past) for cell, past in zip(cells, pasts, strict=True)]
     try:
-        while (active := [r for r in runs if not r.finished and r.cell.directory not in report.failed]) and go_on():
+        while (active := [r for r in runs if not r.finished and r.cell.directory not in result.failed]) and go_on():
             behind = min(run.rounds_done for run in active)
-            _round([run for run in active if run.rounds_done == behind], data, report)
+            _round([run for run in active if run.rounds_done == behind], data, result)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        report.out_of_memory = True
-    return report
+        result.out_of_memory = True
+    return result
 
 
-def _round(runs: list[CellRun], data: DeviceData, report: TaskResult) -> None:
-    """One round of cells that are equally far."""
+def _round(runs: list[CellRun], data: DeviceData, result: TaskResult) -> None:
+    """Run one round of cells that have equally many finished rounds."""
     started = time.perf_counter()
     for run in runs:
         if np.isnan(run.label_n).all():
-            report.failed[run.cell.directory] = Failure(
-                "the oracle answered none of its labels; raise protocol.initial", ""
-            )
-    runs = [run for run in runs if run.cell.directory not in report.failed]
+            reason = "the oracle abstained from all of its labels; raise protocol.initial"
+            result.failed[run.cell.directory] = Failure(reason, "")
+    runs = [run for run in runs if run.cell.directory not in result.failed]
     if not runs:
         return
-    models = runs[0].cell.posterior.fit_fleet(
-        [run.labelled() for run in runs], data.eval_pairs, [run.posterior_stream() for run in runs]
-    )
-    if data.device.type == "cuda":
-        torch.cuda.synchronize(data.device)
+    models = _fit(runs, data, result)
     seconds = (time.perf_counter() - started) / len(runs)
     for run, model in zip(runs, models, strict=True):
         if isinstance(model, Exception):
-            report.failed[run.cell.directory] = Failure.of(model)
+            result.failed[run.cell.directory] = Failure.of(model)
             continue
         try:
-            report.rounds.append((run.cell.directory, *run.round(model, seconds)))
+            result.rounds.append((run.cell.directory, *run.round(model, seconds)))
         except CELL_ERRORS as error:
             if isinstance(error, BalbenchError) or out_of_memory(error):
                 raise
-            report.failed[run.cell.directory] = Failure.of(error)
+            result.failed[run.cell.directory] = Failure.of(error)
+
+
+def _fit(runs: list[CellRun], data: DeviceData, result: TaskResult) -> list[FittedPosterior | Exception]:
+    posterior, trains = runs[0].cell.posterior, [run.labelled() for run in runs]
+    together = len(runs) == 1 or can_fit_together(posterior, trains[0])
+    if not together:
+        result.notices = [NOT_EXACT]
+    models = fit_cells(posterior, trains, data.eval_pairs, [run.posterior_stream() for run in runs], together)
+    if data.device.type == "cuda":
+        torch.cuda.synchronize(data.device)
+    return models
+
+
+def can_fit_together(posterior: Posterior, pairs: LabelledPairs) -> bool:
+    """Return whether a fleet may train as one program: always on a GPU, on a CPU if cells keep their exact results.
+
+    On GPUs results are equal within rounding only, alone or in a fleet (see docs/reproducibility.md).
+    """
+    features_RD = pairs.features_RD
+    return features_RD.device.type != "cpu" or posterior.fleet_is_exact(features_RD.shape[1])
+
+
+def fit_cells(
+    posterior: Posterior,
+    trains: Sequence[LabelledPairs],
+    validation: LabelledPairs,
+    streams: Sequence[Stream],
+    together: bool,
+) -> list[FittedPosterior | Exception]:
+    """Fit all cells of a fleet as one program, or one cell after another (see `Posterior.fit_fleet`)."""
+    if together:
+        return posterior.fit_fleet(trains, validation, streams)
+    return [
+        posterior.fit_fleet([train], validation, [stream])[0] for train, stream in zip(trains, streams, strict=True)
+    ]

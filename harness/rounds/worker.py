@@ -1,6 +1,6 @@
-"""What runs inside a worker process, here or on another machine: some rounds of a fleet, on one thread.
+"""Code that runs inside a worker process, on this machine or another: some rounds of a fleet, on one thread.
 
-A worker writes nothing but caches: it returns rounds, and the coordinator keeps them.
+A worker writes nothing but caches: it returns rounds, and the coordinator stores them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from balbench.harness.errors import DataError
 from balbench.harness.files import disk_errors
-from balbench.harness.machine import out_of_memory
+from balbench.harness.machine import MKL_CBWR, one_thread, out_of_memory
 from balbench.harness.study.cell import Cell
 
 if TYPE_CHECKING:
@@ -27,22 +27,21 @@ if TYPE_CHECKING:
     from balbench.harness.rounds.loop import Past
 
 Features = Literal["auto", "resident", "streamed"]
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """Some rounds of a fleet. It can be run anywhere, at any time, and twice.
+    """Some rounds of a fleet. A task can run anywhere, at any time, and twice.
 
     Attributes:
-        cells, pasts: the fleet, and what each cell did so far.
-        dataset_key: of its data set.
-        data: where the worker finds the arrays of that data set.
-        seconds: begin no round after so many seconds; at least one round is run.
+        cells, pasts: the fleet, and the finished rounds of each cell.
+        dataset_key: key of the data set.
+        data: the directory of the data set's arrays, as the worker sees it.
+        seconds: begin no round after this many seconds; at least one round is run.
         device: "cpu" or "cuda:i", as the worker's process sees it; set by the engine.
-        features: whether the features lie on the device or are streamed to it.
-        processes: how many share the device; set by the engine.
+        features: whether features are held on the device or streamed to it.
+        processes: how many processes share the device; set by the engine.
     """
 
     cells: tuple[Cell, ...]
@@ -56,7 +55,7 @@ class Task:
 
 
 def start_worker(coordinator: int) -> None:
-    """Prepare a local worker process: one thread; signals are the coordinator's business, and it ends with it.
+    """Prepare a local worker process: it ignores signals, which the coordinator handles, and ends with it.
 
     Args:
         coordinator: process id of the parent.
@@ -66,10 +65,7 @@ def start_worker(coordinator: int) -> None:
     threading.Thread(target=_end_with, args=(coordinator,), daemon=True).start()
     from loky import process_executor
 
-    process_executor._USE_PSUTIL = False  # it would end workers that grow by 300 MB: any that maps large features
-    import torch
-
-    torch.set_num_threads(1)
+    process_executor._USE_PSUTIL = False  # loky would end workers that grow by 300 MB, as mapped features do
 
 
 def _end_with(coordinator: int) -> None:
@@ -79,13 +75,22 @@ def _end_with(coordinator: int) -> None:
 
 
 def work(task: Task) -> TaskResult:
-    """Run rounds of a fleet until the task's seconds are over; what it gives is a function of the task.
+    """Run rounds of a fleet on one thread until the task's seconds are over; the rounds depend on the task only.
 
     Raises:
-        BalbenchError: the machine is at fault (no cell can go on).
+        BalbenchError: the machine is at fault (no cell can continue).
     """
     import torch
 
+    with one_thread():
+        result = _work(task)
+    if result.out_of_memory and torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()  # for the other processes of this device
+    return result
+
+
+def _work(task: Task) -> TaskResult:
     from balbench.harness.rounds.fleet import advance
 
     data = _load(task)
@@ -96,12 +101,9 @@ def work(task: Task) -> TaskResult:
         first, begun = not begun, True
         return first or time.monotonic() < deadline
 
-    report = advance(task.cells, task.pasts, data, go_on)
-    report.facts = facts(task.device)
-    if report.out_of_memory and torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()  # for the other processes of this device
-    return report
+    result = advance(task.cells, task.pasts, data, go_on)
+    result.facts = facts(task.device)
+    return result
 
 
 def _load(task: Task) -> DeviceData:
@@ -131,13 +133,15 @@ def _device_data(data: Path, device: str, features: Features, processes: int) ->
 
 
 def facts(device: str) -> dict[str, Any]:
-    """What a manifest says of machine and versions: bytes are the same only where these are."""
+    """Return the machine and versions for a manifest; results are byte-identical only if these are equal."""
     import numpy
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    on_gpu = device.startswith("cuda")
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        MKL_CBWR: os.environ.get(MKL_CBWR, ""),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -145,7 +149,7 @@ def facts(device: str) -> dict[str, Any]:
 
 
 def free_bytes(device: str) -> int | None:
-    """Free memory of a GPU; None of a CPU."""
+    """Return the free memory of a GPU; None for a CPU."""
     import torch
 
     return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balbench.harness.errors import ClusterError, StudyError
+from balbench.harness.machine import worker_environment
 from balbench.harness.results import RunDirectory
 from balbench.harness.rounds.worker import Task, free_bytes
 from balbench.harness.running.dask_data import DataSender, Say
@@ -129,20 +130,22 @@ def _local_cluster(count: int, device: str) -> Any:
     here = {"host": "127.0.0.1", "dashboard": False}
     worker = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     worker["preload"] = [perform.__module__]  # dask_setup
-    workers = {number: {"cls": Nanny, "options": worker | _gpu(number, device)} for number in range(count)}
+    worker["env"] = worker_environment()
+    workers = {number: {"cls": Nanny, "options": _with_gpu(worker, number, device)} for number in range(count)}
     scheduler = {"cls": Scheduler, "options": here | {"port": 0}}
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
-def _gpu(number: int, device: str) -> dict[str, Any]:
-    """What a worker of this machine sees of its GPUs."""
+def _with_gpu(worker: dict[str, Any], number: int, device: str) -> dict[str, Any]:
+    """Add the one GPU that a worker of this machine uses to its options."""
     if device == "cpu":
-        return {}
+        return worker
     import torch
 
     names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     shown = names.split(",")
-    return {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": shown[number % len(shown)]}}
+    env = worker["env"] | {"CUDA_VISIBLE_DEVICES": shown[number % len(shown)]}
+    return worker | {"resources": {"GPU": 1}, "env": env}
 
 
 @dataclass(eq=False)

@@ -6,9 +6,11 @@ Imports stay light, as Dask's scheduler imports this module too.
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import platform
 import signal
+import sys
 import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balbench.harness.errors import CELL_ERRORS, BalbenchError, StudyError
+from balbench.harness.machine import MKL_CBWR, mkl_mode
 from balbench.harness.running.dask_data import DataFiles
 
 if TYPE_CHECKING:
@@ -83,6 +86,8 @@ def perform(remote: RemoteTask) -> TaskReply:
 
 
 def _run(remote: RemoteTask, place: Path) -> TaskResult:
+    if "torch" not in sys.modules:  # later changes of the variable have no effect
+        os.environ[MKL_CBWR] = mkl_mode()
     from balbench.harness.rounds.worker import work
 
     try:
@@ -90,16 +95,7 @@ def _run(remote: RemoteTask, place: Path) -> TaskResult:
     except (ImportError, AttributeError) as error:
         raise StudyError(f"cannot read a task ({error}); install the study's plug-ins there too") from None
     with _one_at_a_time:
-        _use_one_thread()
         return work(replace(task, data=place))
-
-
-@lru_cache
-def _use_one_thread() -> None:
-    """Use one thread, as local workers do: several threads sum in another order."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 @lru_cache

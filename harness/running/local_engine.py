@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from loky import ProcessPoolExecutor
 
 from balbench.harness.errors import StudyError
-from balbench.harness.rounds.worker import THREADS, Task, free_bytes, start_worker, work
+from balbench.harness.machine import worker_environment
+from balbench.harness.rounds.worker import Task, free_bytes, start_worker, work
 from balbench.harness.running.engine import WorkerDied
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ class _Slot:
     def _ready(self) -> ProcessPoolExecutor:
         if self.executor is None:
             self.executor = ProcessPoolExecutor(
-                max_workers=1, initializer=start_worker, initargs=(os.getpid(),), env=THREADS | self.environment
+                max_workers=1,
+                initializer=start_worker,
+                initargs=(os.getpid(),),
+                env=worker_environment() | self.environment,
             )
         return self.executor
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
+from joblib import cpu_count
+
 from balbench.harness.errors import StudyError
-from balbench.harness.machine import usable_cores
 from balbench.harness.rounds.worker import Features
 from balbench.harness.study.cell import Cell
 
@@ -72,7 +73,7 @@ class Placement:
         """
         devices = usable_devices(self.device)
         if devices == ["cpu"]:
-            return devices * (self.jobs or usable_cores())
+            return devices * (self.jobs or cpu_count())
         if self.jobs is not None and self.jobs != len(devices) * self.fleets_per_device:
             raise StudyError(
                 f"jobs {self.jobs}: is for CPUs; on GPUs, `fleets_per_device` processes share each GPU", setting="jobs"

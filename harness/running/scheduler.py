@@ -92,6 +92,7 @@ class Scheduler:
         self._left = [cell for name, cell in cells.items() if self._progress[name].state != "finished"]
         self._waiting: deque[Fleet] = deque()
         self._running: dict[Future[TaskResult], Fleet] = {}
+        self._notices: set[str] = set()  # lines that are printed once
         self._returned: queue.SimpleQueue[Future[TaskResult]] = queue.SimpleQueue()
         self._outcome = Outcome()
         self._stop_at: float | None = None
@@ -195,6 +196,10 @@ class Scheduler:
 
     def _take_in(self, fleet: Fleet, report: TaskResult) -> None:
         """Keep the rounds of a report, and submit what is left of the fleet again."""
+        for line in report.notices:
+            if line not in self._notices:
+                self._notices.add(line)
+                self._display.say(line)
         failed = dict(report.failed)
         rounds: dict[str, list[tuple]] = {}
         for key, record, timings in report.rounds:

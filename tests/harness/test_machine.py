@@ -1,13 +1,20 @@
 """What may be used of a machine."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
-from balbench.harness.machine import out_of_memory, usable_cores, usable_memory
+from balbench.harness.machine import (
+    THREAD_VARIABLES,
+    mkl_mode,
+    one_thread,
+    out_of_memory,
+    usable_memory,
+    worker_environment,
+)
 
 
 def test_errors_of_a_memory_that_is_full():
@@ -23,12 +30,26 @@ def test_errors_of_a_memory_that_is_full():
     assert not out_of_memory(OSError("DefaultCPUAllocator: can't allocate memory"))
 
 
-def test_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
-    assert usable_cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 9)
-    assert usable_cores() == 9
+def test_a_worker_has_one_thread_and_the_users_own_mkl_mode(monkeypatch):
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    assert worker_environment()["MKL_CBWR"] == "AUTO"
+    assert {worker_environment()[name] for name in THREAD_VARIABLES} == {"1"}
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    assert worker_environment()["MKL_CBWR"] == mkl_mode() == "AVX2"
+
+
+def test_one_thread_limits_numpy_and_torch_and_restores_them():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    pools = [pool["num_threads"] for pool in threadpool_info()]
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+        assert torch.get_num_threads() == 2
+        assert [pool["num_threads"] for pool in threadpool_info()] == pools
+    finally:
+        torch.set_num_threads(before)
 
 
 class TestUsableMemory:

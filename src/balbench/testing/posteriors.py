@@ -20,6 +20,7 @@ from balbench.harness.posteriors.posterior import (
     pair_uncertainty,
     sampled_rewards,
 )
+from balbench.harness.rounds.fleet import can_fit_together, fit_cells
 from balbench.harness.streams import Stream, stream
 from balbench.testing.contract import ContractError, Subject, fingerprint, same
 from balbench.testing.examples import labelled_pairs, on_disk
@@ -183,11 +184,16 @@ class _PosteriorChecks:
                     "read features by blocks or rows (features_RD.split(...), features_RD[rows])",
                 )
 
+    def fit_together(self, trains: list[LabelledPairs], streams: list[Stream]) -> list[FittedPosterior | Exception]:
+        """Fit a fleet as a worker does: on a processor where fleets are not exact, one cell after another."""
+        together = can_fit_together(self.posterior, self.train)
+        return fit_cells(self.posterior, trains, self.validation, streams, together)
+
     def fits_in_fleets(self) -> None:
         given = "a fleet of three cells with 3, 20 and 11 labels"
         trains = [_first(self.train, n) for n in (3, 20, 11)]
         streams = [stream(seed, "posterior", 0) for seed in range(3)]
-        models = self.subject.call(given, self.posterior.fit_fleet, trains, self.validation, streams)
+        models = self.subject.call(given, self.fit_together, trains, streams)
         self.subject.require(
             len(models) == 3, f"fit_fleet returns {len(models)} models", given, "return one model a cell, in order"
         )
@@ -204,7 +210,7 @@ class _PosteriorChecks:
         given = "a fleet in which the labels of cell 1 are NaN"
         broken = _first(self.train, 8)._replace(label_n=torch.full((8,), torch.nan))
         trains, streams = [self.train, broken], [stream(seed, "posterior", 0) for seed in range(2)]
-        good, failed = self.subject.call(given, self.posterior.fit_fleet, trains, self.validation, streams)
+        good, failed = self.subject.call(given, self.fit_together, trains, streams)
         alone = self.subject.call(given, self.posterior.fit, self.train, self.validation, streams[0])
         self.subject.require(
             isinstance(failed, Exception), f"cell 1 gives {failed!r}", given, "return the error of a fit that fails"

@@ -12,6 +12,7 @@ from balbench.harness.posteriors.laplace import Laplace
 from balbench.harness.posteriors.mc_dropout import McDropout
 from balbench.harness.posteriors.posterior import DivergedError, LabelledPairs
 from balbench.harness.posteriors.training import train_fleet
+from balbench.harness.rounds.fleet import can_fit_together, fit_cells
 from balbench.harness.streams import stream
 
 R, D = 90, 7
@@ -40,7 +41,8 @@ VALIDATION = pairs(31, 99)
 
 def rewards(posterior, trains, first=0) -> list[torch.Tensor]:
     streams = [stream(first + number) for number in range(len(trains))]
-    return [model.rewards_KR(FEATURES) for model in posterior.fit_fleet(trains, VALIDATION, streams)]
+    together = can_fit_together(posterior, trains[0])
+    return [model.rewards_KR(FEATURES) for model in fit_cells(posterior, trains, VALIDATION, streams, together)]
 
 
 @pytest.mark.parametrize("counts", [[25] * 8, [25, 25, 18, 25, 1, 18, 33, 25]], ids=["equal", "differing"])
@@ -56,7 +58,8 @@ def test_a_cells_bits_do_not_depend_on_its_fleet(name, counts):
 
 @pytest.mark.parametrize("name", ["ensemble", "impatient", "relu"])
 def test_filled_up_minibatches_train_as_their_cells_do_alone(name):
-    posterior = POSTERIORS[name]
+    # Adam scales gradients that are only rounding, as those of biases that cancel in a pair, to whole steps.
+    posterior = POSTERIORS[name].model_copy(update={"epsilon": 1e-4})
     trains = [pairs(n, seed) for seed, n in enumerate([25, 18, 1, 33, 24])]
     streams = [stream(seed) for seed in range(len(trains))]
     orders = [posterior.orders_KEn(train, each) for train, each in zip(trains, streams, strict=True)]
@@ -67,12 +70,14 @@ def test_filled_up_minibatches_train_as_their_cells_do_alone(name):
         assert not any(isinstance(result, DivergedError) for result in results)
     apart, together = (model.rewards_KR(FEATURES) for model in models)
     # The last bias has no gradient but rounding, so only differences of rewards agree.
-    torch.testing.assert_close(together - together[:, :1], apart - apart[:, :1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(together - together[:, :1], apart - apart[:, :1], rtol=1e-4, atol=1e-5)
     assert not torch.equal(apart, posterior.initial_fleet(trains, streams).rewards_KR(FEATURES))
 
 
 def test_a_cell_that_diverges_leaves_the_others_alone():
     posterior, trains = POSTERIORS["ensemble"], [pairs(25, seed) for seed in range(3)]
+    if not can_fit_together(posterior, trains[0]):
+        pytest.skip("on this processor a fleet changes the last bits of its cells")
     wanted = rewards(posterior, trains)
     streams = [stream(seed) for seed in range(3)]
     heads = posterior.initial_fleet(trains, streams)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from balbench.harness.posteriors.ensemble import Ensemble
+from balbench.harness.posteriors.fleet_check import fleets_are_exact
 from balbench.harness.posteriors.heads import Heads
 from balbench.harness.posteriors.posterior import DivergedError, LabelledPairs
 from balbench.harness.posteriors.training import TrainingLog, minibatches, train, train_fleet
@@ -148,6 +149,8 @@ def test_shared_initial_weights_are_the_authors_way():
 
 
 def test_a_members_bits_do_not_depend_on_its_neighbours():
+    if not fleets_are_exact(((D, 16, 8, 1),)):
+        pytest.skip("on this processor a batch of products changes the last bits of its parts")
     pairs, validation = data(60, 0), data(30, 1)
     five, two = (
         Ensemble(hidden=[16, 8], members=members, learning_rate=0.02).fit(pairs, validation, stream(0))

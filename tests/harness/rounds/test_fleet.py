@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from balbench.harness.errors import DataError
+from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.rounds.device_data import DeviceData
-from balbench.harness.rounds.fleet import advance
+from balbench.harness.rounds.fleet import NOT_EXACT, advance
 from balbench.harness.rounds.loop import Past
 from balbench.harness.study.study import check_study
 from balbench.oracles.annotations import Choice
@@ -126,6 +127,25 @@ class Silent(Replay):
 def test_a_cell_without_an_answer_fails_alone_and_says_why(alone):
     silent = replace(CELLS[1], oracle=Silent())
     lines, report = advanced([CELLS[0], silent, CELLS[2]])
-    assert report.failed[silent.directory].reason == "the oracle answered none of its labels; raise protocol.initial"
+    assert (
+        report.failed[silent.directory].reason == "the oracle abstained from all of its labels; raise protocol.initial"
+    )
     assert lines == {cell.directory: alone[cell.directory] for cell in (CELLS[0], CELLS[2])} | {silent.directory: []}
     assert list(advanced([silent])[1].failed) == [silent.directory]
+
+
+def test_a_processor_on_which_fleets_are_not_exact_gives_the_same_rounds_and_says_so(alone, monkeypatch):
+    monkeypatch.setattr(Ensemble, "fleet_is_exact", lambda self, dimension: False)
+    sizes = []
+    fit_fleet = Ensemble.fit_fleet
+
+    def counted(self, trains, validation, streams):
+        sizes.append(len(trains))
+        return fit_fleet(self, trains, validation, streams)
+
+    monkeypatch.setattr(Ensemble, "fit_fleet", counted)
+    lines, result = advanced(CELLS[:3])
+    assert lines == {cell.directory: alone[cell.directory] for cell in CELLS[:3]}
+    assert set(sizes) == {1}
+    assert result.notices == [NOT_EXACT]
+    assert advanced(CELLS[:1])[1].notices == []
