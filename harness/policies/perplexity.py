@@ -28,7 +28,7 @@ class _Perplexity(Policy):
         if f"response_{self.score}_R" not in contents.response_tables:
             raise DataError(
                 f"the data set has no {self.score.replace('_', ' ')} of its responses;"
-                " where it has texts, name a language model: --set dataset.perplexity=MODEL"
+                " where it has texts, set dataset.perplexity to a language model"
             )
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:

@@ -1,4 +1,4 @@
-"""Progress of long work: a live table in a terminal, plain lines elsewhere."""
+"""Progress of long work: a live table in a terminal or a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from balbench.harness.machine import duration
 
@@ -58,12 +60,39 @@ class Rate:
         return f", {shown}, about {duration((total - done) / rate)} left"
 
 
+class NotebookLive:
+    """One output of a notebook's cell, which each update replaces (rich's own needs the package ipywidgets there)."""
+
+    def __init__(self) -> None:
+        self._output: Any = None
+
+    def start(self) -> None:
+        """Add the output to the cell."""
+        from IPython.display import display
+
+        self._output = display(Text(), display_id=True)
+
+    def update(self, renderable: Table) -> None:
+        """Show something else in the output."""
+        self._output.update(renderable)
+
+    def stop(self) -> None:
+        """Leave the output empty."""
+        self._output.update(Text())
+
+
+def _live(console: Console) -> Live | NotebookLive | None:
+    if console.is_terminal:
+        return Live(console=console, refresh_per_second=4, transient=True)
+    return NotebookLive() if console.is_jupyter and not console.quiet else None
+
+
 class Display:
     """Shows how far cells and data are. Use it as a context."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = _live(console)
         self._last_line = time.monotonic()
         self._said_of = ""
         self._rate = Rate("")

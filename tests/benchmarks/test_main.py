@@ -38,6 +38,7 @@ def unicode_study(tmp_path_factory):
     return write_study(directory, policies=policies, full_data=False, description="Wie viele Labels? ✓")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

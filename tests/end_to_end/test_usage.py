@@ -26,7 +26,7 @@ def balbench(monkeypatch, capsys):
         ),
         (["run", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
         (["check", "STUDY", "--set", "protocol.initial=999"], ["protocol.initial: 999", "300 pairs"]),
-        (["run", "STUDY", "--device", "cuda:7"], ["--device cuda:7", "--device cpu"]),
+        (["run", "STUDY", "--device", "cuda:7"], ["--device cuda:7: this machine has", "try cpu"]),
         (["run", "STUDY", "--jobs", "0"], ["--jobs 0: must be at least 1"]),
         (["run", "STUDY", "--seeds", "-3"], ["--seeds -3: must be at least 1"]),
         (["run", "STUDY", "--jobs", "many"], ["--jobs", "valid integer", "(see balbench run --help)"]),
@@ -66,7 +66,7 @@ def balbench(monkeypatch, capsys):
         ),
         (["run", "STUDY", "--fleet", "0"], ["--fleet 0: must be at least 1"]),
         (["check", "STUDY", "--fleets-per-device", "0"], ["--fleets-per-device 0: must be at least 1"]),
-        (["run", "STUDY", "--features", "disk"], ["--features disk: must be auto, resident, streamed"]),
+        (["run", "STUDY", "--features", "disk"], ["--features disk: must be one of auto, resident, streamed"]),
         (["run", "STUDY", "--grace", "-1"], ["--grace -1: must be 0 seconds or more"]),
         (
             ["run", "STUDY", "--cluster", "local:0"],

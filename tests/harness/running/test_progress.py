@@ -1,6 +1,8 @@
 """The rate of long work and the time left."""
 
-from balbench.harness.running.progress import RATE_SECONDS, Rate
+from rich.console import Console
+
+from balbench.harness.running.progress import RATE_SECONDS, CellState, Display, Rate
 
 
 class Clock:
@@ -36,3 +38,20 @@ def test_no_rate_before_it_is_known_or_when_all_is_done():
     assert rate.text(50, 100) == ""
     clock.now = 5.0
     assert rate.text(100, 100) == ""
+
+
+def test_a_notebook_shows_one_output_that_is_replaced(monkeypatch):
+    shown = []
+
+    class Output:
+        def update(self, renderable):
+            shown.append(renderable._repr_mimebundle_(["text/plain"], [])["text/plain"].strip())
+
+    monkeypatch.setattr("IPython.display.display", lambda renderable, display_id: Output())
+    with Display(Console(force_jupyter=True, force_terminal=False)) as display:
+        display.data("encoding", 3, 10)
+        display.cells([CellState("bald", "running", 1, 4, 10, 100, 1.0)], 1)
+    assert "encoding: 3 of 10" in shown[0]
+    assert "1 of 4 rounds" in shown[1]
+    assert shown[2] == ""
+    assert Display(Console(force_jupyter=True, force_terminal=False, quiet=True))._live is None
