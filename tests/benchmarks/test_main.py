@@ -91,23 +91,28 @@ def test_the_version():
     assert (done.returncode, done.stdout) == (0, f"balbench {balbench.__version__}\n")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("module", ["balbench.benchmarks.cli", "typer", "torch", "balbench.harness.study.study"])
-def test_a_signal_while_modules_are_imported_is_no_traceback(tmp_path, number, code, module):
-    """The first import of `module` sends the signal."""
-    program = f"""
-import os, sys
+SIGNAL_ON_IMPORT = """
+import os, signal, sys
 from balbench.benchmarks.main import main
-class Signal:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            sys.meta_path.remove(self)
-            os.kill(os.getpid(), {int(number)})
-sys.meta_path.insert(0, Signal())
-sys.argv = ["balbench", "check", "quickstart", "--jobs", "1"]
+
+_, number, module, *sys.argv[1:] = sys.argv
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background jobs ignore Ctrl-C
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), int(number))
+
+sys.meta_path.insert(0, Finder)
 main()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("module", ["balbench.benchmarks.cli", "typer", "torch", "balbench.harness.running.scheduler"])
+def test_a_signal_while_modules_are_imported_is_no_traceback(tmp_path, module, number, code):
+    command = [sys.executable, "-c", SIGNAL_ON_IMPORT, str(int(number)), module, "run", str(write_study(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 

@@ -1,11 +1,10 @@
-"""Kill a run again and again: it ends with the same bytes as one that was left in peace."""
+"""A run that is killed repeatedly ends with the same bytes as an undisturbed run."""
 
 import contextlib
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ KILLS = int(os.environ.get("BALBENCH_KILLS", "20"))
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
-    """An undisturbed run of a study with enough rounds to be killed in."""
+    """A study with enough rounds for kills, and the bytes of an undisturbed run."""
     directory = tmp_path_factory.mktemp("quiet")
     study = write_study(
         directory, protocol={"initial": 10, "batch": 10, "rounds": 25}, policies=["random", "bald", "bal_pm"]
@@ -40,7 +39,7 @@ def test_kill_9_at_random_moments(quiet, tmp_path, capsys):
         try:
             code = process.wait(timeout=moments.uniform(0.5, 10) if kills < KILLS else 300)
         except subprocess.TimeoutExpired:
-            # Every other time the workers are left behind, to run into the next coordinator's.
+            # Every second kill leaves the workers running beside those of the next coordinator.
             os.kill(process.pid, signal.SIGKILL) if kills % 2 else os.killpg(process.pid, signal.SIGKILL)
             kills += 1
             process.wait()
@@ -52,14 +51,14 @@ def test_kill_9_at_random_moments(quiet, tmp_path, capsys):
         print(f"\n{kills} kills in {finishes} runs, each with the same bytes")
 
 
-def heed_interrupts() -> None:
-    """Where tests run in the background, a shell has made its children ignore Ctrl-C."""
+def react_to_interrupts() -> None:
+    """Undo what a shell does to tests in the background: it makes its children ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def started(study, out, *flags):
-    """A run that has kept some rounds; most of its cells wait, so that it cannot end before it is told to."""
-    process = start("run", study, "--out", out, "--fleet", 1, *flags, preexec_fn=heed_interrupts)
+    """Start a run and wait for its first rounds. Most of its cells wait, so the run cannot end by itself soon."""
+    process = start("run", study, "--out", out, "--fleet", 1, *flags, preexec_fn=react_to_interrupts)
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in out.glob("cells/*/rounds.jsonl")):
         assert time.monotonic() < deadline
@@ -68,16 +67,16 @@ def started(study, out, *flags):
 
 
 def stopped(process, code):
-    """The run ended with this code and said how to go on."""
+    """Assert that the run ended with this code and said how to continue."""
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "rounds are kept in" in err
-    assert "run the same command to go on" in err
+    assert "run the same study again to continue" in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_how_to_go_on(quiet, tmp_path, number, code):
+def test_an_interrupted_run_says_how_to_continue(quiet, tmp_path, number, code):
     study, wanted = quiet
     process = started(study, tmp_path / "run")
     os.kill(process.pid, number)
@@ -86,34 +85,8 @@ def test_an_interrupted_run_says_how_to_go_on(quiet, tmp_path, number, code):
     assert bytes_of(tmp_path / "run") == wanted
 
 
-SIGNAL_ON_IMPORT = """
-import os, sys
-from balbench.benchmarks import cli
-
-_, number, module, *sys.argv[1:] = sys.argv
-
-class Finder:
-    def find_spec(name, path=None, target=None):
-        if name == module:
-            os.kill(os.getpid(), int(number))
-
-sys.meta_path.insert(0, Finder)
-cli.main()
-"""
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("module", ["scipy.stats", "balbench.harness.running.scheduler", "balbench.benchmarks.running"])
-def test_a_signal_while_modules_are_imported(tmp_path, module, number, code):
-    """That takes seconds, and what is half imported cannot be asked for."""
-    command = [sys.executable, "-c", SIGNAL_ON_IMPORT, str(int(number)), module, "run", str(write_study(tmp_path))]
-    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}}
-    found = subprocess.run(command, capture_output=True, text=True, preexec_fn=heed_interrupts, check=False, **options)
-    assert (found.returncode, found.stderr) == (code, "")
-
-
-def test_sigterm_to_all_processes_lets_rounds_come_back(quiet, tmp_path):
-    """As some schedulers of clusters send it: workers go on, or what they run would be lost."""
+def test_sigterm_to_all_processes_keeps_running_rounds(quiet, tmp_path):
+    """Some schedulers of clusters signal all processes: workers continue, so that their rounds are not lost."""
     study, _ = quiet
     process = started(study, tmp_path / "run", "--grace", 60)
     before = rounds_in(tmp_path / "run")
@@ -149,7 +122,7 @@ def test_a_second_signal_stops_at_once():
 
 
 def test_a_signal_while_no_task_runs_stops_at_once():
-    """While data are built, for example, which may take hours."""
+    """For example while data are built, which may take hours."""
     with pytest.raises(Terminated):
         signalled(Busy(busy=False), 1)
 
@@ -159,15 +132,15 @@ def rounds_in(run):
 
 
 def processes_of(group: int) -> list[str]:
-    """Names of the live processes of a process group."""
-    found = []
+    """Return the names of the live processes of a process group."""
+    names = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             name, _, rest = path.read_text().rpartition(")")
             state, _parent, pgrp = rest.split()[:3]
             if int(pgrp) == group and state != "Z":
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc to find processes in")
