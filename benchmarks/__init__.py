@@ -1,1 +1,1 @@
-"""What is asked: the command line, the studies that come with balbench, and the speed benchmarks."""
+"""The command line, the studies that come with balbench, and the speed benchmarks."""

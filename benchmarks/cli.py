@@ -1,4 +1,4 @@
-"""The command line: `balbench run|report|list|status|check`. Heavy imports wait until a command needs them."""
+"""The commands of `balbench`: a thin layer on `balbench.api`. A command imports large libraries when it runs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10."),
 ]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Run this many seeds (0, 1, ...).")]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Number of seeds to run (3 means 0, 1 and 2).")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
-JobsOption = Annotated[int | None, typer.Option("--jobs", help="Worker processes  [default: one a core]")]
+JobsOption = Annotated[int | None, typer.Option("--jobs", help="Worker processes on CPUs  [default: one per core]")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
 FleetOption = Annotated[
     int | None,
@@ -37,7 +37,7 @@ FleetOption = Annotated[
         "--fleet", help="Cells that run together  [default: up to 8 with small heads on a CPU, what fits on a GPU]"
     ),
 ]
-SharingOption = Annotated[int, typer.Option("--fleets-per-device", help="Processes that share a GPU.")]
+SharingOption = Annotated[int, typer.Option("--fleets-per-device", help="Worker processes that share a GPU.")]
 ClusterOption = Annotated[
     str | None, typer.Option("--cluster", metavar="ADDRESS", help="Dask: tcp://HOST:PORT, or local:N.")
 ]
@@ -45,12 +45,12 @@ FeaturesOption = Annotated[
     str, typer.Option("--features", help="auto, resident (on the device) or streamed (to the device).")
 ]
 GraceOption = Annotated[
-    float, typer.Option("--grace", metavar="SECONDS", help="Time that running rounds have left after SIGTERM.")
+    float, typer.Option("--grace", metavar="SECONDS", help="Time that running rounds may take after SIGTERM.")
 ]
 
 
 class Kind(StrEnum):
-    """What `balbench list` can list."""
+    """Kinds of things that `balbench list` lists."""
 
     policies = "policies"
     posteriors = "posteriors"
@@ -91,7 +91,7 @@ def run(
     features: FeaturesOption = "auto",
     grace: GraceOption = 10.0,
 ) -> None:
-    """Run a study (or what is left of it), write its report and print what each policy saved."""
+    """Run the unfinished cells of a study, write its report, and print what each policy saved."""
     from balbench.benchmarks.running import run_and_report
 
     code = run_and_report(
@@ -113,9 +113,9 @@ def run(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write  [default: RUN/report]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Directory of the report  [default: RUN/report]")] = None,
 ) -> None:
-    """Write the report of one or several runs, finished or not, from the rounds that are there."""
+    """Write the report of one or several runs, finished or not."""
     from balbench.api import read_run
     from balbench.benchmarks.running import write_and_print
     from balbench.harness.files import check_directory
@@ -131,9 +131,9 @@ def report(
 @app.command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    name: Annotated[str | None, typer.Argument(help="One of them, with its settings.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of one of them, to describe it.")] = None,
 ) -> None:
-    """List what a study can name, or the settings of one of them."""
+    """List the components and shipped studies, or describe one of them with its settings."""
     from balbench.api import study_path
     from balbench.benchmarks.listing import component_details, components_table, studies_table
 
@@ -147,7 +147,7 @@ def list_(
 
 @app.command()
 def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
-    """Say how far a run is."""
+    """Show the progress of a run, and what failed."""
     from balbench.api import read_run
     from balbench.benchmarks.listing import status_table
 
@@ -166,7 +166,7 @@ def check(
     cluster: ClusterOption = None,
     features: FeaturesOption = "auto",
 ) -> None:
-    """Check a study and print its cells, where they would run, and estimated memory and time. Runs nothing."""
+    """Check a study; print its cells, where they would run, and the estimated memory and time. Runs nothing."""
     from balbench.api import load_study
     from balbench.benchmarks.estimate import plan
     from balbench.harness.running.placement import Placement

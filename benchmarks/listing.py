@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def components_table(kind: str) -> Table:
-    """List what a study file can name of a kind and, for policies, family, source and cost."""
+    """Return a table of the components of a kind; for policies with family, source and cost."""
     columns = ["family", "source", "cost"] if kind == "policies" else []
     caption = f"settings: balbench list {kind} NAME"
     table = Table("name", *columns, "what", caption=caption, caption_justify="left")
@@ -70,7 +70,7 @@ def component_details(kind: str, name: str) -> Group:
 
 
 def _values(component: Any, setting: str) -> str:
-    """The values that a setting may take, in the words of its JSON schema."""
+    """Return the values that a setting may take, in the words of its JSON schema."""
     schema = component.model_json_schema()["properties"][setting]
     kinds = [_one_kind(kind) for kind in schema.get("anyOf", [schema])]
     return " or ".join(dict.fromkeys(kinds))
@@ -85,18 +85,18 @@ def _one_kind(schema: dict[str, Any]) -> str:
 
 
 def studies_table() -> Table:
-    """List the shipped studies."""
+    """Return a table of the shipped studies."""
     from balbench.api import shipped_studies
     from balbench.harness.study.yaml_file import read_yaml
 
-    table = Table("study", "what it asks")
+    table = Table("study", "what")
     for name, path in shipped_studies().items():
         table.add_row(name, escape(" ".join(str(read_yaml(path).get("description", "")).split())))
     return table
 
 
 def status_table(run: Run) -> Table:
-    """One row for each setting and policy: cells by state, rounds done, what failed."""
+    """Return a table with one row per setting and policy: cells by state, rounds done, reasons of failures."""
     cells = run.cells
     total, done = int(cells["rounds"].sum()), int(cells["rounds_done"].sum())
     caption = f"{(cells['state'] == 'finished').sum()} of {len(cells)} cells, {done} of {total} rounds"
