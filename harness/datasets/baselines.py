@@ -6,12 +6,14 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from balbench.harness.machine import one_thread
 from balbench.harness.pool.pairs import Split
 
 Array = np.ndarray
 RIDGE = 1e-4  # keeps weights finite where length decides every pair; of no weight otherwise
 
 
+@one_thread()
 def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, float]]:
     """Return {split: {metric: value}} of a rule that knows the lengths of the two responses only.
 

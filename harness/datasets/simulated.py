@@ -1,6 +1,6 @@
-"""A made-up world of prompts, responses and annotators, with the traits that help or hinder active learning.
+"""A simulated world of prompts, responses and annotators, with the properties that help or hinder active learning.
 
-The formulas, and what each setting is worth, stand in docs/simulated_world.md.
+docs/simulated_world.md has the formulas and the measured effect of each setting.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.special import expit
 from balbench.harness.datasets import world
 from balbench.harness.datasets.dataset import Dataset, Progress
 from balbench.harness.errors import DataError
-from balbench.harness.machine import gib, usable_memory
+from balbench.harness.machine import gib, one_thread, usable_memory
 from balbench.harness.metrics import held_out_metrics
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData, PreferencePool, Split
@@ -30,10 +30,10 @@ HELD_OUT = ("eval", "test", "ood")
 
 @dataclass(frozen=True, eq=False)
 class LatentSplit:
-    """What stands behind the pairs of one split; policies and posteriors never see it.
+    """The latent variables of the pairs of one split; policies and posteriors never see them.
 
     Attributes:
-        topic_P: the topic of each prompt; topics from `topics` on stand in no prompt of the pool.
+        topic_P: the topic of each prompt; topics from `topics` on do not occur in the pool.
         prompt_PL: latents z of the prompts.
         offset_RL: latent offsets u of the responses.
         reward_R: their true rewards.
@@ -57,10 +57,10 @@ class LatentSplit:
 class Simulated(Dataset):
     """A simulated world. Its splits are `pool`, `eval`, `test` (new prompts like the pool's) and `ood`.
 
-    All is drawn from named streams of `data_seed`; each pair has one recorded vote and its true probability.
+    All draws come from named streams of `data_seed`; each pair has one recorded vote and its true probability.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {},  # the defaults
         "tldr_like": {
@@ -82,44 +82,49 @@ class Simulated(Dataset):
         },
     }
 
-    pool_pairs: int = Field(5_000, ge=2, le=10**9, description="pairs of the pool")
-    pool_prompts: int = Field(800, ge=1, le=10**9, description="prompts of the pool")
-    eval_pairs: int = Field(1_000, ge=1, le=10**9, description="pairs to select models on")
-    test_pairs: int = Field(2_000, ge=1, le=10**9, description="pairs to judge by, of new prompts like the pool's")
-    ood_pairs: int = Field(
-        2_000, ge=1, le=10**9, description="pairs to judge by, of other topics, all equally frequent"
-    )
+    pool_pairs: int = Field(5_000, ge=2, le=10**9)
+    """Number of pairs in the pool."""
+    pool_prompts: int = Field(800, ge=1, le=10**9)
+    """Number of prompts in the pool."""
+    eval_pairs: int = Field(1_000, ge=1, le=10**9)
+    """Number of pairs for model selection."""
+    test_pairs: int = Field(2_000, ge=1, le=10**9)
+    """Number of test pairs, on new prompts drawn as those of the pool."""
+    ood_pairs: int = Field(2_000, ge=1, le=10**9)
+    """Number of test pairs on other topics, all equally frequent."""
 
-    topics: int = Field(60, ge=1, le=10**6, description="topics of the pool")
-    zipf: float = Field(1.2, ge=0, le=5, description="topic frequencies are rank ** -zipf (0: all the same)")
-    spread: float = Field(
-        0.3, ge=0, le=10, description="distance of prompts from their topic's centre; small: redundant"
-    )
-    pairs_tail: float = Field(1.2, gt=0, le=20, description="Pareto exponent of pairs a prompt; small: a few have most")
-    max_pairs_per_prompt: int = Field(40, ge=1, le=1_000, description="bound of the pairs a prompt")
-    ood_unseen: float = Field(0.5, ge=0, le=1, description="share of the ood topics that stand nowhere in the pool")
+    topics: int = Field(60, ge=1, le=10**6)
+    """Number of topics in the pool."""
+    zipf: float = Field(1.2, ge=0, le=5)
+    """Exponent of topic frequencies, rank ** -zipf; 0 makes all topics equally frequent."""
+    spread: float = Field(0.3, ge=0, le=10)
+    """Distance of prompts from the centre of their topic; a small spread makes prompts redundant."""
+    pairs_tail: float = Field(1.2, gt=0, le=20)
+    """Pareto exponent of the number of pairs of a prompt; with a small exponent a few prompts have most pairs."""
+    max_pairs_per_prompt: int = Field(40, ge=1, le=1_000)
+    """Largest number of pairs of a prompt."""
+    ood_unseen: float = Field(0.5, ge=0, le=1)
+    """Share of the ood topics that do not occur in the pool."""
 
-    local: float = Field(
-        0.2, ge=0, le=1, description="share of the reward's direction that differs by place in prompt space"
-    )
-    reach: float = Field(4.0, gt=0, le=100, description="distance in prompt space over which the local taste changes")
-    near_ties: float = Field(
-        1.0,
-        ge=0,
-        le=3,
-        description="log-normal sigma of the lengths of response offsets; large: many near-ties",
-    )
-    agreement: float = Field(
-        0.73, ge=0.51, le=0.99, description="how often two annotators agree, which sets the temperature"
-    )
-    temperature: float | None = Field(None, gt=0, description="in units of reward; where given, agreement has no say")
+    local: float = Field(0.2, ge=0, le=1)
+    """Share of the reward's direction that differs between places in prompt space."""
+    reach: float = Field(4.0, gt=0, le=100)
+    """Distance in prompt space over which the local direction of the reward changes."""
+    near_ties: float = Field(1.0, ge=0, le=3)
+    """Log-normal sigma of the lengths of response offsets; a large value makes many near-ties."""
+    agreement: float = Field(0.73, ge=0.51, le=0.99)
+    """How often two annotators agree, which determines the temperature."""
+    temperature: float | None = Field(None, gt=0)
+    """Temperature of votes in units of reward; if it is given, `agreement` is ignored."""
 
-    latent_dimension: int = Field(12, ge=1, le=1_000, description="L: dimensions of prompt and of response space")
-    dimension: int = Field(64, ge=1, le=10**6, description="D: features of a response")
-    prompt_dimension: int | None = Field(None, ge=1, le=10**6, description="Q: features of a prompt; D where not given")
-    nonlinearity: float = Field(
-        0.3, ge=0, le=1, description="share of sine waves in the variance of features; the rest is affine"
-    )
+    latent_dimension: int = Field(12, ge=1, le=1_000)
+    """L: dimensions of prompt space and of response space."""
+    dimension: int = Field(64, ge=1, le=10**6)
+    """D: number of features of a response."""
+    prompt_dimension: int | None = Field(None, ge=1, le=10**6)
+    """Q: number of features of a prompt; D if it is not given."""
+    nonlinearity: float = Field(0.3, ge=0, le=1)
+    """Share of sine waves in the variance of features; the rest is affine."""
 
     @model_validator(mode="after")
     def _pairs_fit_prompts(self) -> Simulated:
@@ -132,6 +137,7 @@ class Simulated(Dataset):
             )
         return self
 
+    @one_thread()
     def build(self, progress: Progress) -> PreferenceData:
         """Draw the world and its splits."""
         latents = {name: self.latent_split(name) for name in ("pool", *HELD_OUT)}
@@ -150,10 +156,14 @@ class Simulated(Dataset):
         return PreferenceData(splits, {BEST_POSSIBLE: truth})
 
     def sizes(self) -> Sizes:
-        """Count what the world will hold (see `Dataset.sizes`); DataError: more than fits into memory."""
+        """Count pairs, prompts and responses (see `Dataset.sizes`).
+
+        Raises:
+            DataError: the world does not fit into memory.
+        """
         pairs, prompts = self._size("pool")
         most = max(self._size(name)[1] for name in ("pool", *HELD_OUT))
-        table = 16 * most * self.max_pairs_per_prompt  # what `draw_pair_counts` takes
+        table = 16 * most * self.max_pairs_per_prompt  # bytes that `draw_pair_counts` allocates
         self._check_memory(table, "drawing the pairs", "the numbers of pairs and prompts")
         responses = self.responses()
         pool = responses.pop("pool")
@@ -162,15 +172,15 @@ class Simulated(Dataset):
         return sizes
 
     def responses(self) -> dict[str, int]:
-        """Count the responses that each split will hold."""
+        """Count the responses of each split."""
         return {name: int(world.responses_needed(self._pair_counts(name)).sum()) for name in ("pool", *HELD_OUT)}
 
     def _check_memory(self, needed: int, what: str, settings: str) -> None:
-        if needed > (there := usable_memory()):
-            raise DataError(f"dataset: {what} would take {gib(needed)} of memory, of {gib(there)}; lower {settings}")
+        if needed > (usable := usable_memory()):
+            raise DataError(f"dataset: {what} would take {gib(needed)} of memory, of {gib(usable)}; lower {settings}")
 
     def contents(self) -> Contents:
-        """Say what the world will hold (see `Dataset.contents`)."""
+        """Describe the data set before it is built (see `Dataset.contents`)."""
         return Contents(("pool", *HELD_OUT), frozenset({"response_log_perplexity_R"}))
 
     def _pair_counts(self, name: str) -> Array:
@@ -178,7 +188,7 @@ class Simulated(Dataset):
         return world.draw_pair_counts(*self._size(name), self.pairs_tail, self.max_pairs_per_prompt, counts)
 
     def latent_split(self, name: str) -> LatentSplit:
-        """Draw the latents of the split `name`: what the features hide, for tests and for figures."""
+        """Draw the latents of the split `name`, which tests and figures compare with the features."""
         part = self._stream(name)
         _, prompts = self._size(name)
         weight_T, centre_TL = self._topics(ood=name == "ood")
@@ -188,12 +198,12 @@ class Simulated(Dataset):
         offset_RL = world.draw_offsets(
             prompt_of_response_R, self.latent_dimension, self.near_ties, part.child("responses")
         )
-        taste = world.Taste.draw(self.latent_dimension, self.local, self.reach, self._stream("taste"))
+        reward_field = world.RewardField.draw(self.latent_dimension, self.local, self.reach, self._stream("taste"))
         return LatentSplit(
             topic_P=topic_P,
             prompt_PL=prompt_PL,
             offset_RL=offset_RL,
-            reward_R=taste.rewards_R(prompt_PL, prompt_of_response_R, offset_RL),
+            reward_R=reward_field.rewards_R(prompt_PL, prompt_of_response_R, offset_RL),
             prompt_of_response_R=prompt_of_response_R,
             responses_of_pair_N2=responses_of_pair_N2,
         )
@@ -209,7 +219,7 @@ class Simulated(Dataset):
         return pairs, self.pool_prompts if name == "pool" else prompts
 
     def _topics(self, *, ood: bool) -> tuple[Array, Array]:
-        """Frequencies and centres of the topics; in ood the unseen ones stand after the pool's."""
+        """Frequencies and centres of the topics; in ood, unseen topics follow the pool's."""
         centre_TL = world.topic_centres(self.topics, self.latent_dimension, self._stream("topics"))
         if not ood:
             return world.zipf_weights(self.topics, self.zipf), centre_TL
@@ -234,16 +244,17 @@ class Simulated(Dataset):
         return Split(pairs, self._records(name, pair_id_N, probability_N))
 
     def _response_features(self, latent: LatentSplit) -> Array:
-        lift = world.Lift.draw(
+        feature_map = world.FeatureMap.draw(
             2 * self.latent_dimension, self.dimension, self.nonlinearity, self._stream("response lift")
         )
         place_RL = latent.prompt_PL[latent.prompt_of_response_R]
-        return lift.features(np.concatenate([place_RL, latent.offset_RL], axis=1))
+        return feature_map.features(np.concatenate([place_RL, latent.offset_RL], axis=1))
 
     def _prompt_features(self, latent: LatentSplit) -> Array:
         dimension = self.prompt_dimension or self.dimension
-        lift = world.Lift.draw(self.latent_dimension, dimension, self.nonlinearity, self._stream("prompt lift"))
-        return lift.features(latent.prompt_PL)
+        source = self._stream("prompt lift")
+        feature_map = world.FeatureMap.draw(self.latent_dimension, dimension, self.nonlinearity, source)
+        return feature_map.features(latent.prompt_PL)
 
     def _records(self, name: str, pair_id_N: Array, probability_N: Array) -> PairRecords:
         first_N = self._stream(name, "votes").numpy().random(len(pair_id_N)) < probability_N

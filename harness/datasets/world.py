@@ -1,6 +1,6 @@
 """The latent side of the simulated data set: prompts, responses, rewards, and the features one observes.
 
-Every function is pure: its randomness comes from the stream it is given. Axes: N pairs, R responses,
+Every function is pure: its randomness comes from its stream argument. Axes: N pairs, R responses,
 P prompts, T topics, L latent dimensions, D features.
 """
 
@@ -14,13 +14,13 @@ from scipy.special import expit, ndtr, xlogy
 from balbench.harness.streams import Stream
 
 Array = np.ndarray
-WAVES = 256  # random waves of the direction field: enough that draws are about equally rough
+WAVES = 256  # random waves of the reward field: enough that draws are about equally rough
 LONGEST = 2.5  # standard deviations at which log-lengths are cut, so that no single response is an outlier
-LIFT_BLOCK = 2**22  # numbers lifted at once, which bounds the memory of temporary arrays
+MAP_BLOCK = 2**22  # features computed at once, which bounds the memory of temporary arrays
 
 
 def zipf_weights(topics: int, exponent: float) -> Array:
-    """Return the frequencies of T topics, proportional to rank ** -exponent (exponent 0: all the same)."""
+    """Return the frequencies of T topics, proportional to rank ** -exponent (all equal for exponent 0)."""
     weight_T = np.arange(1, topics + 1, dtype=np.float64) ** -exponent
     return weight_T / weight_T.sum()
 
@@ -44,23 +44,23 @@ def draw_pair_counts(pairs: int, prompts: int, tail: float, at_most: int, stream
     Each count lies in [1, at_most]; the caller checks that prompts <= pairs <= prompts x at_most.
     """
     size_P = 1.0 + stream.numpy().pareto(tail, prompts)
-    # A prompt gets its j-th pair when the scale reaches j / size, so the first `pairs` to come are in.
+    # A prompt gets its j-th pair when the scale reaches j / size; the pairs with the smallest scales are drawn.
     scale_PJ = np.arange(2, at_most + 1) / size_P[:, None]
     first = np.argsort(scale_PJ, axis=None, kind="stable")[: pairs - prompts]
     return 1 + np.bincount(first // max(1, at_most - 1), minlength=prompts)
 
 
 def responses_needed(count_P: Array) -> Array:
-    """Return the fewest responses m of which each prompt's pairs can be made: m (m - 1) / 2 >= count."""
+    """Return the smallest number m of responses with enough pairs for each prompt: m (m - 1) / 2 >= count."""
     return np.ceil((1 + np.sqrt(1 + 8 * np.asarray(count_P, dtype=np.float64))) / 2).astype(np.int64)
 
 
 def draw_pairs(count_P: Array, stream: Stream) -> tuple[Array, Array]:
-    """Pair up as few responses as will do.
+    """Draw pairs of as few responses as possible.
 
     Returns:
-        prompt_of_response_R, and responses_of_pair_N2 in random order, within which no two pairs are alike.
-        Every response stands in at least one pair.
+        prompt_of_response_R, and responses_of_pair_N2 in random order without repeated pairs. Every response is in at
+        least one pair.
     """
     needed_P = responses_needed(count_P)
     prompt_of_response_R = np.repeat(np.arange(len(count_P)), needed_P)
@@ -86,8 +86,8 @@ def _all_pairs(start_S: Array, responses: int) -> Array:
 def draw_offsets(prompt_of_response_R: Array, latent_dimension: int, near_ties: float, stream: Stream) -> Array:
     """Return the (R, L) latent offsets of responses: mean square 1, log-normal lengths.
 
-    Half of the log-length's variance belongs to the prompt (its responses are all alike or all unlike), half
-    to the response.
+    Half of the variance of the log-length is shared by the responses of a prompt (all similar or all different), half
+    is the response's own.
     """
     prompts = int(prompt_of_response_R.max()) + 1
     of_prompt_P = stream.child("prompt length").numpy().standard_normal(prompts)
@@ -101,9 +101,9 @@ def draw_offsets(prompt_of_response_R: Array, latent_dimension: int, near_ties: 
 
 
 def draw_log_perplexities(offset_RL: Array, stream: Stream) -> Array:
-    """Return made-up log-perplexities (R,) in nats: 2 + |u| / (2 sqrt(L)) + noise / 4, at least 0.
+    """Return simulated log-perplexities (R,) in nats: 2 + |u| / (2 sqrt(L)) + noise / 4, at least 0.
 
-    They grow with how unlike others a response is and say nothing of its reward.
+    They increase with the length of a response's offset and are independent of its reward.
     """
     length_R = np.linalg.norm(offset_RL, axis=1) / np.sqrt(offset_RL.shape[1])
     noise_R = stream.numpy().standard_normal(len(offset_RL))
@@ -111,15 +111,15 @@ def draw_log_perplexities(offset_RL: Array, stream: Stream) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Taste:
-    """What annotators like: at each place of prompt space, a direction along which responses get better.
+class RewardField:
+    """The true reward: at each place in prompt space, the direction along which responses get better.
 
     Attributes:
-        shared_L: the unit direction that holds everywhere.
-        wave_LW: frequencies of the waves that make up the direction field.
+        shared_L: the unit direction that is the same everywhere.
+        wave_LW: frequencies of the waves whose sum is the local direction.
         phase_W: their phases.
         wave_direction_WL: the direction that each wave adds.
-        local: the field's share of the squared length, in [0, 1].
+        local: share of the local direction in the squared length, in [0, 1].
     """
 
     shared_L: Array
@@ -129,8 +129,8 @@ class Taste:
     local: float
 
     @classmethod
-    def draw(cls, latent_dimension: int, local: float, reach: float, stream: Stream) -> Taste:
-        """Draw a taste whose local directions agree over distances well below `reach`."""
+    def draw(cls, latent_dimension: int, local: float, reach: float, stream: Stream) -> RewardField:
+        """Draw a field whose local directions agree over distances well below `reach`."""
         shared_L = stream.child("shared").numpy().standard_normal(latent_dimension)
         return cls(
             shared_L=shared_L / np.linalg.norm(shared_L),
@@ -141,7 +141,7 @@ class Taste:
         )
 
     def directions_PL(self, prompt_PL: Array) -> Array:
-        """Return the (P, L) taste: sqrt(1 - local) shared + sqrt(local) x the field's unit vector."""
+        """Return (P, L) directions: sqrt(1 - local) shared + sqrt(local) x the unit vector of the local direction."""
         field_PL = np.cos(prompt_PL @ self.wave_LW + self.phase_W) @ self.wave_direction_WL
         unit_PL = field_PL / np.linalg.norm(field_PL, axis=1, keepdims=True)
         return np.sqrt(1 - self.local) * self.shared_L + np.sqrt(self.local) * unit_PL
@@ -160,7 +160,7 @@ def agreement(gap_N: Array, temperature: float) -> float:
 def calibrate_temperature(gap_N: Array, target: float) -> float:
     """Return the temperature at which two annotators agree on a share `target` of these pairs.
 
-    Agreement falls with temperature from 1 to 1/2, so bisection (of its logarithm) finds the only answer.
+    Agreement falls with temperature from 1 to 1/2, so bisection of the log-temperature finds the only solution.
     """
     scale = float(np.sqrt(np.mean(gap_N**2)))
     low, high = np.log(scale) - 20, np.log(scale) + 20
@@ -171,13 +171,13 @@ def calibrate_temperature(gap_N: Array, target: float) -> float:
 
 
 def expected_log_likelihood(predicted_N: Array, truth_N: Array) -> float:
-    """Return the mean score, in nats, of predictions over the votes that `truth_N` would cast."""
+    """Return the mean log-likelihood, in nats, of predictions over votes with the probabilities `truth_N`."""
     return float(np.mean(xlogy(truth_N, predicted_N) + xlogy(1 - truth_N, 1 - predicted_N)))
 
 
 @dataclass(frozen=True, eq=False)
-class Lift:
-    """A fixed smooth random map from latents to features of about unit scale, as an encoder would give.
+class FeatureMap:
+    """A fixed smooth random map from latents to features of about unit scale, like those of an encoder.
 
     Attributes:
         linear_LD: the affine part's matrix.
@@ -194,8 +194,8 @@ class Lift:
     nonlinearity: float
 
     @classmethod
-    def draw(cls, latent_dimension: int, dimension: int, nonlinearity: float, stream: Stream) -> Lift:
-        """Draw a lift. A larger `dimension` adds features and leaves the others as they were."""
+    def draw(cls, latent_dimension: int, dimension: int, nonlinearity: float, stream: Stream) -> FeatureMap:
+        """Draw a map. A larger `dimension` adds features and does not change the others."""
         shape = (dimension, latent_dimension)
         scale = latent_dimension**-0.5
         return cls(
@@ -214,7 +214,7 @@ class Lift:
         offset_D = self.offset_D.astype(np.float32)
         height = np.float32(np.sqrt(2 * self.nonlinearity))
         features_RD = np.empty((len(latent_RL), len(offset_D)), dtype=np.float32)
-        block = max(1, LIFT_BLOCK // len(offset_D))
+        block = max(1, MAP_BLOCK // len(offset_D))
         for start in range(0, len(latent_RL), block):
             rows = slice(start, start + block)
             features_RD[rows] = np.sin(latent_RL[rows] @ wave_LD + phase_D)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from balbench.harness.datasets import world
 from balbench.harness.datasets.simulated import BEST_POSSIBLE, Simulated
@@ -96,11 +97,11 @@ def test_prompts_have_as_many_features_as_responses_where_nothing_else_is_asked(
 
 
 def test_lifting_in_blocks_is_lifting(monkeypatch):
-    lift = world.Lift.draw(6, 10, 0.4, stream(0))
+    feature_map = world.FeatureMap.draw(6, 10, 0.4, stream(0))
     latent_RL = stream(1).numpy().standard_normal((35, 6))
-    at_once = lift.features(latent_RL)
-    monkeypatch.setattr(world, "LIFT_BLOCK", 80)  # 8 rows a block, the last one short
-    np.testing.assert_allclose(lift.features(latent_RL), at_once, rtol=1e-5, atol=1e-6)
+    at_once = feature_map.features(latent_RL)
+    monkeypatch.setattr(world, "MAP_BLOCK", 80)  # 8 rows a block, the last one short
+    np.testing.assert_allclose(feature_map.features(latent_RL), at_once, rtol=1e-5, atol=1e-6)
 
 
 # Pairs and the responses that they share
@@ -276,21 +277,21 @@ def test_log_lengths_spread_as_asked_and_half_of_it_by_prompt():
 
 @pytest.mark.parametrize("local", [0.0, 0.3, 1.0])
 def test_local_is_the_share_of_the_direction_that_places_do_not_share(local):
-    taste = world.Taste.draw(12, local, 1.0, stream(0))
-    direction_PL = taste.directions_PL(10 * stream(1).numpy().standard_normal((4_000, 12)))
+    field = world.RewardField.draw(12, local, 1.0, stream(0))
+    direction_PL = field.directions_PL(10 * stream(1).numpy().standard_normal((4_000, 12)))
     common_L = direction_PL.mean(axis=0)
     assert common_L @ common_L == pytest.approx(1 - local, abs=0.03)
     assert np.mean(np.sum((direction_PL - common_L) ** 2, axis=1)) == pytest.approx(local, abs=0.03)
 
 
-def test_taste_is_alike_within_its_reach_and_not_beyond():
-    taste = world.Taste.draw(12, 1.0, 3.0, stream(0))
+def test_local_directions_are_alike_within_its_reach_and_not_beyond():
+    field = world.RewardField.draw(12, 1.0, 3.0, stream(0))
     here_PL = stream(1).numpy().standard_normal((500, 12))
     step_PL = stream(2).numpy().standard_normal((500, 12))
     step_PL /= np.linalg.norm(step_PL, axis=1, keepdims=True)
 
     def likeness(distance):
-        both = taste.directions_PL(here_PL), taste.directions_PL(here_PL + distance * step_PL)
+        both = field.directions_PL(here_PL), field.directions_PL(here_PL + distance * step_PL)
         return np.mean(np.sum(both[0] * both[1], axis=1))
 
     assert likeness(0.3) > 0.98
@@ -299,13 +300,13 @@ def test_taste_is_alike_within_its_reach_and_not_beyond():
 
 
 def test_reward_is_the_offset_along_the_direction():
-    taste = world.Taste.draw(3, 0.4, 2.0, stream(0))
+    field = world.RewardField.draw(3, 0.4, 2.0, stream(0))
     prompt_PL = stream(1).numpy().standard_normal((4, 3))
     offset_RL = stream(2).numpy().standard_normal((6, 3))
     prompt_of_response_R = np.array([0, 0, 1, 2, 3, 3])
-    direction_PL = taste.directions_PL(prompt_PL)
+    direction_PL = field.directions_PL(prompt_PL)
     slow = [sum(direction_PL[p][i] * offset_RL[r][i] for i in range(3)) for r, p in enumerate(prompt_of_response_R)]
-    np.testing.assert_allclose(taste.rewards_R(prompt_PL, prompt_of_response_R, offset_RL), slow)
+    np.testing.assert_allclose(field.rewards_R(prompt_PL, prompt_of_response_R, offset_RL), slow)
 
 
 def test_nonlinearity_hides_latents_from_affine_maps():
@@ -463,3 +464,24 @@ def test_progress_is_told():
     calls = []
     Simulated(**TINY).build(lambda *call: calls.append(call))
     assert calls[-1] == ("simulate", 4, 4)
+
+
+def test_a_world_does_not_depend_on_the_number_of_threads(monkeypatch):
+    features, threads = world.FeatureMap.features, []
+
+    def watched(self, latent_RL):
+        threads.extend(pool["num_threads"] for pool in threadpool_info())
+        return features(self, latent_RL)
+
+    monkeypatch.setattr(world.FeatureMap, "features", watched)
+    worlds = []
+    for number in (1, 2, 3):
+        with threadpool_limits(number):
+            worlds.append(Simulated(pool_pairs=600, pool_prompts=90).build(lambda *_: None))
+    assert set(threads) == {1}
+    for other in worlds[1:]:
+        for name, split in worlds[0].splits.items():
+            pairs = other.splits[name].pairs
+            assert pairs.response_features_RD.tobytes() == split.pairs.response_features_RD.tobytes()
+            assert pairs.prompt_features_PQ.tobytes() == split.pairs.prompt_features_PQ.tobytes()
+        assert other.reference_lines == worlds[0].reference_lines
