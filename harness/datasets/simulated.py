@@ -162,12 +162,13 @@ class Simulated(Dataset):
             DataError: the world does not fit into memory.
         """
         pairs, prompts = self._size("pool")
-        most = max(self._size(name)[1] for name in ("pool", *HELD_OUT))
-        table = 16 * most * self.max_pairs_per_prompt  # bytes that `draw_pair_counts` allocates
+        most_prompts = max(self._size(name)[1] for name in ("pool", *HELD_OUT))
+        table = 16 * most_prompts * self.max_pairs_per_prompt  # bytes that `draw_pair_counts` allocates
         self._check_memory(table, "drawing the pairs", "the numbers of pairs and prompts")
         responses = self.responses()
         pool = responses.pop("pool")
-        sizes = Sizes(pairs, pool, prompts, sum(responses.values()), self.dimension)
+        most = int(self._pair_counts("pool").max())
+        sizes = Sizes(pairs, pool, prompts, sum(responses.values()), self.dimension, most)
         self._check_memory(sizes.bytes, "the features", "dataset.dimension or the numbers of pairs")
         return sizes
 
