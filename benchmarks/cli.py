@@ -175,3 +175,22 @@ def check(
     placement.check()
     checked = load_study(study, overrides=override or (), seeds=seeds)
     standard_output().print(plan(checked, placement))
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .jsonl.gz file of preferences.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The study file  [default: the data file's name.yaml]")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Transformers model  [default: all-MiniLM-L6-v2]")
+    ] = None,
+) -> None:
+    """Write a study file for a file of preferences, with settings that suit its size."""
+    from balbench.benchmarks.init import write_study
+
+    study, lines = write_study(data, out, encoder)
+    for line in lines:
+        say(standard_output(), line)
+    say(standard_output(), f"wrote {study}; next: balbench check {study}")

@@ -19,6 +19,7 @@ from balbench.harness.datasets.model_files import ModelFiles, Pooling, locate_mo
 from balbench.harness.datasets.text_encoder import Batch, TextEncoder, plan_batches
 from balbench.harness.datasets.tokens import Cut, Piece, Tokenizer, Tokens
 from balbench.harness.errors import DataError
+from balbench.harness.pool.blocks import array_blocks
 
 Array = np.ndarray
 Model = TypeVar("Model", bound=TextEncoder)
@@ -133,13 +134,16 @@ class EncoderSettings(Component):
             if tokens is None:
                 tokens = self._tokens(model.tokenizer, texts, progress)
             self._encode(cache, _Texts(keys, texts, tokens), model, progress)
-        return cache.read(keys)
+        features_BD = cache.read(keys)
+        if self.pooling_of(files)[1]:
+            for _, block_bD in array_blocks(features_BD):
+                block_bD /= _length_b1(block_bD)
+        return features_BD
 
     def feature_cache(self) -> FeatureCache:
-        """Return the cache of the features that these settings give (errors as in `pooling_of`)."""
+        """Return the cache of features before they are scaled to length 1 (errors as in `pooling_of`)."""
         files = self.encoder_files()
-        pooling, normalise = self.pooling_of(files)
-        more = {"pooling": pooling, "normalise": normalise, "prompt_template": self.prompt_template}
+        more = {"pooling": self.pooling_of(files)[0], "prompt_template": self.prompt_template}
         return FeatureCache(cache_directory() / "features" / self._cache_key(files, more))
 
     def judge(self, texts: Sequence[Text], progress: Progress) -> Array:
@@ -190,12 +194,12 @@ class EncoderSettings(Component):
         return tokens
 
     def _encode(self, cache: FeatureCache, texts: _Texts, model: TextEncoder, progress: Progress) -> None:
-        pooling, normalise = self.pooling_of(model.files)
+        pooling, _ = self.pooling_of(model.files)
 
         def features(batch: Batch) -> Array:
             features_BD = model.features(texts.tokens, batch, pooling)
             _check_finite(features_BD, texts.of(batch))
-            return _unit_length(features_BD) if normalise else features_BD
+            return features_BD
 
         _fill(cache, texts, model, features, "encoding texts", progress)
 
@@ -249,9 +253,8 @@ def text_key(text: Text) -> bytes:
     return hashlib.sha256(json.dumps(text).encode()).digest()
 
 
-def _unit_length(features_BD: Array) -> Array:
-    length_B1 = np.linalg.norm(features_BD, axis=1, keepdims=True)
-    return features_BD / np.maximum(length_B1, np.finfo(np.float32).tiny)
+def _length_b1(features_bD: Array) -> Array:
+    return np.maximum(np.linalg.norm(features_bD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def _check_finite(features_BD: Array, texts: list[Text]) -> None:

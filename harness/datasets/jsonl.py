@@ -81,13 +81,20 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
             return {}
         return dict(zip(PERPLEXITY_TABLES, self.judge(responses, progress).T.copy(), strict=True))
 
+    def read_splits(self) -> tuple[TextPairs, PromptGroups, dict[str, Array]]:
+        """Read the file; return its tables, the groups of prompts, and the prompts of each split.
+
+        Raises:
+            DataError: the file is missing, a row is wrong, or the prompts are too few.
+        """
+        pairs = self.read()
+        groups = group_prompts(pairs)
+        return pairs, groups, self.split_prompts(pairs, stream(self.data_seed, "split"), str(self.find()), groups)
+
     def sizes(self) -> Sizes:
         """Count what the file holds (see `Dataset.sizes`)."""
-        pairs = self.read()
-        return self._sizes(pairs, self._split(pairs, group_prompts(pairs)))
-
-    def _split(self, pairs: TextPairs, groups: PromptGroups) -> dict[str, Array]:
-        return self.split_prompts(pairs, stream(self.data_seed, "split"), str(self.find()), groups)
+        pairs, _, splits = self.read_splits()
+        return self._sizes(pairs, splits)
 
     def _sizes(self, pairs: TextPairs, splits: dict[str, Array]) -> Sizes:
         in_pool_P = np.isin(np.arange(len(pairs.prompt_P)), splits["pool"])
@@ -104,9 +111,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
 
     def examine(self) -> tuple[Sizes, list[str]]:
         """Say how rows became pairs and splits, what the encoder loses, and how long it takes (see `Dataset`)."""
-        pairs = self.read()
-        groups = group_prompts(pairs)
-        splits = self._split(pairs, groups)
+        pairs, groups, splits = self.read_splits()
         sizes = self._sizes(pairs, splits)
         return sizes, [*text_lines(pairs, groups, splits), *self._encoding_lines(pairs)]
 

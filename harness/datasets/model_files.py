@@ -125,10 +125,11 @@ class ModelFiles:
     def _read(self, file: str) -> Any:
         """A JSON file of the model; None if the model does not have it."""
         if self.revision is None:
-            path: str | None = str(Path(self.root or self.name) / file)
+            places = (Path(folder) / file for folder in (self.root or self.name, self.name))
+            path = next((str(place) for place in places if place.is_file()), None)
         else:
             path = _hub_file(self.name, file, self.revision)
-        if path is None or not Path(path).is_file():
+        if path is None:
             return None
         with self.errors():
             return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -196,7 +197,8 @@ def _directory_key(root: Path, directory: Path, setting: str) -> str:
     if directory / CONFIG not in files:
         raise DataError(f"{setting}: no config.json in {directory}; give the directory of a transformers model")
     if (root / MODULES).is_file():
-        files += [path for path in (root / MODULES, *root.glob(f"*/{CONFIG}")) if path not in files]
+        inner = {root / MODULES, *root.glob(f"*/{CONFIG}"), *directory.glob(f"*/{CONFIG}")}
+        files += [path for path in inner if path not in files]
     named = sorted((path.relative_to(root).as_posix(), path) for path in files)
     return hashlib.sha256("".join(f"{name}:{file_digest(path)};" for name, path in named).encode()).hexdigest()
 

