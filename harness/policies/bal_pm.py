@@ -1,8 +1,9 @@
 """BAL-PM: epistemic uncertainty of the pair plus entropy of the acquired prompts (Melo et al. 2024, 2406.10023).
 
-score_i = U_i + beta h_i, where h_i estimates what a pair of prompt i adds to the entropy of the acquired prompts (see
-harness/policies/prompt_entropy.py). A batch is filled greedily; each pick counts as acquired for the next. A prompt's
-entropy is shared by its pairs, so all is kept for each distinct prompt (axis X) and a pick costs one arg max over them.
+score_i = U_i + beta h_i, where h_i estimates how much a pair of prompt i adds to the entropy of the acquired prompts
+(see harness/policies/prompt_entropy.py). A batch is filled greedily, and each pick counts as acquired for the next
+pick. All pairs of a prompt have the same h, so h is kept once for each distinct prompt (axis X), and a pick costs one
+arg max over the distinct prompts.
 """
 
 from __future__ import annotations
@@ -29,28 +30,7 @@ AS_CODED: dict[str, Any] = {"neighbours": "remaining_pairs", "ball": "closed", "
 
 
 class BalPm(Policy):
-    """Greedy argmax of uncertainty + beta * prompt entropy (eq. 10).
-
-    Attributes:
-        variant: `published` reads the estimator as the text has it; `as_coded` does what the authors' code does.
-            The variant sets `neighbours`, `ball` and `shift_features` unless they are given.
-        estimator: of the prompt entropy. `ksg` measures distances in the pool and counts the acquired pairs within
-            them; `kl` measures the distance to the k-th nearest acquired pair and needs none of `neighbours`, `ball`
-            and `digamma_divisor`.
-        k: which neighbour's distance is the radius; the farthest where there are fewer.
-        beta: weight of the prompt entropy.
-        digamma_divisor: d of the estimator; 1 in the authors' experiments. `dimension` is the estimator's own (the
-            number of prompt features), with which the counts hardly matter.
-        neighbours: `distinct_prompts` (published): the k-th other prompt of the whole pool, so that radii never
-            change; `remaining_pairs` (as coded): among the prompts of the pairs that are left, the prompt itself
-            and its duplicates counted, so that a prompt with k pairs left has radius 0.
-        ball: `open` counts distances < D (published), `closed` <= D (as coded).
-        shift_features: as coded, the pool's features (and not the acquired ones) become f - mean/std before
-            distances are taken, which loses most of the counts unless the features have mean 0.
-        normalise_entropy: standardise h over the remaining pairs before each pick (an option of the authors').
-        entropy: `minimise` turns the sign (the authors' entropy minimiser).
-        uncertainty: U of the score; `epistemic` is BALD, or the posterior's own measure where it has one.
-    """
+    """Greedy argmax of uncertainty + beta * prompt entropy (eq. 10)."""
 
     family: ClassVar[str] = "bal_pm"
     source: ClassVar[str] = "Melo et al. 2024 (2406.10023) eq. 10"
@@ -58,16 +38,34 @@ class BalPm(Policy):
     uses_uncertainty: ClassVar[bool] = True
 
     variant: Literal["published", "as_coded"] = "published"
+    """`published` follows the paper's text, `as_coded` the authors' code. The variant sets `neighbours`, `ball` and
+    `shift_features` unless they are given."""
     estimator: Literal["ksg", "kl"] = "ksg"
+    """Estimator of the prompt entropy. `ksg` uses distances in the pool and counts the acquired pairs within them. `kl`
+    uses the distance to the k-th nearest acquired pair; `neighbours`, `ball` and `digamma_divisor` do not apply to
+    it."""
     k: int = Field(13, ge=1)
+    """The radius is the distance to the k-th neighbour, or to the farthest neighbour if there are fewer."""
     beta: float = Field(1e-2, ge=0, le=1e100)
+    """Weight of the prompt entropy."""
     digamma_divisor: Annotated[float, Field(gt=0)] | Literal["dimension"] = 1.0
+    """The divisor d of the digamma term, 1 in the authors' experiments. `dimension` is the number of prompt features,
+    as in the original estimator; the counts then have little effect."""
     neighbours: Literal["distinct_prompts", "remaining_pairs"] = "distinct_prompts"
+    """`distinct_prompts` (published): the k-th other prompt of the whole pool, so that radii never change.
+    `remaining_pairs` (as coded): the k-th among the prompts of the unlabelled pairs, including the prompt itself and
+    its duplicates, so that a prompt with k unlabelled pairs has radius 0."""
     ball: Literal["open", "closed"] = "open"
+    """`open` counts distances < D (published), `closed` distances <= D (as coded)."""
     shift_features: bool = False
+    """As coded, the features of the pool, but not of the acquired pairs, become f - mean/std before distances are
+    computed. This loses most of the counts unless the features have mean 0."""
     normalise_entropy: bool = False
+    """Whether h is standardised over the unlabelled pairs before each pick (an option of the authors' code)."""
     entropy: Literal["maximise", "minimise"] = "maximise"
+    """`minimise` changes the sign of h (the authors' entropy minimiser)."""
     uncertainty: UncertaintyKind = "epistemic"
+    """The uncertainty U of the score; `epistemic` is BALD, or the posterior's own measure if it has one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,9 +79,9 @@ class BalPm(Policy):
     def _every_setting_matters(self) -> BalPm:
         changed = [key for key in KSG_ONLY if getattr(self, key) != type(self).model_fields[key].default]
         if self.estimator == "kl" and changed:
-            raise ValueError(f"estimator kl makes no use of {changed[0]}; leave it out")
+            raise ValueError(f"estimator kl does not use {changed[0]}; leave it out")
         if not self.uses_uncertainty and self.uncertainty != type(self).model_fields["uncertainty"].default:
-            raise ValueError("uncertainty is not used here; leave it out, or take bal_pm")
+            raise ValueError("uncertainty is not used here; leave it out, or use bal_pm")
         return self
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
@@ -107,14 +105,14 @@ class BalPm(Policy):
             scores.append(score)
             entropy_scores.append(weighted_X[point])
             prompts.add(point)
-        notes = {
+        diagnostics = {
             "uncertainty_score": float(uncertainty_U[picks].mean()),
             "entropy_score": float(np.mean(entropy_scores)),
         }
-        return Selection(view.unlabelled_U[picks], np.array(scores), notes)
+        return Selection(view.unlabelled_U[picks], np.array(scores), diagnostics)
 
     def _weighted(self, entropy_X: Array) -> Array:
-        """The prompt entropy times beta; ValueError where that is no number."""
+        """Return the prompt entropy times beta, and raise ValueError if it is not finite."""
         weighted_X = self.beta * entropy_X
         if not np.isfinite(weighted_X).all():
             raise ValueError("scores are not finite: the prompt entropy overflows; raise digamma_divisor")
@@ -134,7 +132,7 @@ class BalPm(Policy):
             balls = index.balls(remaining_X, self.k, itself=True, inclusive=closed)
         else:
             balls = index.balls(np.ones(len(index), dtype=np.int64), self.k, itself=False, inclusive=closed)
-        if self.shift_features:  # distances inside the pool survive the shift
+        if self.shift_features:  # the shift does not change distances within the pool
             shifted_XQ, some = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
             others_AQ = index.points_XQ[some]
             count_X = count_within(shifted_XQ, others_AQ, acquired_X[some], balls.radius_X, inclusive=closed)
@@ -145,7 +143,7 @@ class BalPm(Policy):
 
     def _kl_entropy(self, view: PoolView, remaining_X: Array, acquired_X: Array) -> KlEntropy:
         index = view.index.neighbours
-        if self.shift_features:  # the picks of this batch are shifted as the pool is, so distances to them are kept
+        if self.shift_features:  # picks of this batch are shifted like the pool, so distances to them do not change
             shifted_XQ, some = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
             nearest_Xk = nearest_weighted(shifted_XQ, index.points_XQ[some], acquired_X[some], self.k)
         else:
@@ -154,7 +152,7 @@ class BalPm(Policy):
 
 
 class EntropyOnly(BalPm):
-    """BAL-PM without its uncertainty term: spread over prompts and nothing else."""
+    """BAL-PM without its uncertainty term: only the entropy of the acquired prompts."""
 
     family: ClassVar[str] = "bal_pm"
     source: ClassVar[str] = "Melo et al. 2024 (2406.10023) ablation of the scores"
@@ -163,7 +161,7 @@ class EntropyOnly(BalPm):
 
 
 class _Candidates:
-    """Unlabelled pairs grouped by point; each point offers its most uncertain pair that is left."""
+    """Unlabelled pairs grouped by distinct prompt ("point"), in order of uncertainty within each point."""
 
     def __init__(self, point_U: Array, uncertainty_U: Array, X: int) -> None:
         self._order = np.lexsort((np.arange(len(point_U)), -uncertainty_U, point_U))
@@ -177,7 +175,7 @@ class _Candidates:
             self._best_X[point] = self._uncertainty_U[self._order[self._next_X[point]]]
 
     def take(self, weighted_X: Array) -> tuple[int, int, float]:
-        """Take the pair with the highest score (the lowest number among ties); return (pair, point, score)."""
+        """Pick the pair with the highest score (the lowest number among ties), and return (pair, point, score)."""
         score_X = self._best_X + weighted_X
         top = score_X.max()
         tied = np.flatnonzero(score_X == top).tolist()
@@ -186,7 +184,7 @@ class _Candidates:
         return pick, point, float(top)
 
     def _first_at(self, point: int, weighted: float, top: float) -> int:
-        """Lowest pair number at the top score (uncertainties that differ can round to one score)."""
+        """Return the lowest pair number with the top score; different uncertainties can round to the same score."""
         pairs = []
         for place in range(self._next_X[point], self._start_X1[point + 1]):
             pair = self._order[place]
@@ -207,7 +205,7 @@ class _Candidates:
 
 
 def _standardised(entropy_X: Array, left_X: Array) -> Array:
-    """(h - mean) / std over the remaining pairs (ddof 1)."""
+    """Return (h - mean) / std over the remaining pairs (ddof 1)."""
     total = left_X.sum()
     mean = (left_X * entropy_X).sum() / total
     variance = (left_X * (entropy_X - mean) ** 2).sum() / max(total - 1, 1)

@@ -1,19 +1,20 @@
-"""BatchBALD: the batch whose answers together tell most about the posterior sample (Kirsch et al. 2019, 1906.08158).
+"""BatchBALD: the batch with the largest joint information about the posterior sample (Kirsch et al. 2019, 1906.08158).
 
-The information I(y_1, .., y_B; k) of B answers about which of the K posterior samples holds is maximised greedily. A
-configuration c is one way to answer the b picks so far, P_c its probability, w_ck = p(k | c) the samples' weights after
-it. The gain of one more pair i is its BALD score under these weights, averaged over the configurations:
+The mutual information I(y_1, .., y_B; k) between B labels and the posterior sample k is maximised greedily. A
+configuration c is one combination of labels of the b picks so far, P_c is its probability, and w_ck = p(k | c) are the
+weights of the samples given c. The gain of one more pair i is its BALD score under these weights, averaged over the
+configurations:
 
     I(y_i; k | y_1 .. y_b) = sum_c P_c h(sum_k w_ck p_ki) - sum_k (sum_c P_c w_ck) h(p_ki),
 
-with h the entropy of a binary answer. All 2^b configurations are gone through while there are few, then a sample of
-them is. This is the difference of two joint entropies of the paper's eq. 8, without their cancellation.
+with h the entropy of a binary label. All 2^b configurations are used for the first picks, then a random sample of
+configurations. The gain equals the difference of two joint entropies of the paper's eq. 8, without the cancellation.
 
-The best pair of the whole pool is found exactly for the configurations at hand. h is concave, so joining
-configurations (adding up P_c and P_c w_ck) can only raise the gain: few joint configurations give an upper bound for
-every pair, and only pairs whose bound reaches the best gain found so far are looked at with more of them.
+The best pair of the whole pool is found exactly for the given configurations. h is concave, so merging configurations
+(adding up P_c and P_c w_ck) never lowers a gain. A few merged configurations thus give an upper bound for every pair,
+and only pairs whose bound reaches the best known gain are evaluated with more configurations.
 
-Axes: K posterior samples, U unlabelled pairs, M pairs looked at, C configurations, b picks so far.
+Axes: K posterior samples, U unlabelled pairs, M evaluated pairs, C configurations, b picks so far.
 """
 
 from __future__ import annotations
@@ -32,57 +33,59 @@ from balbench.harness.policies.policy import Array, Policy, PoolView, Selection,
 from balbench.harness.streams import Stream
 from balbench.harness.uncertainty import LN2, entropy
 
-JOINT = (1, 16, 128)  # numbers of joint configurations of the bounds, coarse to fine
-FEW = 32  # pairs that are not worth another bound
-PROBES = 8  # pairs with the highest bounds, whose gains are computed before the others are sifted
-BLOCK = 2**16  # numbers of an intermediate array: it should stay in the processor's cache
+MERGED = (1, 16, 128)  # numbers of merged configurations of the bounds, coarse to fine
+FEW = 32  # with so few candidates another bound does not pay
+PROBES = 8  # number of pairs with the highest bounds whose gains are computed first, to exclude other pairs
+BLOCK = 2**16  # entries of an intermediate array, so that it fits in the processor's cache
 TINY = np.finfo(np.float64).tiny
-ROUNDING = 1e-13  # gains this close are equal; gains this small are none
-LOG_OF_NEVER = -700.0  # the log-probability of an answer that a posterior sample rules out
+ROUNDING = 1e-13  # gains within this difference tie, and gains up to this count as 0
+LOG_IMPOSSIBLE = -700.0  # log-probability of a label that is impossible under a posterior sample
 
 
 class BatchBald(Policy):
-    """Greedily the batch whose answers jointly tell most about the posterior sample.
+    """Greedily the batch whose labels have the largest joint information about the posterior sample.
 
-    The whole pool is searched. Once no pair has a gain left (with few posterior samples the answers soon tell which
-    one holds: the information of a batch is at most log K), the batch is filled in the order of the BALD scores.
-
-    Attributes:
-        exact_up_to: picks whose answers are gone through in all 2^b configurations; `samples` of them afterwards.
-        samples: number of configurations drawn anew for each pick, in equal parts by each posterior sample (rounded
-            up to a multiple of K).
-        estimator: of the gain where configurations are drawn. `published` takes 1/K for sum_c P_c w_ck, as the paper
-            does; `paired` (default) the sum over the same configurations, so that both terms err alike.
+    The whole pool is searched. The information of a batch is at most log K, so with few posterior samples soon no pair
+    has a gain. The rest of the batch is then filled in the order of the BALD scores.
     """
 
     family: ClassVar[str] = "batch_bald"
     source: ClassVar[str] = "Kirsch et al. 2019 (1906.08158) algorithm 1, eq. 8 and 12"
     cost: ClassVar[str] = "B (N + M samples) K"
+    score_range: ClassVar[tuple[float, float]] = (0.0, LN2)
 
     exact_up_to: int = Field(10, ge=0, le=16)
+    """Number of picks whose labels are enumerated in all 2^b configurations; later picks use `samples` of them."""
     samples: int = Field(1000, ge=1, le=10**6)
+    """Number of configurations drawn for each pick, equally many from each posterior sample (rounded up to a multiple
+    of K)."""
     estimator: Literal["paired", "published"] = "paired"
+    """Estimator of the gain for drawn configurations. `published` replaces sum_c P_c w_ck by 1/K, as the paper does.
+    `paired` uses the sum over the same configurations, so that the errors of both terms are correlated."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Fill a batch greedily; scores are the gains, notes the batch's information (nats) and the picks with gain."""
+        """Fill a batch greedily; scores are the gains.
+
+        Diagnostics are the information of the batch in nats and the number of picks with a gain.
+        """
         p_KU = view.probability_Kn(view.unlabelled_U)
-        pool = _Gains(p_KU)
-        now = all_configurations(p_KU[:, :0])
+        gains = _Gains(p_KU)
+        configurations = all_configurations(p_KU[:, :0])
         picks: list[int] = []
         scores: list[float] = []
         while len(picks) < batch_size:
-            pick, gain = pool.best(now)
+            pick, gain = gains.best(configurations)
             if gain <= ROUNDING:
                 break
             picks.append(pick)
             scores.append(gain)
-            pool.take(pick)
-            now = self._configurations(p_KU[:, picks], stream)
-        check_range(np.array(scores), (0.0, LN2))
-        notes = {"batch_information": now.information(), "informative_picks": float(len(picks))}
-        rest = pool.by_bald()[: batch_size - len(picks)]
+            gains.take(pick)
+            configurations = self._configurations(p_KU[:, picks], stream)
+        check_range(np.array(scores), self.score_range)
+        diagnostics = {"batch_information": configurations.information(), "informative_picks": float(len(picks))}
+        rest = gains.by_bald()[: batch_size - len(picks)]
         order = np.array([*picks, *rest], dtype=np.int64)
-        return Selection(view.unlabelled_U[order], np.array([*scores, *(0.0 for _ in rest)]), notes)
+        return Selection(view.unlabelled_U[order], np.array([*scores, *(0.0 for _ in rest)]), diagnostics)
 
     def _configurations(self, p_Kb: torch.Tensor, stream: Stream) -> Configurations:
         picks = p_Kb.shape[1]
@@ -95,41 +98,48 @@ class BatchBald(Policy):
 
 
 class Configurations(NamedTuple):
-    """Ways to answer some pairs.
+    """Combinations of labels of some pairs.
 
     Attributes:
-        joint_CK: P_c w_ck, the probability of a configuration together with a posterior sample; float64, sums to 1.
-        weight_K: the samples' weights, sum_c P_c w_ck or what stands for it.
+        joint_CK: P_c w_ck, the joint probability of configuration and posterior sample; float64, sums to 1.
+        weight_K: the weights of the samples, sum_c P_c w_ck or its replacement 1/K.
     """
 
     joint_CK: torch.Tensor
     weight_K: torch.Tensor
 
     def information(self) -> float:
-        """Information of the answers about the posterior sample in nats: log K less the entropy left, in [0, log K]."""
-        left = torch.special.entr(self.joint_CK).sum() - torch.special.entr(self.joint_CK.sum(dim=1)).sum()
-        return min(max(0.0, math.log(self.joint_CK.shape[1]) - float(left)), math.log(self.joint_CK.shape[1]))
+        """Return the information of the labels about the posterior sample in nats, in [0, log K].
 
-    def joined(self, counts: tuple[int, ...]) -> Iterator[Configurations]:
-        """Join configurations of like weights into at most each of these numbers of them (ascending).
+        It is log K minus the entropy of the posterior sample given the labels.
+        """
+        remaining = torch.special.entr(self.joint_CK).sum() - torch.special.entr(self.joint_CK.sum(dim=1)).sum()
+        return min(max(0.0, math.log(self.joint_CK.shape[1]) - float(remaining)), math.log(self.joint_CK.shape[1]))
 
-        The group whose joining loses most information is split, at the mean of the weight that varies most in it.
+    def merged(self, counts: tuple[int, ...]) -> Iterator[Configurations]:
+        """Merge configurations with similar weights into groups, and yield the merged configurations.
+
+        In each step the group whose merging loses most information is split, at the mean of the weight that varies most
+        within the group.
+
+        Args:
+            counts: largest numbers of groups, ascending; one result for each.
         """
         joint_CK = self.joint_CK.cpu().numpy()
-        left_C = _entropy_left(joint_CK)
+        remaining_C = _remaining_entropy(joint_CK)
         groups = [(-math.inf, 0, np.arange(len(joint_CK)))]
         for most in counts:
             while len(groups) < most and groups[0][0] < -ROUNDING:
                 rows = heapq.heappop(groups)[2]
                 for part in _halves(joint_CK[rows]):
-                    loss = _entropy_left(joint_CK[rows[part]].sum(axis=0)) - left_C[rows[part]].sum()
+                    loss = _remaining_entropy(joint_CK[rows[part]].sum(axis=0)) - remaining_C[rows[part]].sum()
                     heapq.heappush(groups, (-float(loss), int(rows[part][0]), rows[part]))
-            joined_GK = np.stack([joint_CK[rows].sum(axis=0) for _, _, rows in groups])
-            yield self._replace(joint_CK=torch.from_numpy(joined_GK).to(self.joint_CK.device))
+            merged_GK = np.stack([joint_CK[rows].sum(axis=0) for _, _, rows in groups])
+            yield self._replace(joint_CK=torch.from_numpy(merged_GK).to(self.joint_CK.device))
 
 
-def _entropy_left(joint_CK: Array) -> Array:
-    """P_c times the entropy of the posterior sample given the configuration c, shape (C,)."""
+def _remaining_entropy(joint_CK: Array) -> Array:
+    """Return P_c times the entropy of the posterior sample given the configuration c, shape (C,)."""
     return entr(joint_CK).sum(axis=-1) - entr(joint_CK.sum(axis=-1))
 
 
@@ -140,13 +150,13 @@ def _halves(joint_CK: Array) -> list[Array]:
     mean_K = joint_CK.sum(axis=0) / max(probability_C.sum(), TINY)
     widest = (probability_C @ (weight_CK - mean_K) ** 2).argmax()
     low_C = weight_CK[:, widest] <= mean_K[widest]
-    if low_C.all() or not low_C.any():  # all alike
+    if low_C.all() or not low_C.any():  # all weights are equal
         low_C = np.arange(len(low_C)) < len(low_C) // 2
     return [np.flatnonzero(low_C), np.flatnonzero(~low_C)]
 
 
 def all_configurations(p_Kb: torch.Tensor) -> Configurations:
-    """All 2^b configurations of the answers to b pairs."""
+    """Return all 2^b configurations of the labels of b pairs."""
     K, b = p_Kb.shape
     answer_Cb = (torch.arange(2**b, device=p_Kb.device)[:, None] >> torch.arange(b, device=p_Kb.device)) & 1
     joint_CK = (_log_likelihood(answer_Cb.double(), p_Kb) - math.log(K)).exp()
@@ -154,7 +164,8 @@ def all_configurations(p_Kb: torch.Tensor) -> Configurations:
 
 
 def drawn_configurations(p_Kb: torch.Tensor, samples: int, stream: Stream) -> Configurations:
-    """Answers to b pairs as the posterior samples draw them, each sample as many times (at least `samples` in all)."""
+    """Draw labels of b pairs from the posterior samples, equally many from each sample and at least `samples` in
+    all."""
     K, b = p_Kb.shape
     each = -(-samples // K)
     uniform = torch.from_numpy(stream.numpy().random((each, K, b))).to(p_Kb.device)
@@ -164,13 +175,13 @@ def drawn_configurations(p_Kb: torch.Tensor, samples: int, stream: Stream) -> Co
 
 
 def _log_likelihood(answer_Cb: torch.Tensor, p_Kb: torch.Tensor) -> torch.Tensor:
-    """Log-probability of configurations under each posterior sample, (C, K)."""
-    first_bK, second_bK = (part.log().clamp_min(LOG_OF_NEVER).mT for part in (p_Kb, 1 - p_Kb))
+    """Return the log-probability of configurations under each posterior sample, (C, K)."""
+    first_bK, second_bK = (part.log().clamp_min(LOG_IMPOSSIBLE).mT for part in (p_Kb, 1 - p_Kb))
     return answer_Cb @ first_bK + (1 - answer_Cb) @ second_bK
 
 
 class _Gains:
-    """The pairs that are left, with what their gains are computed from."""
+    """The remaining pairs and their probabilities, from which gains are computed."""
 
     def __init__(self, p_KU: torch.Tensor) -> None:
         self._p_UK = p_KU.mT.contiguous()
@@ -181,16 +192,16 @@ class _Gains:
         self._left_U[pick] = False
 
     def by_bald(self) -> list[int]:
-        """The pairs that are left, the highest BALD scores first (ties: the lowest number)."""
+        """Return the remaining pairs, the highest BALD scores first (ties: the lowest number)."""
         left_M = self._left_U.nonzero()[:, 0]
         prior = all_configurations(self._p_UK[:0].mT)
         return left_M[self._gain(prior, left_M).argsort(descending=True, stable=True)].tolist()
 
     def best(self, configurations: Configurations) -> tuple[int, float]:
-        """The pair with the highest gain among those left (ties: the lowest number), and its gain."""
+        """Return the remaining pair with the highest gain (ties: the lowest number), and its gain."""
         left_M, reached = self._left_U.nonzero()[:, 0], -math.inf
-        for joined in configurations.joined(JOINT) if len(configurations.joint_CK) > JOINT[-1] else ():
-            bound_M = self._gain(joined, left_M)
+        for merged in configurations.merged(MERGED) if len(configurations.joint_CK) > MERGED[-1] else ():
+            bound_M = self._gain(merged, left_M)
             probes = left_M[bound_M.topk(min(PROBES, len(left_M))).indices]
             reached = max(reached, float(self._gain(configurations, probes).max()))
             left_M = left_M[bound_M >= reached - 2 * ROUNDING]
@@ -202,7 +213,7 @@ class _Gains:
         return int(left_M[first]), float(gain_M[first])
 
     def _gain(self, configurations: Configurations, pairs_M: torch.Tensor) -> torch.Tensor:
-        """Gains of pairs, or upper bounds of them where configurations are joined."""
+        """Return the gains of pairs; for merged configurations upper bounds of the gains."""
         joint_CK, weight_K = configurations
         probability_C = joint_CK.sum(dim=1)
         weight_KC = (joint_CK / probability_C.clamp_min(TINY)[:, None]).mT.contiguous()
@@ -212,7 +223,7 @@ class _Gains:
 
 
 def _entropy_(p: torch.Tensor) -> torch.Tensor:
-    """Entropy of binary answers as in `entropy`, with few passes over memory; overwrites p."""
-    rest = (1 - p).clamp_(TINY, 1)  # rounding can put p a little above 1
+    """Return the entropy of binary labels as `entropy` does, with few passes over memory; p is overwritten."""
+    rest = (1 - p).clamp_(TINY, 1)  # p can be slightly above 1 by rounding
     p.clamp_(TINY, 1)
     return p.mul_(p.log()).add_(rest.mul_(rest.log())).neg_()

@@ -1,10 +1,10 @@
-"""Dueling bandits: choose a prompt, then which two of its responses to compare.
+"""Dueling bandits: choose a prompt, then the two of its responses to compare.
 
-The rules are for prompts with several responses (harness/pool/duels.py). A batch is filled in passes: a pass takes its
-prompts in random order and one duel from each; a batch larger than the prompts that have duels left goes on with
-another pass. In a pass with two responses a prompt all rules choose the same pairs.
+The rules are for prompts with several responses (harness/pool/duels.py). A batch is filled in passes. A pass visits
+prompts in random order and takes one duel from each; if the batch needs more duels than there are prompts with
+unlabelled duels, another pass follows. If each prompt has two responses, all rules choose the same pairs in a pass.
 
-r_k are the posterior's reward samples, m their mean, s their standard deviation (ddof 1; 0 for a single sample).
+r_k are the posterior's reward samples, m is their mean, and s their standard deviation (ddof 1; 0 for a single sample).
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from balbench.harness.pool.contents import Contents
 from balbench.harness.pool.duels import DuelPool, Duels, Segments
 from balbench.harness.streams import Stream
 
-# Takes duels that can be had and a source of noise; returns a pair and its score for each of their prompts.
+# A rule takes unlabelled duels and a random generator, and returns a pair and its score for each prompt of the duels.
 Rule = Callable[[Duels, np.random.Generator], tuple[Array, Array]]
 
 
 class _Dueling(Policy):
-    """One duel a prompt; subclasses say which.
+    """One duel of each prompt, chosen by the rule of a subclass.
 
-    Ties go to the first in the order of identifiers. Noise is drawn for the whole pool, so that neither storage order
-    nor batch size nor what else is left changes a draw.
+    Ties go to the first duel in the order of identifiers. Noise is drawn for the whole pool, so that a draw depends
+    neither on the storage order, nor on the batch size, nor on the other unlabelled pairs.
     """
 
     family: ClassVar[str] = "dueling"
     cost: ClassVar[str] = "N"
 
     prompts: Literal["random", "uncertain"] = "random"
+    """`random` visits prompts in random order; `uncertain` in the order of their largest epistemic uncertainty."""
 
     @abstractmethod
     def _rule(self, view: PoolView) -> Rule:
@@ -51,7 +52,7 @@ class _Dueling(Policy):
             )
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Fill a batch pass by pass."""
+        """Fill a batch in passes; the diagnostic `passes` is their number."""
         rule, uncertainty_N = self._rule(view), self._uncertainty_N(view)
         left = view.index.duels.open_duels(view.unlabelled_U)
         pairs: list[int] = []
@@ -100,30 +101,22 @@ class _BestDuel(_Dueling):
 
 
 class Infomax(_BestDuel):
-    """For each prompt the pair on which the posterior samples disagree most: argmax Var_k sigmoid(r_k,i - r_k,j).
-
-    Attributes:
-        prompts: `random` takes prompts as they come; `uncertain` starts with those that have the pair of the highest
-            epistemic uncertainty.
-    """
+    """For each prompt the pair on which the posterior samples disagree most: argmax Var_k sigmoid(r_k,i - r_k,j)."""
 
     source: ClassVar[str] = "Dwaracherla et al. 2024 (2402.00396) infomax"
+    score_range: ClassVar[tuple[float, float]] = (0.0, 0.25)
 
     def _value_E(self, view: PoolView) -> Array:
         return _of_pairs(view, view.score_U("variance"))[view.index.duels.duels.pair_E]
 
 
 class DeltaUcb(_BestDuel):
-    """For each prompt the pair with the largest optimistic reward gap: argmax (m_i + beta s_i) - (m_j - beta s_j).
-
-    Attributes:
-        prompts: `random` takes prompts as they come; `uncertain` starts with those that have the pair of the highest
-            epistemic uncertainty.
-        beta: half-width of the bounds, in standard deviations of the reward.
-    """
+    """For each prompt the pair with the largest optimistic reward gap: argmax (m_i + beta s_i) - (m_j - beta s_j)."""
 
     source: ClassVar[str] = "Melikidze et al. 2026 (2603.09692) DeltaUCB"
+
     beta: float = Field(1.0, ge=0)
+    """Half-width of the bounds, in standard deviations of the reward."""
 
     def _value_E(self, view: PoolView) -> Array:
         duels = view.index.duels.duels
@@ -133,30 +126,27 @@ class DeltaUcb(_BestDuel):
 
 
 class MaxMinLcb(_Dueling):
-    """For each prompt a game: the leader i maximises the lower bound that the follower j minimises.
+    """For each prompt a game: the leader i maximises the lower confidence bound that the follower j minimises.
 
-    Arms that another arm beats for sure stand aside: i is plausible if UCB(i, j) >= 0 for all j recorded against it.
-    The game is argmax_i min_j LCB(i, j) over the pairs of plausible arms that can be had; where there is none, over
-    those with a plausible leader; where there is none of these either, over all.
-
-    Attributes:
-        prompts: `random` takes prompts as they come; `uncertain` starts with those that have the pair of the highest
-            epistemic uncertainty.
-        beta: half-width of the bounds, in standard deviations.
-        bounds: `rewards` (Melikidze et al. 2026): m_i - m_j -+ beta (s_i + s_j); `pairs` (Pasztor et al.): mean minus
-            1/2 and standard deviation of sigmoid(r_k,i - r_k,j).
+    An arm i is plausible if UCB(i, j) >= 0 for all arms j that it has a recorded pair with. The game is
+    argmax_i min_j LCB(i, j) over the unlabelled pairs of plausible arms. Without such a pair, it is over the pairs with
+    a plausible leader, and without any of these, over all unlabelled pairs.
     """
 
     source: ClassVar[str] = "Pasztor et al. 2024 (2406.16745) MaxMinLCB"
+
     beta: float = Field(1.0, ge=0)
+    """Half-width of the bounds, in standard deviations."""
     bounds: Literal["rewards", "pairs"] = "rewards"
+    """`rewards` (Melikidze et al. 2026): m_i - m_j -+ beta (s_i + s_j). `pairs` (Pasztor et al.): mean minus 1/2 and
+    standard deviation of sigmoid(r_k,i - r_k,j)."""
 
     def _rule(self, view: PoolView) -> Rule:
         pool = view.index.duels
         centre_E, width_E = self._centre_and_width(view)
         upper_E, lower_E = centre_E + self.beta * width_E, centre_E - self.beta * width_E
-        plausible_A = pool.duels.by_leader.min(upper_E) >= 0  # every arm leads some duel
-        # 2: both arms plausible, 1: the leader, 0: not even the leader.
+        plausible_A = pool.duels.by_leader.min(upper_E) >= 0  # every arm is the leader of some duel
+        # 2: both arms are plausible, 1: only the leader is, 0: the leader is not.
         level_E = plausible_A[pool.duels.leader_E] * (1 + plausible_A[pool.duels.partner_E])
 
         def rule(duels: Duels, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -182,27 +172,24 @@ class MaxMinLcb(_Dueling):
 
 
 class DoubleThompson(_Dueling):
-    """For each prompt the best responses of two posterior draws, the second drawn again until they differ.
+    """For each prompt the best responses of two posterior draws; the second draw is repeated until they differ.
 
-    i maximises the first draw over the arms that have a duel left; j maximises the second over i and the arms that it
-    can still meet. While j is i the second draw is repeated, at most `tries` times in all; then j is one of these arms
-    at random. The score is the first draw's gap r_i - r_j.
-
-    Attributes:
-        prompts: `random` takes prompts as they come; `uncertain` starts with those that have the pair of the highest
-            epistemic uncertainty.
-        draws: `posterior` draws a posterior sample for the prompt (Dwaracherla et al.); `interval` draws
-            m + beta z s with z uniform in (-1, 1) for each response (Melikidze et al. 2026).
-        beta: how far `interval` reaches, in standard deviations of the reward.
-        tries: second draws before j is left to chance.
+    i maximises the first draw over the arms with an unlabelled duel. j maximises the second draw over i and the arms
+    that i has an unlabelled duel with. While j = i, the second draw is repeated, at most `tries` times in all; after
+    that j is one of these arms at random. The score is the gap r_i - r_j of the first draw.
     """
 
     source: ClassVar[str] = "Dwaracherla et al. 2024 (2402.00396) double Thompson sampling"
+    score_range: ClassVar[tuple[float, float]] = (0.0, np.inf)
     second_sign: ClassVar[float] = 1.0  # -1: the second response is the worst of its draw
 
     draws: Literal["posterior", "interval"] = "posterior"
+    """`posterior` draws a posterior sample for each prompt (Dwaracherla et al.). `interval` draws m + beta z s for each
+    response, with z uniform in (-1, 1) (Melikidze et al. 2026)."""
     beta: float = Field(1.0, ge=0)
+    """Half-width of `interval`, in standard deviations of the reward."""
     tries: int = Field(30, ge=1, le=1000)
+    """Largest number of second draws before the second response is chosen at random."""
 
     def _rule(self, view: PoolView) -> Rule:
         draw = self._draw(view)
@@ -217,13 +204,13 @@ class DoubleThompson(_Dueling):
             for _ in range(self.tries):
                 second_A = self.second_sign * draw(rng)
                 best_S = own.by_prompt.argmax(second_A[own.partner_E])
-                found_S = open_S & (second_A[own.partner_E[best_S]] > second_A[leader_S])
-                at_S[found_S] = best_S[found_S]
-                open_S &= ~found_S
+                differs_S = open_S & (second_A[own.partner_E[best_S]] > second_A[leader_S])
+                at_S[differs_S] = best_S[differs_S]
+                open_S &= ~differs_S
                 if not open_S.any():
                     break
             score_S = first_A[leader_S] - first_A[own.partner_E[at_S]]
-            check_range(score_S, (0.0, np.inf))
+            check_range(score_S, self.score_range)
             return own.pair_E[at_S], score_S
 
         return rule
@@ -240,32 +227,25 @@ class DoubleThompson(_Dueling):
 
 
 class Drts(DoubleThompson):
-    """For each prompt the best response of one draw against the worst of another (double reverse Thompson sampling).
-
-    Attributes:
-        prompts: `random` takes prompts as they come; `uncertain` starts with those that have the pair of the highest
-            epistemic uncertainty.
-        draws: `interval` draws m + beta z s with z uniform in (-1, 1) for each response; `posterior` draws a
-            posterior sample for the prompt.
-        beta: how far `interval` reaches, in standard deviations of the reward.
-        tries: second draws before the second response is left to chance.
-    """
+    """For each prompt the best response of one draw and the worst of another (double reverse Thompson sampling)."""
 
     source: ClassVar[str] = "Melikidze et al. 2026 (2603.09692) DRTS"
     second_sign: ClassVar[float] = -1.0
 
     draws: Literal["posterior", "interval"] = "interval"
+    """`interval` draws m + beta z s for each response, with z uniform in (-1, 1). `posterior` draws a posterior sample
+    for each prompt."""
 
 
 def _of_pairs(view: PoolView, value_U: Array) -> Array:
-    """Values of the unlabelled pairs in the places of all pairs (N,); 0 elsewhere."""
+    """Return values of all pairs (N,): the given ones of unlabelled pairs, 0 for the others."""
     value_N = np.zeros(len(view.pool))
     value_N[view.unlabelled_U] = value_U
     return value_N
 
 
 def _rewards_KA(view: PoolView) -> Array:
-    """Posterior samples of the arms' rewards, float64."""
+    """Return the reward samples of the arms, float64 (K, A)."""
     rewards_KA: Array = view.rewards_KR.cpu().numpy()[:, view.index.duels.response_A].astype(np.float64)
     return rewards_KA
 
@@ -276,11 +256,11 @@ def _mean_and_std(view: PoolView) -> tuple[Array, Array]:
 
 
 def _std(value_Kn: Array) -> Array:
-    """Standard deviation over samples (ddof 1); 0 for a single sample."""
+    """Return the standard deviation over samples (ddof 1); 0 for a single sample."""
     return value_Kn.std(axis=0, ddof=1) if len(value_Kn) > 1 else np.zeros(value_Kn.shape[1])
 
 
 def _pick(uniform_n: Array, count: Array | int) -> Array:
-    """Numbers below `count` from uniform noise in [0, 1)."""
+    """Transform uniform noise in [0, 1) to integers below `count`."""
     picked: Array = np.minimum(np.floor(uniform_n * count).astype(np.int64), np.asarray(count) - 1)
     return picked

@@ -1,9 +1,9 @@
-"""Optimal design on a linear layer: choose the pairs that add most to the Fisher information of its weights.
+"""Optimal design for a linear layer: the pairs that add most to the Fisher information of its weights.
 
-A reward linear in features has, after labels on pairs with feature differences D and P(first preferred) = p, the
+For a reward that is linear in features, labels of pairs with feature differences D and P(first preferred) = p have the
 information M = ridge I + sum p (1 - p) D D'. A further pair raises log det M by log(1 + p (1 - p) D' M^-1 D). The
-features are the inputs of the reward model's last layer, or the frozen ones. No array of N x H is ever held: pairs are
-differenced in blocks from the table of responses.
+features are the inputs of the reward model's last layer, or the frozen features. Differences are computed in blocks
+from the table of responses, so that no array of N x H is needed.
 """
 
 from __future__ import annotations
@@ -20,47 +20,42 @@ from balbench.harness.pool.blocks import block_rows
 from balbench.harness.pool.feature_table import FeatureTable
 from balbench.harness.streams import Stream
 
-FIRST_BLOCK = 256  # pairs looked at first for each pick of a greedy batch
-TIE = 1e-10  # gains that differ by less, relatively, are rounding: the lowest number wins
+FIRST_BLOCK = 256  # pairs whose gains are updated first for each pick of a greedy batch
+TIE = 1e-10  # gains with a smaller relative difference tie, and the lowest pair number is taken
 AS_CODED: dict[str, Any] = {"design": "pool", "ridge": 1e-6}
 
 
 class _Information(Policy):
-    """What the policies of this file share: p, its weights and the pairs that count as past.
-
-    Attributes:
-        ridge: multiple of the identity in M, in squared units of the features.
-    """
+    """Shared code of the design policies: the labelled pairs and the weights of pairs."""
 
     family: ClassVar[str] = "design"
+    score_range: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     ridge: float = Field(1e-3, ge=1e-9)
+    """Multiple of the identity in M, in squared units of the features."""
 
     def past(self, view: PoolView) -> Array:
-        """Acquired pairs with an answer, in order of acquisition (an abstention informs of nothing)."""
+        """Return the labelled pairs in order of acquisition; pairs with abstentions have no information."""
         return view.acquired_n[~np.isnan(view.label_n)]
 
     def weights(self, view: PoolView, pairs: Array) -> Array:
-        """p (1 - p) of pairs, p the mean probability over the posterior samples, float64 (n,)."""
+        """Return p (1 - p) of pairs, with p the mean probability over the posterior samples, float64 (n,)."""
         mean_n = view.probability_Kn(pairs).mean(dim=0)
         return (mean_n * (1 - mean_n)).cpu().numpy()
 
 
 class ArmFi(_Information):
-    """Top B of p(1-p) D' M^-1 D, the first-order gain in log det of the last layer's Fisher information.
-
-    Attributes (and those of every design policy: `ridge`, the multiple of the identity in M):
-        variant: `published` or `as_coded`; it sets the two settings below unless they are given.
-        design: what M holds besides the ridge: the answered pairs (`past`, published), or these and every unlabelled
-            pair with weight 1 (`pool`, as coded: the gradient of log det where all candidates are in the design).
-        ridge: 1e-3 (published), 1e-6 (as coded).
-    """
+    """Top B of p(1-p) D' M^-1 D, the first-order gain in log det of the last layer's Fisher information."""
 
     source: ClassVar[str] = "Shen, Sun, Ton 2025 (2502.04354), past-aware D-optimality"
     cost: ClassVar[str] = "N H^2"
 
     variant: Literal["published", "as_coded"] = "published"
+    """The variant sets `design` and `ridge` unless they are given: past and 1e-3 (published), pool and 1e-6 (as
+    coded)."""
     design: Literal["past", "pool"] = "past"
+    """The pairs in M: the labelled pairs (`past`), or the labelled and all unlabelled pairs (`pool`). The authors' code
+    differentiates log det M with respect to the weights of the candidates where all candidates are in the design."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,34 +65,32 @@ class ArmFi(_Information):
         return settings
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the pairs with the largest gains, each judged alone (deterministic: `stream` is not used)."""
+        """Select the pairs with the largest gains, each scored alone (deterministic: `stream` is not used)."""
         pairs_U, past_n = view.unlabelled_U, self.past(view)
         weight_U = self.weights(view, pairs_U)
         design = Design(view.embedding_RH, self.ridge)
         design.add(view.responses(past_n), self.weights(view, past_n))
         if self.design == "pool":
             design.add(view.responses(pairs_U), weight_U)
-        return take_highest(view, weight_U * design.leverage_n(view.responses(pairs_U)), batch_size, (0, np.inf))
+        return take_highest(view, weight_U * design.leverage_n(view.responses(pairs_U)), batch_size, self.score_range)
 
 
 class Adpo(_Information):
-    """Greedy maximum of log det M over the batch: each pick counts as labelled before the next is chosen.
-
-    Attributes:
-        ridge: gamma of the paper, the multiple of the identity that M starts from.
-        features: D from the `last_layer` of the reward model, or from the `frozen` features under it.
-        weights_of: `fisher` weighs D D' by p (1 - p); `equal` by 1, which is the design for linear rewards that the
-            paper compares with (APO, Das et al. 2024, 2402.10500).
-    """
+    """Greedy maximum of log det M over the batch: each pick counts as labelled before the next pick is chosen."""
 
     source: ClassVar[str] = "Kveton et al. 2025 (2503.01076) algorithm 1, eq. 10"
     cost: ClassVar[str] = "N H (H + B)"
 
+    ridge: float = Field(1e-3, ge=1e-9)
+    """Gamma of the paper: the multiple of the identity that M starts from."""
     features: Literal["last_layer", "frozen"] = "last_layer"
+    """Features whose differences are D: the inputs of the reward model's last layer, or the frozen features."""
     weights_of: Literal["fisher", "equal"] = "fisher"
+    """Weights of D D': p (1 - p) for `fisher`, 1 for `equal`. The second is the design for linear rewards that the
+    paper compares with (APO, Das et al. 2024, 2402.10500)."""
 
     def weights(self, view: PoolView, pairs: Array) -> Array:
-        """p (1 - p) of pairs, or ones."""
+        """Return p (1 - p) of pairs, or ones."""
         return np.ones(len(pairs)) if self.weights_of == "equal" else super().weights(view, pairs)
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
@@ -112,17 +105,22 @@ class Adpo(_Information):
 
 
 class Design:
-    """The information matrix M = ridge I + sum of w D D' over pairs, float64: add the pairs, then ask."""
+    """The information matrix M = ridge I + sum of w D D' over pairs, float64. All pairs are added before M is used."""
 
     def __init__(self, table_RH: FeatureTable, ridge: float) -> None:
-        """Start from the ridge alone; `table_RH` holds the features of the responses."""
+        """Start from ridge I.
+
+        Args:
+            table_RH: features of the responses.
+            ridge: multiple of the identity.
+        """
         self.table_RH = table_RH
         H = table_RH.shape[1]
         self.matrix_HH = ridge * torch.eye(H, dtype=torch.float64, device=table_RH.device)
         self.rows = block_rows(8 * H, FIRST_BLOCK)
 
     def differences(self, responses_n2: torch.Tensor) -> torch.Tensor:
-        """Features of the first response minus those of the second, float64 (n, H)."""
+        """Return the features of the first response minus those of the second, float64 (n, H)."""
         return (self.table_RH[responses_n2[:, 0]] - self.table_RH[responses_n2[:, 1]]).double()
 
     def add(self, responses_n2: torch.Tensor, weight_n: Array) -> None:
@@ -134,7 +132,7 @@ class Design:
 
     @cached_property
     def factor_HH(self) -> torch.Tensor:
-        """Lower Cholesky factor of M; where rounding has made M indefinite, of M with a little more ridge."""
+        """Lower Cholesky factor of M; if rounding errors make M indefinite, of M with a larger ridge."""
         diagonal_H = self.matrix_HH.diagonal()
         more = len(diagonal_H) * torch.finfo(torch.float64).eps * float(diagonal_H.max())
         factor_HH, failed = torch.linalg.cholesky_ex(self.matrix_HH)
@@ -145,12 +143,12 @@ class Design:
         return factor_HH
 
     def leverage_n(self, responses_n2: torch.Tensor) -> Array:
-        """D' M^-1 D of pairs, float64 (n,), not negative."""
-        found = [
+        """Return D' M^-1 D of pairs, float64 (n,), not negative."""
+        blocks = [
             torch.linalg.solve_triangular(self.factor_HH, self.differences(rows_b2).T, upper=False).square_().sum(dim=0)
             for rows_b2 in responses_n2.split(self.rows)
         ]
-        return torch.cat(found).cpu().numpy()
+        return torch.cat(blocks).cpu().numpy()
 
     @cached_property
     def inverse_HH(self) -> torch.Tensor:
@@ -161,23 +159,30 @@ class Design:
 class GreedyDesign:
     """Greedy picks for log det M by the matrix determinant lemma and rank-one updates of M^-1 (Sherman-Morrison).
 
-    A pick with direction u = M^-1 D* and shrinkage c = w* / (1 + w* D*' u) lowers the leverage of every other pair by
-    c (D' u)^2. Leverages only fall, so an old one is an upper bound, and pairs whose bound is below the best known gain
-    are left as they are (Minoux 1978): the picks are those of the full update.
+    A pick with direction u = M^-1 D* and shrinkage c = w* / (1 + w* D*' u) lowers the leverage of every other pair by c
+    (D' u)^2. Leverages never rise, so an old leverage is an upper bound, and pairs whose bound is below the best known
+    gain are not updated (lazy greedy, Minoux 1978). The picks are the same as with all updates.
     """
 
     def __init__(self, design: Design, responses_U2: torch.Tensor, weight_U: Array, most: int) -> None:
-        """Offer pairs with weights for at most `most` picks."""
+        """Prepare the candidates.
+
+        Args:
+            design: M before the batch.
+            responses_U2: the two responses of each candidate.
+            weight_U: weights of the candidates.
+            most: largest number of picks.
+        """
         self._design, self._responses_U2, self._weight_U = design, responses_U2, weight_U
         self._leverage_U = design.leverage_n(responses_U2)
         self._gain_U = weight_U * self._leverage_U
-        self._known_U = np.zeros(len(weight_U), dtype=np.int64)  # how many picks the leverage knows of
+        self._known_U = np.zeros(len(weight_U), dtype=np.int64)  # number of picks that the leverage accounts for
         self._direction_BH = design.matrix_HH.new_zeros((most, len(design.matrix_HH)))
         self._shrink_B = np.zeros(most)
         self._picks = 0
 
     def take(self) -> tuple[int, float]:
-        """Take the pair with the largest gain; return its place and w D' M^-1 D."""
+        """Pick the pair with the largest gain, and return its place and w D' M^-1 D."""
         block, top = FIRST_BLOCK, -np.inf
         while len(stale := self._stale(top)):
             if len(stale) > block:
@@ -192,12 +197,12 @@ class GreedyDesign:
         return pick, gain
 
     def _stale(self, top: float) -> Array:
-        """Pairs whose gain is out of date and could be the best."""
+        """Return the pairs whose gain is out of date and could be the largest."""
         least = top * (1 - TIE) if top > 0 else 0.0
         return np.flatnonzero((self._known_U < self._picks) & (self._gain_U >= least) & (self._gain_U > 0))
 
     def _refresh(self, places: Array) -> None:
-        """Bring leverages up to date."""
+        """Update the leverages of pairs."""
         for start in range(0, len(places), self._design.rows):
             block_b = places[start : start + self._design.rows]
             first = int(self._known_U[block_b].min())

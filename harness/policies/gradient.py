@@ -1,8 +1,8 @@
-"""Gradients of the pair loss before the answer is known: their size, their spread (BADGE) and their risk (SHARP).
+"""Gradients of the pair loss before the label is known: their length, diversity (BADGE) and relative risk (SHARP).
 
-The Bradley-Terry loss of a pair with answer y and P(first preferred) = p has the gradient (p - y) D by the weights of
-the reward model's last layer, D the difference of its inputs. p is the mean probability over the posterior samples,
-D that of sample 0.
+The Bradley-Terry loss of a pair with label y and P(first preferred) = p has the gradient (p - y) D with respect to the
+weights of the reward model's last layer. D is the difference of the layer's inputs under posterior sample 0, and p is
+the mean probability over the posterior samples.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from balbench.harness.policies.policy import Array, Policy, PoolView, Selection,
 from balbench.harness.pool.blocks import block_rows
 from balbench.harness.streams import Stream
 
-GAP_FLOOR, GAP_CEILING = 1e-9, 1e3  # of |reward difference|: the Sharpe ratio has a pole at 0
+GAP_FLOOR, GAP_CEILING = 1e-9, 1e3  # limits of |reward difference|, because the Sharpe ratio has a pole at 0
 
 
 def hallucinated_gradients(view: PoolView) -> torch.Tensor:
-    """(p - y) D of the unlabelled pairs at the most probable answer y (first where p = 1/2), float32 (U, H)."""
+    """Return (p - y) D of the unlabelled pairs at the most probable label y (1 if p = 1/2), float32 (U, H)."""
     mean_U = view.probability_Kn(view.unlabelled_U).mean(dim=0)
     error_U = (mean_U - (mean_U >= 0.5).double()).float()
     gradient_UH = torch.empty((len(error_U), view.embedding_RH.shape[1]), device=error_U.device)
@@ -32,41 +32,43 @@ def hallucinated_gradients(view: PoolView) -> torch.Tensor:
 
 
 def _squared_distances(points_UH: torch.Tensor, centre_H: torch.Tensor) -> Array:
-    """Squared Euclidean distances by differences, so that equal points are at 0; float64 (U,)."""
-    found_U1 = torch.cdist(points_UH, centre_H[None], compute_mode="donot_use_mm_for_euclid_dist")
-    return found_U1[:, 0].double().square().cpu().numpy()
+    """Return squared Euclidean distances, float64 (U,), by differences, so that the distance of equal points is 0."""
+    distance_U1 = torch.cdist(points_UH, centre_H[None], compute_mode="donot_use_mm_for_euclid_dist")
+    return distance_U1[:, 0].double().square().cpu().numpy()
 
 
 class GradientNorm(Policy):
-    """Top B of the gradient's length if the model's own guess were the answer, min(p, 1 - p) |D|."""
+    """Top B of the gradient's length at the most probable label, min(p, 1 - p) |D|."""
 
     family: ClassVar[str] = "gradient"
     source: ClassVar[str] = "Ash et al. 2020 (1906.03671) section 3, without its diversity"
     cost: ClassVar[str] = "N H"
+    score_range: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the pairs with the longest gradients (deterministic: `stream` is not used)."""
+        """Select the pairs with the longest gradients (deterministic: `stream` is not used)."""
         gradient_UH = hallucinated_gradients(view)
         squared_U = _squared_distances(gradient_UH, torch.zeros_like(gradient_UH[0]))
-        return take_highest(view, np.sqrt(squared_U), batch_size, (0, np.inf))
+        return take_highest(view, np.sqrt(squared_U), batch_size, self.score_range)
 
 
 class Badge(Policy):
-    """k-means++ seeding on the gradients (p - y) D of the guessed answers y: long ones that lie apart.
+    """k-means++ seeding on the gradients (p - y) D at the most probable labels y: long gradients, far from each other.
 
-    The first pick is the longest gradient; each further one is drawn with probability proportional to its squared
-    distance from the nearest pick (uniformly where all that is left lies on picks).
+    The first pick is the longest gradient. Each further pick is drawn with probability proportional to its squared
+    distance from the nearest pick, or uniformly if all remaining gradients equal picks.
     """
 
     family: ClassVar[str] = "gradient"
     source: ClassVar[str] = "Ash et al. 2020 (1906.03671) algorithm 1"
     cost: ClassVar[str] = "N H B"
+    score_range: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Draw a batch; scores are the squared distances with which pairs were drawn (the first: squared length)."""
+        """Draw a batch; scores are the squared distances at the draws (for the first pick its squared length)."""
         gradient_UH = hallucinated_gradients(view)
         squared_U = _squared_distances(gradient_UH, torch.zeros_like(gradient_UH[0]))
-        order_U = np.argsort(view.index.rank_N[view.unlabelled_U])  # identifiers, whatever the storage order
+        order_U = np.argsort(view.index.rank_N[view.unlabelled_U])  # by identifiers, so that storage does not matter
         uniform_B = stream.child("badge").numpy().random(batch_size)
         taken_U = np.zeros(len(squared_U), dtype=bool)
         picks: list[int] = []
@@ -82,36 +84,36 @@ class Badge(Policy):
 
 
 def _draw(weight_U: Array, taken_U: Array, order_U: Array, uniform: float) -> int:
-    """Draw a place that is not taken with probability proportional to its weight; uniformly if all weights are 0."""
+    """Draw a free place with probability proportional to its weight, or uniformly if all weights are 0."""
     weight_U = np.where(taken_U, 0.0, weight_U)
     if not weight_U.any():
         weight_U = (~taken_U).astype(np.float64)
     total_U = np.cumsum(weight_U[order_U])
     place = np.searchsorted(total_U, uniform * total_U[-1], side="right")
-    # Rounding can put the draw on the total itself: then the last place with weight.
+    # A draw can be rounded up to the total itself; then it means the last place with weight.
     return int(order_U[min(place, np.searchsorted(total_U, total_U[-1]))])
 
 
 class Sharpe(Policy):
-    """Top B of the gradient size's mean over its standard deviation under both answers (SHARP, W-SHARP).
+    """Top B of the mean of the gradient's length over its standard deviation under both labels (SHARP, W-SHARP).
 
-    With reward difference z of the posterior's mean reward, the gradient is sigmoid(-z) |D| long if the first is
+    With the difference z of the posterior's mean rewards, the length is sigmoid(-z) |D| if the first response is
     preferred and sigmoid(z) |D| otherwise, so |D| cancels.
-
-    Attributes:
-        prior: probabilities of the answers: `uniform` is SHARP, (1 + e^z) / |1 - e^z| = coth(|z| / 2); `model` is
-            W-SHARP, sigmoid(z) for the first, which gives 1 / sinh(|z| / 2).
     """
 
     family: ClassVar[str] = "gradient"
     source: ClassVar[str] = "Belakaria et al. 2025 (2503.22137) eq. 12 and 15"
+    score_range: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     prior: Literal["uniform", "model"] = "uniform"
+    """Probabilities of the labels. `uniform` is SHARP, (1 + e^z) / |1 - e^z| = coth(|z| / 2). `model` is W-SHARP: with
+    sigmoid(z) for the first response, the ratio is 1 / sinh(|z| / 2)."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the pairs with the largest ratios (deterministic: `stream` is not used)."""
+        """Select the pairs with the largest ratios (deterministic: `stream` is not used)."""
         mean_R = view.rewards_KR.double().mean(dim=0)
         responses_U2 = view.responses(view.unlabelled_U)
         gap_U = (mean_R[responses_U2[:, 0]] - mean_R[responses_U2[:, 1]]).abs().cpu().numpy()
         half_U = gap_U.clip(GAP_FLOOR, GAP_CEILING) / 2
-        return take_highest(view, 1 / (np.tanh(half_U) if self.prior == "uniform" else np.sinh(half_U)), batch_size)
+        ratio_U = 1 / (np.tanh(half_U) if self.prior == "uniform" else np.sinh(half_U))
+        return take_highest(view, ratio_U, batch_size, self.score_range)

@@ -1,10 +1,10 @@
 """Generalised coverage under a Gaussian kernel, plain (MaxHerding) and weighted by uncertainty (UHerding).
 
-A batch greedily maximises C(L) = 1/N sum_n u_n max over x in L of k(x_n, x), k(a, b) = exp(-|a - b|^2 / l^2), over
-all N pairs, with points scaled to length 1. C is submodular, so what a point would add only falls as L grows: old
-gains are upper bounds and most points need not be looked at again (Minoux 1978). The kernel is never held as a whole.
+A batch greedily maximises C(L) = 1/N sum_n u_n max over x in L of k(x_n, x), k(a, b) = exp(-|a - b|^2 / l^2), over all
+N pairs, with points scaled to length 1. C is submodular, so the gain of a point never rises as L grows: old gains are
+upper bounds, and most points need no update (lazy greedy, Minoux 1978). The whole kernel is never in memory.
 
-Axes: N pairs, U unlabelled pairs, O open points (none of their pairs acquired), B rows of a block.
+Axes: N pairs, U unlabelled pairs, O open points (none of their pairs is acquired), B rows of a block.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from balbench.harness.policies.points import TIE, Offers, Points, Space, points_of, squared_distances
+from balbench.harness.policies.points import TIE, Points, RemainingPairs, Space, points_of, squared_distances
 from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
 from balbench.harness.streams import Stream
 
 BLOCK = 1024  # points in a block of the kernel
-CACHE_BYTES = 512 * 2**20  # kernel rows kept
-SLACK = 1e-5  # gains summed in float32 err by less, relative to themselves
-NOTHING = 1e-7  # a gain below this share of the whole weight is rounding
+CACHE_BYTES = 512 * 2**20  # of kernel rows
+SLACK = 1e-5  # bound of the relative error of gains that are summed in float32
+NOTHING = 1e-7  # gains up to this share of the total weight count as 0
 SHORT = 0.03  # below this lengthscale the kernel is computed in double precision
 
 
@@ -32,44 +32,49 @@ class _Herding(Policy):
 
     family: ClassVar[str] = "coverage"
     cost: ClassVar[str] = "X^2"
+    score_range: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     space: Space = "prompt"
+    """`prompt` covers prompt features (the paper uses frozen features), `pair` the differences of the responses'
+    last-layer inputs under the current reward model. Both are scaled to length 1."""
 
     def fill(self, view: PoolView, points: Points, weight_U: Array, lengthscale: float, batch_size: int) -> Selection:
-        """Fill a batch greedily, given the weight u of each unlabelled pair; scores are the gains in C.
+        """Fill a batch greedily; scores are the gains in C.
 
-        Where nothing is left to gain: the points with the fewest acquired pairs first, then the pair with the
-        largest weight, then the first in the order of identifiers.
+        If no point has a gain, points with the fewest acquired pairs come first, then the pair with the largest weight,
+        then the first pair in the order of identifiers.
+
+        Args:
+            view: the round.
+            points: the points of its pairs, scaled to length 1.
+            weight_U: weight u of each unlabelled pair.
+            lengthscale: l of the kernel.
+            batch_size: number of pairs.
         """
-        offers, open_O = Offers(points, weight_U), np.flatnonzero(points.acquired_X == 0)
+        remaining, open_O = RemainingPairs(points, weight_U), np.flatnonzero(points.acquired_X == 0)
         gains = LazyGains(Coverage(points, points.weight_X(weight_U), lengthscale))
         place_X = np.full(len(points), -1)
         place_X[open_O] = np.arange(len(open_O))
         picks, scores = [], []
         for _ in range(batch_size):
             top, tied = gains.best()
-            pick, point = offers.take(open_O[tied] if len(tied) else np.arange(len(points)))
+            pick, point = remaining.take(open_O[tied] if len(tied) else np.arange(len(points)))
             picks.append(pick)
             scores.append(top / len(view.pool))
             if place_X[point] >= 0:
                 gains.cover(int(place_X[point]))
-        notes = {"coverage_lengthscale": lengthscale}
-        return Selection(view.unlabelled_U[picks], np.array(scores), notes)
+        diagnostics = {"coverage_lengthscale": lengthscale}
+        return Selection(view.unlabelled_U[picks], np.array(scores), diagnostics)
 
 
 class MaxHerding(_Herding):
-    """Greedily the pair that adds most to the Gaussian-kernel coverage of the pool by the acquired pairs.
-
-    Attributes:
-        space: `prompt` covers prompt features (the paper's space: frozen features), `pair` the differences of the
-            responses' last-layer inputs under the current reward model; both scaled to length 1.
-        lengthscale: l of the kernel exp(-|a - b|^2 / l^2).
-    """
+    """Greedily the pair that adds most to the Gaussian-kernel coverage of the pool by the acquired pairs."""
 
     source: ClassVar[str] = "Bae, Noh and Sutherland 2024 (2407.12212)"
     needs_rewards: ClassVar[bool] = False
 
     lengthscale: float = Field(1.0, ge=1e-6, le=1e6)
+    """The length l of the kernel exp(-|a - b|^2 / l^2)."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily (deterministic: `stream` is not used)."""
@@ -78,28 +83,23 @@ class MaxHerding(_Herding):
 
 
 class UHerding(_Herding):
-    """Greedily the pair that adds most to the uncertainty-weighted coverage of the pool by the acquired pairs.
-
-    Attributes:
-        space: `prompt` covers prompt features (the paper's space: frozen features), `pair` the differences of the
-            responses' last-layer inputs under the current reward model; both scaled to length 1.
-        lengthscale: l of the kernel exp(-|a - b|^2 / l^2); `acquired` is the smallest distance between two acquired
-            points (1 before there are two), which shrinks as labels come in and turns coverage into uncertainty.
-        uncertainty: u of a pair. `margin` is 1 - |2 p - 1| with p the mean over the posterior samples of
-            sigmoid(reward difference / temperature).
-        temperature: of `margin`.
-    """
+    """Greedily the pair that adds most to the uncertainty-weighted coverage of the pool by the acquired pairs."""
 
     source: ClassVar[str] = "Bae, Oliveira and Sutherland 2025 (2412.20644)"
 
     lengthscale: Annotated[float, Field(ge=1e-6, le=1e6)] | Literal["acquired"] = "acquired"
+    """The length l of the kernel exp(-|a - b|^2 / l^2). `acquired` is the smallest distance between two acquired points
+    (1 while there are fewer than two). It shrinks with more labels, so that coverage becomes uncertainty sampling."""
     uncertainty: UncertaintyKind | Literal["margin"] = "margin"
+    """The weight u of a pair. `margin` is 1 - |2 p - 1|, with p the mean over the posterior samples of
+    sigmoid(reward difference / temperature)."""
     temperature: float = Field(1.0, gt=0)
+    """Temperature of `margin`."""
 
     @model_validator(mode="after")
     def _temperature_is_of_the_margin(self) -> UHerding:
         if self.uncertainty != "margin" and self.temperature != 1:
-            raise ValueError(f"uncertainty {self.uncertainty} makes no use of temperature; leave it out")
+            raise ValueError(f"uncertainty {self.uncertainty} does not use temperature; leave it out")
         return self
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
@@ -114,27 +114,27 @@ class UHerding(_Herding):
             rewards_KR = view.rewards_KR.double() / self.temperature
             mean_U = torch.sigmoid(rewards_KR[:, responses_U2[:, 0]] - rewards_KR[:, responses_U2[:, 1]]).mean(dim=0)
             return (1 - (2 * mean_U - 1).abs()).clamp_min(0).cpu().numpy()
-        found_U = view.score_U(self.uncertainty)
-        # A posterior's own measure may be negative, a weight may not.
-        return found_U - min(0.0, float(found_U.min()))
+        uncertainty_U = view.score_U(self.uncertainty)
+        # A posterior's own measure can be negative; weights cannot.
+        return uncertainty_U - min(0.0, float(uncertainty_U.min()))
 
 
 def smallest_distance(points: Points) -> float:
-    """Smallest distance above 0 between points with acquired pairs; 1 where there are no two."""
+    """Return the smallest distance above 0 between points with acquired pairs; 1 if there are fewer than two."""
     acquired_A, smallest = np.flatnonzero(points.acquired_X), np.inf
     for start in range(0, len(acquired_A), BLOCK):
         rows = acquired_A[start : start + BLOCK]
         for _, squared_BA in points.squared(rows, acquired_A[start:], torch.float64):
-            found = squared_BA[squared_BA > 0]
-            smallest = min(smallest, float(found.min()) if len(found) else np.inf)
+            positive = squared_BA[squared_BA > 0]
+            smallest = min(smallest, float(positive.min()) if len(positive) else np.inf)
     return float(np.sqrt(smallest)) if np.isfinite(smallest) else 1.0
 
 
 class Coverage:
-    """How well the open points are covered, and what each of them would add."""
+    """The coverage of the open points, and the gain of each open point."""
 
     def __init__(self, points: Points, weight_X: Array, lengthscale: float) -> None:
-        """Start from the acquired points of `points`; only open points can still be covered better."""
+        """Compute the coverage by the acquired points; acquired points themselves are covered completely."""
         open_O, device = np.flatnonzero(points.acquired_X == 0), points.points_XQ.device
         self._dtype = torch.float64 if lengthscale < SHORT else torch.float32
         self._points_OQ = points.points_XQ[torch.from_numpy(open_O).to(device)].to(self._dtype)
@@ -145,7 +145,9 @@ class Coverage:
         self._covered_O = torch.exp(-((nearest_O / lengthscale) ** 2)).float()
         self._rows: OrderedDict[int, torch.Tensor] = OrderedDict()
         self.rows_computed = 0
-        self.rows_at_once = min(64, max(16, self._points_OQ.shape[1] // 16))  # long rows: so that products pay
+        self.rows_at_once = min(
+            64, max(16, self._points_OQ.shape[1] // 16)
+        )  # more rows for long rows, which makes products efficient
 
     def _kernel(self, rows: slice | list[int], columns: slice) -> torch.Tensor:
         points_OQ, length_O = self._points_OQ, self._length_O
@@ -153,7 +155,7 @@ class Coverage:
         return squared_BC.div_(-(self._lengthscale**2)).float().exp_()
 
     def all_gains(self) -> Array:
-        """What each open point would add, float64 (O,), to within `SLACK`: each block of the kernel serves twice."""
+        """Return the gain of each open point, float64 (O,), to within `SLACK`; each kernel block is used twice."""
         gain_O = torch.zeros_like(self.weight_O)
         weight_O = self.weight_O.float()
         blocks = [slice(start, start + BLOCK) for start in range(0, len(gain_O), BLOCK)]
@@ -167,7 +169,7 @@ class Coverage:
         return gain_O.cpu().numpy()
 
     def gains(self, rows: Array) -> Array:
-        """What some open points would add, float64."""
+        """Return the gains of some open points, float64."""
         kernel_BO = self._kernel_rows(rows)
         return ((kernel_BO - self._covered_O).clamp_min_(0).double() @ self.weight_O).cpu().numpy()
 
@@ -176,12 +178,12 @@ class Coverage:
         self._covered_O = torch.maximum(self._covered_O, self._kernel_rows(np.array([place]))[0])
 
     def _kernel_rows(self, rows: Array) -> torch.Tensor:
-        """Rows of the kernel (B, O), float32; as many as fit are kept for the next time."""
+        """Return rows of the kernel, float32 (B, O), and cache them."""
         missing = [row for row in rows.tolist() if row not in self._rows]
         if missing:
-            found_BO = self._kernel(missing, slice(None))
-            found_BO[torch.arange(len(missing)), missing] = 1.0  # rounding must not leave a picked point uncovered
-            self._rows.update(zip(missing, found_BO.unbind(), strict=True))
+            new_BO = self._kernel(missing, slice(None))
+            new_BO[torch.arange(len(missing)), missing] = 1.0  # exact, so that a picked point is covered completely
+            self._rows.update(zip(missing, new_BO.unbind(), strict=True))
             self.rows_computed += len(missing)
         kernel_BO = torch.stack([self._rows[row] for row in rows.tolist()])
         while len(self._rows) * 4 * kernel_BO.shape[1] > CACHE_BYTES:
@@ -190,7 +192,7 @@ class Coverage:
 
 
 class LazyGains:
-    """Finds the open point that adds most; gains from before the last picks serve as upper bounds."""
+    """Lazy greedy search for the open point with the largest gain; old gains are upper bounds."""
 
     def __init__(self, coverage: Coverage) -> None:
         self._coverage = coverage
@@ -199,7 +201,7 @@ class LazyGains:
         self._bound_O = coverage.all_gains() * (1 + SLACK)
 
     def best(self) -> tuple[float, Array]:
-        """Return (gain, the open points that tie for it); (0, none) where there is nothing left to gain."""
+        """Return (largest gain, the open points that tie for it), or (0, none) if no point has a gain."""
         fresh_O, chunk = np.zeros_like(self._open_O), self._coverage.rows_at_once
         limit = self._coverage.rows_computed + max(64, len(fresh_O) // 8)
         while True:
@@ -208,7 +210,7 @@ class LazyGains:
             rows = np.flatnonzero(self._open_O & ~fresh_O & could_be_O)
             if len(rows) == 0:
                 break
-            if self._coverage.rows_computed > limit:  # most gains have changed: do all at once, at half the price
+            if self._coverage.rows_computed > limit:  # most gains have changed: compute all at once, at half the cost
                 self._bound_O, limit = self._coverage.all_gains() * (1 + SLACK), limit + len(fresh_O)
                 fresh_O[:] = False
                 continue

@@ -9,17 +9,17 @@ import numpy as np
 from balbench.harness.policies.policy import Array, PoolView
 from balbench.harness.streams import Stream
 
-CODED_SEED = 42  # what the authors' trainer sets NumPy's generator to before every selection
+CODED_SEED = 42  # the authors' trainer seeds NumPy's generator with it before every selection
 NoiseVariant = Literal["published", "as_coded"]
 
 
 def coded_generator() -> np.random.RandomState:
-    """NumPy's older generator, as the code of BAL-PM (Melo et al. 2024) finds it whenever a batch is selected."""
+    """Return NumPy's legacy generator in the state that the code of BAL-PM (Melo et al. 2024) selects batches with."""
     return np.random.RandomState(CODED_SEED)
 
 
 def coded_order(view: PoolView, stream: Stream) -> Array:
-    """Order the unlabelled pairs as they stand in a pool that the seed of the run shuffles, once for all rounds.
+    """Order the unlabelled pairs as in a pool that the seed of the run shuffles, once for all rounds.
 
     Returns:
         Places in `view.unlabelled_U`, shape (U,).
@@ -28,14 +28,14 @@ def coded_order(view: PoolView, stream: Stream) -> Array:
 
 
 def uniform_noise(view: PoolView, stream: Stream, variant: NoiseVariant) -> Array:
-    """Uniform noise in (0, 1) for each unlabelled pair, shape (U,)."""
+    """Return uniform noise in (0, 1) for each unlabelled pair, shape (U,)."""
     if variant == "published":
-        return view.uniform_U(stream) * (1 - 1e-16)  # below 1, where the logarithm of Gumbel noise would be 0
+        return view.uniform_U(stream) * (1 - 1e-16)  # Gumbel noise is infinite at 1
     uniform_U = np.empty(len(view.unlabelled_U))
     uniform_U[coded_order(view, stream)] = coded_generator().uniform(size=len(uniform_U))
     return uniform_U
 
 
 def gumbel(uniform_U: Array, beta: float) -> Array:
-    """Turn uniform noise in (0, 1) into Gumbel(0, 1/beta) noise."""
+    """Transform uniform noise in (0, 1) to Gumbel(0, 1/beta) noise."""
     return -np.log(-np.log(uniform_U)) / beta

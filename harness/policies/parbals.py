@@ -1,14 +1,14 @@
-"""ParBaLS: a batch filled one pair at a time, earlier picks answered by sampled pseudo-labels (2510.09877).
+"""ParBaLS: a batch is filled one pair at a time, and earlier picks have sampled pseudo-labels (2510.09877).
 
-Each of U "universes" gives its own pseudo-labels to the picks so far and has the posterior that they lead to. The next
-pick has the highest expected predictive information gain (EPIG, 2304.08151 eq. 5) about the answers to target pairs,
-averaged over the universes.
+Each of U "universes" has its own pseudo-labels of the picks so far, and the posterior given these labels. The next pick
+has the highest expected predictive information gain (EPIG, 2304.08151 eq. 5) about the labels of target pairs, averaged
+over the universes.
 
 The posterior is a Gaussian over the logits of the M candidates and T targets, from a Bayesian linear reward on the last
-layer of the study's posterior. One more pseudo-answer changes it in closed form (`gaussian.answer_step`), and its
-samples with it: f -> f' = m' + (f - m) - kappa c (f_i - m_i), where c is the column of the covariance that belongs to
-the pick i and kappa = g / (1 + sqrt(1 - g c_i)), so that samples of N(m, C) become samples of N(m', C - g c c^T), the
-square-root form of the update (Potter 1963).
+layer of the study's posterior. A further pseudo-label updates it in closed form (`gaussian.answer_step`), and its
+samples as well: f -> f' = m' + (f - m) - kappa c (f_i - m_i), where c is the column of the covariance for the pick i
+and kappa = g / (1 + sqrt(1 - g c_i)). Samples of N(m, C) thus become samples of N(m', C - g c c^T), the square-root
+form of the update (Potter 1963).
 
 Axes: U universes, S samples, M candidates, T targets, G = M + T.
 """
@@ -25,44 +25,42 @@ from balbench.harness.policies.policy import Array, PoolView, Selection
 from balbench.harness.policies.targets import TargetPolicy, information
 from balbench.harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser, answer_step
 from balbench.harness.streams import Stream
+from balbench.harness.uncertainty import LN2
 
 
 class ParBaLS(TargetPolicy):
-    """Expected predictive information gain about target pairs, a batch's earlier picks pseudo-labelled (ParBaLS-EPIG).
-
-    Attributes:
-        target: the split whose pairs the labels should tell about (their features are used, never their answers).
-        targets: how many of its pairs, drawn anew each round.
-        candidates: how many unlabelled pairs are considered, drawn anew each round. A larger batch takes all of them,
-            then goes on with as many others.
-        universes: number of pseudo-labellings.
-        samples: posterior samples with which information is estimated.
-        pseudo_labels: `likeliest`, as coded by the authors: a universe is a posterior sample and gives each pair the
-            answer that it holds likelier; `drawn`: the universe draws the answer by its probability; `predictive`: one
-            universe, in which each pick gets its likeliest answer at that time (ParBaLS-MAP).
-        prior_precision: of the weights of the reward. Its features are standardised as those of `bayesian_linear`, over
-            the responses of the answered pairs and of the candidates.
-    """
+    """Expected predictive information gain about target pairs, given pseudo-labels of earlier picks (ParBaLS-EPIG)."""
 
     family: ClassVar[str] = "parbals"
     source: ClassVar[str] = "Hu and Mussmann 2025 (2510.09877), multi-pseudo EPIG"
     cost: ClassVar[str] = "n H^2 + B U S M T"
     needs_rewards: ClassVar[bool] = False
+    score_range: ClassVar[tuple[float, float]] = (0.0, LN2)
 
     targets: int = Field(100, ge=1)
+    """Number of target pairs, drawn anew each round; all pairs of the split if it has fewer."""
     candidates: int = Field(1000, ge=1)
+    """Number of unlabelled pairs that are considered, drawn anew each round. A batch that needs more takes all of them
+    and continues with as many others."""
     universes: int = Field(10, ge=1, le=4096)
+    """Number of sets of pseudo-labels."""
     samples: int = Field(400, ge=1, le=10**6)
+    """Number of posterior samples from which information is estimated."""
     pseudo_labels: Literal["likeliest", "drawn", "predictive"] = "likeliest"
+    """`likeliest` (as in the authors' code): a universe is a posterior sample and gives each pair its more probable
+    label. `drawn`: the universe draws each label with its probability. `predictive`: there is one universe, in which
+    each pick gets the label that is more probable at that time (ParBaLS-MAP)."""
     prior_precision: float = Field(1.0, gt=0)
+    """Prior precision of the weights of the reward. The features are standardised as in `bayesian_linear`, over the
+    responses of the labelled pairs and the candidates."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily."""
-        answered = view.acquired_n[~np.isnan(view.label_n)]
+        labelled = view.acquired_n[~np.isnan(view.label_n)]
         blocks = self._candidate_blocks(view, stream)
-        embedding_RH, place_n2 = _embedded(view, np.concatenate([answered, blocks[0]]))
+        embedding_RH, place_n2 = _embedded(view, np.concatenate([labelled, blocks[0]]))
         standardise = Standardiser(embedding_RH)
-        posterior = self._posterior(view, standardise.differences(embedding_RH, place_n2[: len(answered)]))
+        posterior = self._posterior(view, standardise.differences(embedding_RH, place_n2[: len(labelled)]))
         target_TH = self._target_differences(view, standardise, stream.child("targets"))
         picks: list[int] = []
         scores: list[float] = []
@@ -79,7 +77,7 @@ class ParBaLS(TargetPolicy):
         return Selection(np.array(picks, dtype=np.int64), np.array(scores))
 
     def _candidate_blocks(self, view: PoolView, stream: Stream) -> list[Array]:
-        """Unlabelled pairs in random order, `candidates` at a time; within a block in the order of identifiers."""
+        """Return the unlabelled pairs in random order, in blocks of `candidates` in the order of identifiers."""
         order = view.unlabelled_U[np.argsort(view.uniform_U(stream.child("candidates")), kind="stable")]
         blocks = [order[start : start + self.candidates] for start in range(0, len(order), self.candidates)]
         return [block[np.argsort(view.index.rank_N[block])] for block in blocks]
@@ -124,7 +122,10 @@ class ParBaLS(TargetPolicy):
 
 
 def _embedded(view: PoolView, pairs: Array) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embedding of the responses of pairs and where in it each pair's two stand: the whole pool's may not fit."""
+    """Return the embeddings of the responses of pairs, and the rows of each pair's responses in them.
+
+    Only these responses are embedded, because the embeddings of the whole pool may not fit into memory.
+    """
     used_R, place_n2 = torch.unique(view.responses(pairs), return_inverse=True)
     return view.model.embedding_RH(view.splits["pool"].features_RD[used_R]), place_n2
 
@@ -141,36 +142,37 @@ class Universes:
         shape: tuple[int, int],
         picks: int,
     ) -> None:
-        """Start all universes from one posterior.
+        """Initialise all universes with one posterior.
 
         Args:
-            spread_HG: columns whose products are the covariances of the logits, the candidates first.
+            spread_HG: columns whose inner products are the covariances of the logits, the candidates first.
             mean_G: means of the logits.
             logit_SG: samples of the logits.
-            label_UM: each universe's pseudo-label of each candidate; None for its likeliest answer when it is picked.
+            label_UM: pseudo-label of each candidate in each universe; None if a pick gets its more probable label.
             shape: (U, M).
-            picks: how many picks will be taken, at most M.
+            picks: number of picks that will be taken, at most M.
         """
         self._spread_HG, self._label_UM, (U, self._M) = spread_HG, label_UM, shape
         self._mean_UG, self._logit_USG = mean_G.expand(U, -1).clone(), logit_SG.expand(U, -1, -1).clone()
-        self._changes_BUG = mean_G.new_zeros(picks, U, len(mean_G))  # covariance: the first one less their squares
+        self._changes_BUG = mean_G.new_zeros(picks, U, len(mean_G))  # covariance = initial one - sum of outer products
         self._taken: list[int] = []
 
     def take(self) -> tuple[int, float]:
-        """Pick the candidate with the highest score (ties: the first) and pseudo-label it; return it and its score."""
-        # Before the first pseudo-label all universes are the same.
+        """Pick the candidate with the highest score (ties: the first), and return it and its score."""
+        # Without pseudo-labels all universes are equal, so the first one is enough.
         universes = self._logit_USG if self._taken else self._logit_USG[:1]
         score_M = torch.stack([information(*self._probabilities(logit_SG)) for logit_SG in universes]).mean(dim=0)
         score_M[self._taken] = -torch.inf
         pick = int(score_M.argmax())
-        self._answer(pick)
+        self._label(pick)
         return pick, float(score_M[pick])
 
     def _probabilities(self, logit_SG: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         p_SG = torch.sigmoid(logit_SG)
         return p_SG[:, : self._M], p_SG[:, self._M :]
 
-    def _answer(self, pick: int) -> None:
+    def _label(self, pick: int) -> None:
+        """Give a pick its pseudo-labels, and update means and samples."""
         if self._label_UM is None:
             label_U = (torch.sigmoid(self._logit_USG[:, :, pick]).mean(dim=1) > 0.5).double()
         else:

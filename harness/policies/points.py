@@ -1,7 +1,7 @@
-"""Where pairs lie, for policies that spread a batch: at their prompt, or at the difference of their responses.
+"""Pairs as points of a space, for diversity policies: the prompt's features, or the difference of the responses.
 
-Distances are Euclidean. A pair shown as (second, first) has the difference -D, which says the same about a linear
-reward; so in the space of differences a and -a are one place: distance(a, b) = min(|a - b|, |a + b|).
+Distances are Euclidean. A pair shown as (second, first) has the difference -D, which is equivalent to D for a linear
+reward. So in the space of differences a and -a are the same point: distance(a, b) = min(|a - b|, |a + b|).
 
 Axes: X distinct points, Q coordinates, U unlabelled pairs, n acquired pairs, A points with an acquired pair.
 """
@@ -21,20 +21,20 @@ from balbench.harness.pool.blocks import block_rows
 from balbench.harness.pool.neighbours import distinct_rows
 
 Space = Literal["prompt", "pair"]
-TIE = 1e-6  # scores that differ by less, relative to the highest, tie: beyond that float32 features say nothing
-SAME = 1e-12  # squared distances below this share of the squared lengths count as 0
+TIE = 1e-6  # scores within this relative difference of the highest tie: float32 features are no more precise
+SAME = 1e-12  # squared distances up to this share of the squared lengths count as 0
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """The distinct places of a pool's pairs, in the order of the pairs' identifiers.
+    """The distinct points of a pool's pairs, in the order of the pairs' identifiers.
 
     Attributes:
         points_XQ: float32 coordinates, on the device of the study.
         point_U, point_n: the point of each unlabelled and of each acquired pair.
-        rank_U: the place of each unlabelled pair in the order of identifiers, by which ties are broken: points that
-            are each other's nearest tie often, and their order of storage must not matter.
-        signed: whether a and -a are different places.
+        rank_U: rank of each unlabelled pair in the order of identifiers. Ties are broken by it, because mutual nearest
+            neighbours tie often and the storage order must not matter.
+        signed: whether a and -a are different points.
     """
 
     points_XQ: torch.Tensor
@@ -48,37 +48,38 @@ class Points:
 
     @cached_property
     def acquired_X(self) -> Array:
-        """How many acquired pairs lie at each point."""
+        """Number of acquired pairs at each point."""
         return np.bincount(self.point_n, minlength=len(self))
 
     def weight_X(self, weight_U: Array | None = None) -> Array:
-        """Summed weight (None: the number) of the unlabelled pairs at each point, float64."""
+        """Return the summed weight of the unlabelled pairs at each point, float64 (X,); without weights their
+        number."""
         return np.bincount(self.point_U, weights=weight_U, minlength=len(self)).astype(np.float64)
 
     def normalised(self) -> Points:
-        """The same points scaled to length 1 (a point at 0 stays there)."""
+        """Return the same points scaled to length 1; a point at 0 does not move."""
         unit_XQ = torch.nn.functional.normalize(self.points_XQ, dim=1, eps=1e-30)
         return replace(self, points_XQ=unit_XQ)
 
     def distance_to(self, point: int) -> Array:
-        """Distance of each point to one of them, by differences; float64 (X,)."""
+        """Return the distance of each point to one of them, by differences; float64 (X,)."""
         one_1Q = self.points_XQ[point : point + 1]
-        found_X = _by_differences(self.points_XQ, one_1Q)
+        distance_X = _by_differences(self.points_XQ, one_1Q)
         if not self.signed:
-            found_X = torch.minimum(found_X, _by_differences(self.points_XQ, -one_1Q))
-        return found_X.double().cpu().numpy()
+            distance_X = torch.minimum(distance_X, _by_differences(self.points_XQ, -one_1Q))
+        return distance_X.double().cpu().numpy()
 
     def distance_to_acquired(self) -> Array:
-        """Distance of each point to the nearest acquired one; float64 (X,), inf where nothing is acquired.
+        """Return the distance of each point to the nearest acquired point; float64 (X,), inf if nothing is acquired.
 
-        By matrix products in double precision, in blocks: (X - A) A Q multiplications.
+        The distances come from matrix products in double precision, in blocks: (X - A) A Q multiplications.
         """
-        found_X = np.where(self.acquired_X > 0, 0.0, np.inf)
+        distance_X = np.where(self.acquired_X > 0, 0.0, np.inf)
         acquired_A, rows = np.flatnonzero(self.acquired_X), np.flatnonzero(self.acquired_X == 0)
         if len(acquired_A):
             for block, squared_BA in self.squared(rows, acquired_A, torch.float64):
-                found_X[rows[block]] = squared_BA.amin(dim=1).sqrt().cpu().numpy()
-        return found_X
+                distance_X[rows[block]] = squared_BA.amin(dim=1).sqrt().cpu().numpy()
+        return distance_X
 
     def squared(self, rows: Array, columns: Array, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the squared distances of rows to columns in blocks of rows, by matrix products in `dtype`."""
@@ -92,9 +93,9 @@ class Points:
             yield block, squared_distances(a_BQ, b_CQ, self.signed, length_C)
 
     def oriented(self) -> Array:
-        """Coordinates for methods that know nothing of signs, float32 (X, Q) on the CPU.
+        """Return coordinates for methods that distinguish a and -a, float32 (X, Q) on the CPU.
 
-        Where a and -a are one place, the one on the positive side of the first principal axis (about 0) stands for
+        If a and -a are the same point, the vector on the positive side of the first principal axis (about 0) represents
         both; the axis does not depend on the signs.
         """
         if self.signed:
@@ -106,10 +107,13 @@ class Points:
 
 
 def points_of(view: PoolView, space: Space) -> Points:
-    """Return the places of the pairs of a round.
+    """Return the points of the pairs of a round.
 
-    `prompt`: features of the prompt; pairs of prompts with the same features are at one point. `pair`: difference of
-    the embeddings of the two responses under the current posterior; pairs with the same difference are at one point.
+    Args:
+        view: the round.
+        space: `prompt` uses the features of the prompt, so that pairs of prompts with the same features share a point.
+            `pair` uses the difference of the two responses' embeddings under the current posterior, so that pairs with
+            the same difference share a point.
     """
     return _prompt_points(view) if space == "prompt" else _pair_points(view)
 
@@ -143,7 +147,7 @@ def _pair_points(view: PoolView) -> Points:
 
 
 def _canonical(rows_NH: Array) -> Array:
-    """Of a and -a the one whose first coordinate that is not 0 is positive; -0.0 becomes 0.0."""
+    """Return a or -a for each row, so that the first coordinate other than 0 is positive; -0.0 becomes 0.0."""
     lead_N = rows_NH[np.arange(len(rows_NH)), np.argmax(rows_NH != 0, axis=1)]
     return np.ascontiguousarray(np.where(lead_N < 0, -1, 1)[:, None].astype(np.float32) * rows_NH + np.float32(0))
 
@@ -151,30 +155,41 @@ def _canonical(rows_NH: Array) -> Array:
 def squared_distances(
     a_BQ: torch.Tensor, b_CQ: torch.Tensor, signed: bool, length_C: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Squared distances (B, C) by a matrix product; `length_C` are the squared lengths of b.
+    """Return squared distances (B, C) by a matrix product.
 
-    In double precision, next to nothing is 0 (see `SAME`).
+    In double precision, distances that are rounding errors become 0 (see `SAME`).
+
+    Args:
+        a_BQ: points.
+        b_CQ: points.
+        signed: whether a and -a are different points.
+        length_C: squared lengths of b, if they are known.
     """
     length_B1 = a_BQ.square().sum(dim=1)[:, None]
     length_1C = (b_CQ.square().sum(dim=1) if length_C is None else length_C)[None]
     product_BC = a_BQ @ b_CQ.T
     if not signed:
         product_BC.abs_()
-    found_BC = product_BC.mul_(-2).add_(length_B1).add_(length_1C)
-    if found_BC.dtype == torch.float64:
-        return found_BC.masked_fill_(found_BC <= SAME * (length_B1 + length_1C), 0.0)
-    return found_BC.clamp_min_(0)
+    squared_BC = product_BC.mul_(-2).add_(length_B1).add_(length_1C)
+    if squared_BC.dtype == torch.float64:
+        return squared_BC.masked_fill_(squared_BC <= SAME * (length_B1 + length_1C), 0.0)
+    return squared_BC.clamp_min_(0)
 
 
 def _by_differences(a_XQ: torch.Tensor, b_1Q: torch.Tensor) -> torch.Tensor:
     return torch.cdist(a_XQ, b_1Q, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
 
 
-class Offers:
-    """The unlabelled pairs that each point has left, for greedy rules that choose among points."""
+class RemainingPairs:
+    """The unlabelled pairs that remain at each point, for greedy rules that choose among points."""
 
     def __init__(self, points: Points, preference_U: Array | None = None) -> None:
-        """Offer the pairs of a point in the order of preference (highest first; None: none), then of identifiers."""
+        """Order the pairs of each point by preference, highest first, then by identifiers.
+
+        Args:
+            points: the points of the round.
+            preference_U: preference of each unlabelled pair; by default all are equal.
+        """
         self._rank_U = points.rank_U
         self._preference_U = np.zeros(len(self._rank_U)) if preference_U is None else preference_U
         self._order = np.lexsort((self._rank_U, -self._preference_U, points.point_U))
@@ -183,16 +198,16 @@ class Offers:
         self.acquired_X = points.acquired_X.copy()
 
     def take(self, tied: Array) -> tuple[int, int]:
-        """Take one pair from tied points; return (its place among the unlabelled, its point).
+        """Take one pair from tied points, and return (its place among the unlabelled pairs, its point).
 
-        The points with the fewest acquired pairs (those taken included) go first, then the most preferred pair,
-        then the first in the order of identifiers. Points without pairs left are passed over.
+        Points with the fewest acquired pairs (pairs taken here included) come first, then the most preferred pair, then
+        the first pair in the order of identifiers. Points without remaining pairs are skipped.
         """
         tied = tied[self.left_X[tied] > 0]
         tied = tied[self.acquired_X[tied] == self.acquired_X[tied].min()]
-        offer = self._order[self._next_X[tied]]
-        chosen = np.lexsort((self._rank_U[offer], -self._preference_U[offer]))[0]
-        pick, point = int(offer[chosen]), int(tied[chosen])
+        candidates = self._order[self._next_X[tied]]
+        chosen = np.lexsort((self._rank_U[candidates], -self._preference_U[candidates]))[0]
+        pick, point = int(candidates[chosen]), int(tied[chosen])
         self.left_X[point] -= 1
         self._next_X[point] += 1
         self.acquired_X[point] += 1
@@ -200,6 +215,6 @@ class Offers:
 
 
 def tied_at_top(score_X: Array, allowed_X: Array) -> tuple[float, Array]:
-    """Return the highest score among the allowed points and the points that tie for it."""
+    """Return the highest score among the allowed points, and the points whose scores tie with it."""
     top = float(score_X[allowed_X].max())
     return top, np.flatnonzero(allowed_X & (score_X >= top - TIE * abs(top)))

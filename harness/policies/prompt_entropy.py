@@ -1,10 +1,11 @@
-"""Entropy of the acquired prompts around each prompt, kept up to date while a batch is filled.
+"""Entropy of the acquired prompts around each prompt, updated while a batch is filled.
 
-Two estimators (Melo et al. 2024, 2406.10023), with D a distance from prompt x:
+There are two estimators (Melo et al. 2024, 2406.10023), with D_x a distance from prompt x:
 
-- KSG: h_x = log(2 D_x + 1e-4) - digamma(n_x + 1) / d; D_x reaches to the k-th nearest prompt of the pool and n_x
-  counts the acquired pairs whose prompts lie within D_x. A pick raises n wherever it falls into a ball.
-- KL: h_x = log(2 D_x + 1e-4); D_x reaches to the prompt of the k-th nearest acquired pair. A pick is acquired.
+- KSG: h_x = log(2 D_x + 1e-4) - digamma(n_x + 1) / d. D_x is the distance to the k-th nearest prompt of the pool, and
+n_x
+  the number of acquired pairs whose prompts are within D_x. A pick raises n of all prompts whose ball contains it.
+- KL: h_x = log(2 D_x + 1e-4). D_x is the distance to the prompt of the k-th nearest acquired pair, picks included.
 
 Axes: X distinct prompts, A distinct acquired prompts, Q features, k nearest acquired pairs, B rows of a block,
 M candidates, E (point, member) entries of balls.
@@ -22,11 +23,11 @@ from balbench.harness.pool.neighbours import Balls, NeighbourIndex, distance_flo
 
 Array = np.ndarray
 LOG_OFFSET = 1e-4
-SLACK = 16  # candidates beyond the k nearest, so that an error bound can prove that none was missed
+SLACK = 16  # additional candidates, with which an error bound can prove that no neighbour was missed
 
 
 class PromptEntropy(Protocol):
-    """h for each distinct prompt.
+    """The entropy h of each distinct prompt.
 
     Attributes:
         entropy_X: float64 entropies, finite.
@@ -40,15 +41,22 @@ class PromptEntropy(Protocol):
 
 
 class KsgEntropy:
-    """The KSG form, for balls whose radii do not change within a batch."""
+    """The KSG estimator, for balls whose radii do not change within a batch."""
 
     def __init__(self, balls: Balls, count_X: Array, divisor: float, most: int) -> None:
-        """Start from `count_X` acquired pairs within each ball; counts will not exceed `most`."""
+        """Prepare all counts up to `most`.
+
+        Args:
+            balls: radius and members of each point's ball.
+            count_X: number of acquired pairs in each ball.
+            divisor: d of the estimator.
+            most: largest count that a batch can reach.
+        """
         self._log_X = np.log(2.0 * balls.radius_X + LOG_OFFSET)
         self._count_X = count_X.astype(np.int64)
         self._divisor = divisor
         self._start_X1, self._holder_E = balls.holders()
-        # The authors' counts are float32 inside the digamma, and only there.
+        # In the authors' code the digamma has float32 counts; all else is float64.
         self._digamma = torch.digamma(torch.arange(1, most + 2, dtype=torch.float32)).double().numpy()
         self.entropy_X = self._log_X - self._digamma[self._count_X] / divisor
 
@@ -60,15 +68,20 @@ class KsgEntropy:
 
 
 class KlEntropy:
-    """The KL form. With fewer than k acquired pairs D reaches to the farthest; with none, h is 0 everywhere."""
+    """The KL estimator. With fewer than k acquired pairs, D is the distance to the farthest; with none, h is 0."""
 
     def __init__(self, points_XQ: torch.Tensor, nearest_Xk: Array) -> None:
-        """Start from the sorted distances of the k nearest acquired pairs (see `nearest_acquired`)."""
+        """Prepare the entropies.
+
+        Args:
+            points_XQ: features of the distinct prompts.
+            nearest_Xk: sorted distances to the k nearest acquired pairs (see `nearest_acquired`).
+        """
         self._points_XQ = points_XQ
         self._nearest_Xk = nearest_Xk
-        self._centred_XQ = points_XQ - points_XQ.mean(dim=0)  # any centre will do; this one keeps norms small
+        self._centred_XQ = points_XQ - points_XQ.mean(dim=0)  # any centre is correct; the mean keeps norms small
         self._norm_X = torch.linalg.vector_norm(self._centred_XQ, dim=1, dtype=torch.float64)
-        self._acquired = int(np.isfinite(nearest_Xk[0]).sum())  # the same in all rows; k at most
+        self._acquired = int(np.isfinite(nearest_Xk[0]).sum())  # the same in all rows, and at most k
         self.entropy_X = np.zeros(len(points_XQ))
         if self._acquired:
             self._update(np.arange(len(points_XQ)))
@@ -76,19 +89,19 @@ class KlEntropy:
     def add(self, point: int) -> None:
         """Count one more acquired pair at a point."""
         self._acquired = min(self._nearest_Xk.shape[1], self._acquired + 1)
-        perhaps = self._perhaps_nearer(point)
-        others_BQ = self._points_XQ[torch.from_numpy(perhaps)]
+        candidates = self._candidates_for(point)
+        others_BQ = self._points_XQ[torch.from_numpy(candidates)]
         distance_B = distances(self._points_XQ[point][None], others_BQ[None])[0].numpy()
-        nearer_B = distance_B < self._nearest_Xk[perhaps, -1]
-        nearer = perhaps[nearer_B]
+        nearer_B = distance_B < self._nearest_Xk[candidates, -1]
+        nearer = candidates[nearer_B]
         row_Bk = self._nearest_Xk[nearer]
         row_Bk[:, -1] = distance_B[nearer_B]
         row_Bk.sort(axis=1)
         self._nearest_Xk[nearer] = row_Bk
         self._update(nearer)
 
-    def _perhaps_nearer(self, point: int) -> Array:
-        """Return all points (and few others) that lie nearer to a point than to their k-th nearest acquired pair."""
+    def _candidates_for(self, point: int) -> Array:
+        """Return all points (and few others) that are nearer to a point than to their k-th nearest acquired pair."""
         product_X = torch.mv(self._centred_XQ, self._centred_XQ[point]).double()
         squared_X = self._norm_X**2 - 2 * product_X + self._norm_X[point] ** 2
         Q = self._points_XQ.shape[1]
@@ -101,10 +114,10 @@ class KlEntropy:
 
 
 def nearest_acquired(index: NeighbourIndex, acquired_X: Array, k: int) -> Array:
-    """Return the distances from each point to its k nearest acquired pairs, sorted, float32 (X, k), exactly.
+    """Return the exact distances from each point to its k nearest acquired pairs, sorted, float32 (X, k).
 
-    The sorted lists of the index answer where enough of the listed neighbours are acquired; the other rows are
-    searched. Where fewer than k pairs are acquired, the last columns are infinite.
+    If enough of the listed neighbours of a point are acquired, the sorted list of the index is used; otherwise all
+    acquired prompts are searched. With fewer than k acquired pairs the last columns are infinite.
     """
     count_XM = acquired_X[index.neighbour_XM]
     nearest_Xk = _repeated(np.asarray(index.distance_XM), count_XM, k)
@@ -117,13 +130,14 @@ def nearest_acquired(index: NeighbourIndex, acquired_X: Array, k: int) -> Array:
 
 
 def nearest_weighted(centres_XQ: torch.Tensor, others_AQ: torch.Tensor, count_A: Array, k: int) -> Array:
-    """Return the distances from each centre to the k nearest others, each counted `count_A` times, exactly.
+    """Return the exact distances from each centre to the k nearest others, each counted `count_A` times.
 
-    Candidates come from matrix products, their distances from differences in float32; rows for which an error
-    bound cannot prove that no candidate was missed are done again in double precision, at last by differences.
+    Candidates come from matrix products, and their distances from differences in float32. If an error bound cannot
+    prove that no neighbour of a row was missed, the row is computed again in double precision, and finally by
+    differences only.
 
     Returns:
-        Sorted float32 (X, k); infinite where there are fewer than k.
+        Sorted float32 (X, k); infinite where there are fewer than k others.
     """
     nearest_Xk = np.empty((len(centres_XQ), k), dtype=np.float32)
     rows = torch.arange(len(centres_XQ))
@@ -145,7 +159,7 @@ def _by_products(
     dtype: torch.dtype,
     nearest_Xk: Array,
 ) -> torch.Tensor:
-    """Fill `rows` and return those that are not proven."""
+    """Fill `rows` of `nearest_Xk`, and return the rows for which the error bound is too weak."""
     k, Q = nearest_Xk.shape[1], others_AQ.shape[1]
     mean_Q = others_AQ.double().mean(dim=0)
     centred_AQ = (others_AQ.double() - mean_Q).to(dtype)
@@ -172,7 +186,7 @@ def _candidate_distances(centres_BQ: torch.Tensor, others_AQ: torch.Tensor, cand
 
 
 def _repeated(sorted_BM: Array, count_BM: Array, k: int) -> Array:
-    """Repeat each distance as often as it counts; keep the first k of each row (infinite where there are fewer)."""
+    """Repeat each distance by its count, and return the first k of each row (infinite if there are fewer)."""
     reached_BM = np.minimum(np.cumsum(count_BM, axis=1), k)
     nearest_Bk = np.full((len(sorted_BM), k), np.inf, dtype=np.float32)
     for column in range(k):
@@ -183,9 +197,9 @@ def _repeated(sorted_BM: Array, count_BM: Array, k: int) -> Array:
 
 
 def shift_as_coded(points_XQ: torch.Tensor, remaining_X: Array) -> torch.Tensor:
-    """Features as the authors' code "normalises" them: f - mean/std over the remaining pairs, (X, Q) float32.
+    """Return features as the authors' code "normalises" them: f - mean/std over the remaining pairs, (X, Q) float32.
 
-    A feature that does not vary over these pairs stays as it is (the authors' code divides by 0 there).
+    A feature that is constant over these pairs does not change (the authors' code divides by 0).
     """
     points, weight = points_XQ.double(), torch.from_numpy(remaining_X).double()
     total = weight.sum()

@@ -1,4 +1,4 @@
-"""Policies that look at nothing: random choice, and the whole pool at once."""
+"""Policies that use neither features nor rewards: random choice, and the whole pool at once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from balbench.harness.streams import Stream
 
 
 class Random(Policy):
-    """Uniform choice without replacement: the reference that label savings are measured against.
-
-    Attributes:
-        variant: `published` draws anew in each round. `as_coded` takes the same positions in all rounds and runs
-            that have as many pairs left, in a pool that the seed shuffles once, as the code of BAL-PM does.
-    """
+    """Uniform choice without replacement: the usual reference of label savings."""
 
     family: ClassVar[str] = "random"
     source: ClassVar[str] = "-"
@@ -25,9 +20,11 @@ class Random(Policy):
     score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     variant: NoiseVariant = "published"
+    """`published` draws anew in each round. `as_coded` takes the same positions in all rounds and runs with equally
+    many unlabelled pairs, in a pool that the seed shuffles once, as the code of BAL-PM does."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the pairs with the largest uniform noise, or (as coded) those at the first drawn positions."""
+        """Select the pairs with the largest uniform noise, or (as coded) the pairs at the first drawn positions."""
         if self.variant == "published":
             return _uniform_choice(view, batch_size, stream)
         U = len(view.unlabelled_U)
@@ -36,15 +33,16 @@ class Random(Policy):
 
 
 class FullData(Policy):
-    """The whole pool is labelled at once: the level that no choice of labels is expected to exceed."""
+    """The whole pool is labelled at once: no choice of labels is expected to exceed its level."""
 
     family: ClassVar[str] = "random"
     source: ClassVar[str] = "-"
     needs_rewards: ClassVar[bool] = False
     acquires_all: ClassVar[bool] = True
+    score_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take any pairs (not called in a study: there is no pair left)."""
+        """Select random pairs. A study never calls this method, because no unlabelled pair is left."""
         return _uniform_choice(view, batch_size, stream)
 
 

@@ -1,4 +1,4 @@
-"""Rankings by uncertainty with a safeguard against near-duplicates: random groups, or one pair a prompt."""
+"""Rankings by uncertainty that avoid near-duplicates: random groups, or one pair of each prompt."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from balbench.harness.streams import Stream
 
 
 class SampleThenRank(Policy):
-    """Deal the pool into random groups, take the most uncertain pair of each, and draw the batch from these.
+    """Split the pool into random groups, and draw the batch from the most uncertain pairs of the groups.
 
-    Where there are fewer groups than the batch needs, what is left is dealt again.
-
-    Attributes:
-        group: pairs of a group: 1 is random choice; one group that holds the whole pool gives the top B.
-        uncertainty: what pairs are ranked by; `epistemic` is BALD, or the posterior's own measure where it has one.
+    If there are fewer groups than the batch needs, the remaining pairs are split into groups again.
     """
 
     family: ClassVar[str] = "ranking"
     source: ClassVar[str] = "code of Melo et al. 2024 (2406.10023)"
 
     group: int = Field(16, ge=1)
+    """Number of pairs in a group. With 1 the choice is random; a group as large as the pool gives the top B."""
     uncertainty: UncertaintyKind = "epistemic"
+    """The uncertainty that pairs are ranked by; `epistemic` is BALD, or the posterior's own measure if it has one."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the winners of random groups in random order."""
+        """Select the winners of random groups in random order."""
         uncertainty_U = view.score_U(self.uncertainty)
         left, taken = np.arange(len(uncertainty_U)), np.empty(0, dtype=np.int64)
         while len(taken) < batch_size:
@@ -42,9 +40,9 @@ class SampleThenRank(Policy):
 
 
 def group_winners(uncertainty_U: Array, noise_U: Array, size: int) -> Array:
-    """Return the place of the most uncertain pair of each group (the first of ties), ascending.
+    """Return the place of the most uncertain pair of each group (the first among ties), ascending.
 
-    Groups are dealt in the order of `noise_U`, `size` pairs each; the last may be smaller.
+    Groups are filled in the order of `noise_U`, with `size` pairs each; the last group can be smaller.
     """
     group_U = np.empty(len(noise_U), dtype=np.int64)
     group_U[np.argsort(noise_U, kind="stable")] = np.arange(len(noise_U)) // size
@@ -54,19 +52,16 @@ def group_winners(uncertainty_U: Array, noise_U: Array, size: int) -> Array:
 
 
 class OnePerPrompt(Policy):
-    """Top B by uncertainty with at most one pair of a prompt; when prompts run out, a second pair of each, and so on.
-
-    Attributes:
-        uncertainty: what pairs are ranked by; `epistemic` is BALD, or the posterior's own measure where it has one.
-    """
+    """Top B by uncertainty with at most one pair of each prompt, then a second pair of each prompt, and so on."""
 
     family: ClassVar[str] = "ranking"
     source: ClassVar[str] = "code of Melo et al. 2024 (2406.10023)"
 
     uncertainty: UncertaintyKind = "epistemic"
+    """The uncertainty that pairs are ranked by; `epistemic` is BALD, or the posterior's own measure if it has one."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Rank, one pair a prompt (deterministic: `stream` is not used)."""
+        """Rank pairs, one of each prompt first (deterministic: `stream` is not used)."""
         uncertainty_U = view.score_U(self.uncertainty)
         prompt_U = view.pool.prompt_of_pair_N[view.unlabelled_U]
         order = one_per_group(uncertainty_U, prompt_U)[:batch_size]
@@ -74,7 +69,7 @@ class OnePerPrompt(Policy):
 
 
 def one_per_group(score_U: Array, group_U: Array) -> Array:
-    """Order places by score, the best of each group first, then the second best of each, and so on.
+    """Order places by score: the best of each group first, then the second best of each, and so on.
 
     Ties go to the lowest place.
     """

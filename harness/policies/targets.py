@@ -1,4 +1,4 @@
-"""What policies share that ask what an answer tells about the answers to target pairs (EPIG and its batch form)."""
+"""Shared code of EPIG-style policies, which measure the information of a label about the labels of target pairs."""
 
 from __future__ import annotations
 
@@ -13,31 +13,28 @@ from balbench.harness.policies.policy import Policy, PoolView
 from balbench.harness.pool.contents import Contents
 from balbench.harness.streams import Stream
 
-LEAST = 1e-150  # of a probability: products of two can be divided by
-IMPOSSIBLE = torch.finfo(torch.float64).eps - 1  # relative excess of what never happens; its logarithm is finite
+LEAST = 1e-150  # lower bound of a probability, so that products of two can be divided by
+IMPOSSIBLE = torch.finfo(torch.float64).eps - 1  # relative excess of an impossible event, with a finite log1p
 
 
 class TargetPolicy(Policy):
-    """A policy with target pairs.
-
-    Attributes:
-        target: the split whose pairs the labels should tell about (their features are used, never their answers).
-        targets: how many of its pairs, drawn anew each round; all of them where it has no more.
-    """
+    """A policy with target pairs."""
 
     target: Literal["eval", "test", "ood", "pool"] = "eval"
+    """The split of the target pairs. Their features are used, never their labels."""
     targets: int = Field(1000, ge=1)
+    """Number of target pairs, drawn anew each round; all pairs of the split if it has fewer."""
 
     def check_data(self, contents: Contents) -> None:
         """Check that the data set has the target (errors as in `Policy.check_data`)."""
         if self.target not in contents.splits:
             known = ", ".join(contents.splits)
-            raise DataError(f"the data set has no split {self.target!r} to target; set target to one of {known}")
+            raise DataError(f"the data set has no split {self.target!r}; set target to one of {known}")
 
     def target_responses(self, view: PoolView, stream: Stream) -> torch.Tensor:
-        """Draw target pairs: rows (T, 2) of their responses in the target split."""
+        """Draw target pairs, and return the rows (T, 2) of their responses in the target split."""
         split = view.splits[self.target]
-        if self.target == "pool":  # whatever the storage order
+        if self.target == "pool":  # noise of the pool's pairs does not depend on the storage order
             chosen = np.argsort(view.index.uniform_N(stream), kind="stable")[: self.targets]
         else:
             chosen = stream.numpy().permutation(len(split.responses_N2))[: self.targets]
@@ -45,11 +42,11 @@ class TargetPolicy(Policy):
 
 
 def information(p_SM: torch.Tensor, q_ST: torch.Tensor) -> torch.Tensor:
-    """Mutual information of the answers to each candidate and a target, mean over targets, in nats (M,).
+    """Return the mutual information of the labels of each candidate and a target, mean over targets, in nats (M,).
 
     The joint probabilities are means over S posterior samples of products p_s q_s (2304.08151, eq. 5 and appendix).
-    Each of the four is a product of marginals, plus or minus the covariance c of p_s and q_s, and is written so: where
-    samples nearly agree the information goes with c^2, and a difference of entropies would be rounding.
+    Each of the four is computed as a product of marginals plus or minus the covariance c of p_s and q_s. If the samples
+    nearly agree, the information is proportional to c^2, and a difference of entropies would be rounding error.
     """
     p_M, q_T = p_SM.mean(dim=0), q_ST.mean(dim=0)
     more_MT = (p_SM - p_M).mT @ ((q_ST - q_T) * (_uncertain(q_T) / len(p_SM)))
@@ -69,5 +66,5 @@ def information(p_SM: torch.Tensor, q_ST: torch.Tensor) -> torch.Tensor:
 
 
 def _uncertain(mean_n: torch.Tensor) -> torch.Tensor:
-    """Where not all samples are certain; what they differ by where they are is rounding."""
+    """Mask the pairs that some sample is uncertain about; other differences of samples are rounding errors."""
     return (mean_n > 0) & (mean_n < 1)

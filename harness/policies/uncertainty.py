@@ -1,4 +1,4 @@
-"""Uncertainty sampling: each pair is scored alone, so a batch may hold near-duplicates."""
+"""Uncertainty sampling: each pair is scored alone, so a batch can hold near-duplicates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from balbench.harness.policies.policy import Policy, PoolView, Selection, UncertaintyKind, take_highest
 from balbench.harness.streams import Stream
+from balbench.harness.uncertainty import LN2
 
 
 class _MostUncertain(Policy):
@@ -15,24 +16,25 @@ class _MostUncertain(Policy):
     kind: ClassVar[UncertaintyKind] = "epistemic"
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Take the most uncertain pairs (deterministic: `stream` is not used)."""
-        return take_highest(view, view.score_U(self.kind), batch_size)
+        """Select the most uncertain pairs (deterministic: `stream` is not used)."""
+        return take_highest(view, view.score_U(self.kind), batch_size, self.score_range)
 
 
 class Bald(_MostUncertain):
-    """Top B of the mutual information U = H[mean_k p_k] - mean_k H[p_k] between answer and reward model.
+    """Top B of the mutual information U = H[mean_k p_k] - mean_k H[p_k] between label and reward model.
 
-    A posterior with a measure of its own (latent_reward, feature_density) is asked for that instead.
+    If the posterior has an epistemic measure of its own (latent_reward, feature_density), that measure replaces U.
     """
 
     source: ClassVar[str] = "Houlsby et al. 2011 (1112.5745) eq. 2"
 
 
 class PredictiveEntropy(_MostUncertain):
-    """Top B of H[mean_k p_k]: the pairs closest to a toss-up, whether or not more labels could help."""
+    """Top B of H[mean_k p_k]: the pairs whose label is hardest to predict, even if more labels could not help."""
 
     source: ClassVar[str] = "Melo et al. 2024 (2406.10023)"
     kind: ClassVar[UncertaintyKind] = "predictive"
+    score_range: ClassVar[tuple[float, float]] = (0.0, LN2)
 
 
 class Variance(_MostUncertain):
@@ -40,3 +42,4 @@ class Variance(_MostUncertain):
 
     source: ClassVar[str] = "Melo et al. 2024 (2406.10023)"
     kind: ClassVar[UncertaintyKind] = "variance"
+    score_range: ClassVar[tuple[float, float]] = (0.0, 0.25)

@@ -7,7 +7,7 @@ import pytest
 from balbench.harness import registry
 from balbench.testing import check_policy
 
-FEW = {"samples": 50, "universes": 3}  # ParBaLS does more in seconds than contracts need
+FEW = {"samples": 20, "universes": 2}  # few numbers suffice for contracts
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "k_center": [{}, {"space": "prompt"}],
     "k_means": [{}, {"space": "pair"}],
@@ -31,9 +31,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "llm_perplexity_high": [{}, {"score": "token_entropy"}],
     "sample_then_rank": [{}, {"group": 3, "uncertainty": "predictive"}],
     "parbals": [
-        FEW | {"targets": 20},
-        FEW | {"pseudo_labels": "drawn", "candidates": 5},
-        FEW | {"pseudo_labels": "predictive", "target": "pool"},
+        FEW | {"targets": 10},
+        FEW | {"pseudo_labels": "drawn", "candidates": 5, "targets": 10},
+        FEW | {"pseudo_labels": "predictive", "target": "pool", "targets": 10},
     ],
     "batch_bald": [{}, {"exact_up_to": 2}, {"exact_up_to": 0, "samples": 200, "estimator": "published"}],
     "epig": [{}, {"targets": 5}, {"target": "pool"}],
@@ -69,3 +69,9 @@ def test_both_variants_are_checked(name):
     if variant is not None:
         checked = {settings.get("variant", variant.default) for settings in VARIANTS.get(name, [{}])}
         assert checked == {"published", "as_coded"}
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN["policies"])
+def test_every_setting_is_documented(name):
+    for setting, field in registry.load("policies", name).model_fields.items():
+        assert field.description, setting

@@ -224,8 +224,8 @@ def test_a_pool_that_is_too_small_is_known_before_anything_is_encoded(balbench, 
 def test_texts_without_a_language_model_are_refused_where_a_policy_asks_one(balbench, votes, tmp_path):
     code, _, err = balbench("run", votes, "--out", tmp_path / "run", "--set", "policies=[random, llm_perplexity_high]")
     assert code == 2
-    assert err.startswith(f"balbench: {votes}: policies.1: the data set has no log perplexity of its responses; where")
-    assert "set dataset.perplexity to a language model" in err
+    assert err.startswith(f"balbench: {votes}: policies.1: the data set has no log perplexity of its responses; if")
+    assert "set dataset.perplexity to a causal language model" in err
     assert not (tmp_path / "cache").exists()
     assert balbench("check", votes, "--set", "policies=[random, llm_perplexity_high]")[::2] == (2, err)
 
@@ -235,7 +235,7 @@ def test_texts_without_an_ood_split_are_refused_where_a_policy_targets_it(balben
     for arguments in (["check", votes], ["run", votes, "--out", tmp_path / "run"]):
         code, _, err = balbench(*arguments, "--set", policies)
         assert code == 2
-        assert f"balbench: {votes}: policies.1: the data set has no split 'ood' to target; set target to one of" in err
+        assert f"balbench: {votes}: policies.1: the data set has no split 'ood'; set target to one of" in err
     assert not (tmp_path / "cache").exists()
 
 

@@ -119,9 +119,9 @@ def test_bounds_hold_and_lose_no_best_pair(seed, K, spread, picks, published):
         now = now._replace(weight_K=torch.full_like(now.weight_K, 1 / K))
     gains, everything = batch_bald._Gains(p_KN), torch.arange(300)
     exact_N = gains._gain(now, everything)
-    for joined in now.joined(batch_bald.JOINT):
-        assert joined.joint_CK.sum() == pytest.approx(1)
-        assert (gains._gain(joined, everything) >= exact_N - batch_bald.ROUNDING).all()
+    for merged in now.merged(batch_bald.MERGED):
+        assert merged.joint_CK.sum() == pytest.approx(1)
+        assert (gains._gain(merged, everything) >= exact_N - batch_bald.ROUNDING).all()
     pick, gain = gains.best(now)
     assert gain == pytest.approx(float(exact_N.max()), abs=2 * batch_bald.ROUNDING)
     assert float(exact_N[pick]) == pytest.approx(gain, abs=batch_bald.ROUNDING)
@@ -131,7 +131,7 @@ def test_a_bound_of_many_joint_configurations_is_tight():
     p_KN = torch.from_numpy(probabilities(500, 5, 0.5))
     now, gains = drawn_configurations(p_KN[:, :12], 1000, stream(0)), batch_bald._Gains(p_KN)
     exact_N = gains._gain(now, torch.arange(500))
-    slack = [float((gains._gain(joined, torch.arange(500)) - exact_N).max()) for joined in now.joined((1, 16, 128))]
+    slack = [float((gains._gain(merged, torch.arange(500)) - exact_N).max()) for merged in now.merged((1, 16, 128))]
     assert slack[1] < slack[0] / 3
     assert slack[2] < slack[1] / 3
 

@@ -1,4 +1,4 @@
-"""Policies that ask a language model, against their definitions; a pool without its answers is refused."""
+"""Policies that rank by language model scores, against their definitions; data without scores are refused."""
 
 import pytest
 
@@ -30,4 +30,4 @@ def test_a_pool_without_them_is_refused():
     LlmPerplexityHigh().check_data(contents)
     Random().check_data(contents)
     policy = LlmPerplexityHigh(score="token_entropy")
-    one_line(lambda: policy.check_data(contents), "no token entropy of its responses", "--set dataset.perplexity=MODEL")
+    one_line(lambda: policy.check_data(contents), "no token entropy of its responses", "set dataset.perplexity")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from balbench.harness.policies.points import Offers, Points, points_of, squared_distances, tied_at_top
+from balbench.harness.policies.points import Points, RemainingPairs, points_of, squared_distances, tied_at_top
 from balbench.harness.pool import blocks
 from balbench.testing.examples import pool_of, responses_of, shuffled, view_of
 
@@ -124,9 +124,9 @@ def test_orientation_does_not_depend_on_signs_and_keeps_neighbours_together():
 
 def test_offers_go_to_the_fewest_acquired_then_by_preference_then_by_identifier():
     points = Points(torch.eye(3), np.array([0, 0, 1, 1, 2]), np.array([2]), np.array([4, 3, 2, 1, 0]))
-    offers = Offers(points, np.array([0.5, 0.5, 0.1, 0.9, 7.0]))
+    remaining = RemainingPairs(points, np.array([0.5, 0.5, 0.1, 0.9, 7.0]))
     every = np.arange(3)
-    assert [offers.take(every) for _ in range(5)] == [(3, 1), (1, 0), (4, 2), (0, 0), (2, 1)]
+    assert [remaining.take(every) for _ in range(5)] == [(3, 1), (1, 0), (4, 2), (0, 0), (2, 1)]
 
 
 def test_a_tie_is_relative_to_the_highest_score():

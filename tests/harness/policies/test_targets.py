@@ -22,7 +22,8 @@ def test_a_data_set_without_the_target_is_refused(policy):
     policy().check_data(contents)
     policy(target="pool").check_data(contents)
     one_line(
-        lambda: policy(target="ood").check_data(contents), "no split 'ood' to target; set target to one of pool, eval"
+        lambda: policy(target="ood").check_data(contents),
+        "no split 'ood'; set target to one of pool, eval",
     )
 
 
