@@ -32,14 +32,14 @@ WORKER_BYTES = 400 * 2**20  # a process with torch and its libraries
 
 @dataclass(frozen=True)
 class Probe:
-    """Seconds that a cell's posterior took here: to train on a pair once more, and to score a response."""
+    """Seconds that a posterior takes on this machine: to train on one more pair, and to score a response."""
 
     a_label: float
     a_response: float
 
 
 def plan(study: Study, placement: Placement) -> Group:
-    """Tables of all cells, grouped by setting and policy, and of what the study needs.
+    """Return a table of all cells, grouped by setting and policy, and lines about the data, memory and time.
 
     Raises:
         BalbenchError: the data are missing or wrong, or too few for the protocol.
@@ -64,13 +64,13 @@ def _groups(study: Study) -> list[list[Cell]]:
 
 @dataclass(frozen=True)
 class _Machines:
-    """What a study would run on.
+    """The devices that a study would run on.
 
     Attributes:
         where: devices of this machine, or the address of a cluster.
-        slots: how many fleets run at once; 0 of a cluster that has no worker yet.
-        free: bytes of free memory that a fleet finds on a GPU, None on CPUs.
-        probed: a device of this machine of the same kind, None where it has none.
+        slots: how many fleets run at once; 0 for a cluster without workers.
+        free: bytes of free GPU memory for a fleet, None on CPUs.
+        probed: a device of this machine of the same kind, None without one.
     """
 
     where: str
@@ -136,12 +136,12 @@ def _needs(study: Study, placement: Placement) -> list[str]:
     if machines.probed is None:
         return [*lines, "time: unknown, as this machine has no GPU to probe"]
     seconds = sum(_fleet_seconds(cells, sizes, machines.probed) for cells in fleets)
-    told = f"about {duration(seconds / workers)} to train and score, by a probe of this machine"
-    return [*lines, f"time: {told}; data, what policies compute, and the report come on top"]
+    trained = f"about {duration(seconds / workers)} to train and score, by a probe of this machine"
+    return [*lines, f"time: {trained}; building the data, selection by the policies and the report add to this"]
 
 
 def _memory(features: int, workers: int, cluster: str | None) -> str:
-    """Workers of a machine map the same files, so features count once there."""
+    """Memory in words; workers of a machine map the same files, so features count once."""
     each = f"{gib(WORKER_BYTES)} each beside the features, which they share"
     if cluster is not None and not cluster.startswith("local:"):
         return f"about {gib(features)} of features on each machine, and {gib(WORKER_BYTES)} a worker"
@@ -164,7 +164,7 @@ def _probe(posterior: Posterior, dimension: int, device: str, cells: int) -> Pro
 
 
 def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -> Probe:
-    """Time one short training of a fleet and one scoring on made-up features, on one thread as in a worker.
+    """Time one short training of a fleet and one scoring on random features, on one thread as in a worker.
 
     Raises:
         StudyError: the posterior cannot be trained, or does not fit into memory.
@@ -195,8 +195,8 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
         model.rewards_KR(features_RD).sum().item()
         scored = time.perf_counter()
     except (ArithmeticError, RuntimeError, MemoryError) as error:
-        told = (str(error) or type(error).__name__).splitlines()[0]
-        raise StudyError(f"posterior: a short probe failed ({told}); change its settings, or {SMALLER}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StudyError(f"posterior: a short probe failed ({reason}); change its settings, or {SMALLER}") from None
     finally:
         torch.set_num_threads(threads)
     return Probe((trained - started) / PROBE_PAIRS / cells, (scored - trained) / len(features_RD))

@@ -1,4 +1,4 @@
-"""What an oracle knows about pairs (`PairRecords`) and what it answers (`Annotations`)."""
+"""Ground truth about pairs (`PairRecords`) and answers of an oracle (`Annotations`)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Choice(IntEnum):
 class PairRecords:
     """Ground truth about N pairs, from which oracles answer and held-out splits are judged.
 
-    Axes: N pairs, V recorded votes (`vote_pair_V` ascending, so that the votes on a pair stand together).
+    Axes: N pairs, V recorded votes (`vote_pair_V` is ascending, so that votes on the same pair are adjacent).
 
     Attributes:
         pair_id_N: stable identifiers; all of an oracle's randomness about a pair is keyed by its identifier.
-        vote_pair_V: the row of the pair that a vote is about.
+        vote_pair_V: the row of each vote's pair.
         vote_choice_V: `Choice` values.
-        vote_annotator_V: who voted ("" where unknown).
-        probability_N: the true P(first preferred), known for simulated worlds only.
-        response_length_N2: characters of the two responses, known for texts only.
+        vote_annotator_V: the annotator of each vote ("" if unknown).
+        probability_N: the true P(first preferred), known only for simulated worlds.
+        response_length_N2: characters of the two responses, known only for texts.
     """
 
     pair_id_N: Array
@@ -51,17 +51,17 @@ class PairRecords:
 
     @property
     def vote_start_N1(self) -> Array:
-        """Where the votes on each pair begin (N + 1 offsets into the V axis)."""
+        """Offsets of the votes on each pair (N + 1 offsets into the V axis)."""
         return np.searchsorted(self.vote_pair_V, np.arange(len(self) + 1))
 
     @property
     def votes_N(self) -> Array:
-        """How many votes each pair has."""
+        """The number of votes on each pair."""
         return np.bincount(self.vote_pair_V, minlength=len(self))
 
     @property
     def first_share_N(self) -> Array:
-        """The share of recorded votes for the first response, ties counted half (NaN without a vote)."""
+        """The share of recorded votes for the first response, ties counted half (NaN without votes)."""
         for_first_V = np.select([self.vote_choice_V == Choice.FIRST, self.vote_choice_V == Choice.TIE], [1.0, 0.5], 0.0)
         counts_V = self.vote_choice_V != Choice.ABSTAIN
         first_N = np.bincount(self.vote_pair_V, weights=for_first_V, minlength=len(self))
@@ -96,9 +96,9 @@ class Annotations:
 
     Attributes:
         choice_B: int8 `Choice` values.
-        annotator_B: who answered.
-        cost_B: price of the answer, in the study's currency.
-        seconds_B: time that the annotator took.
+        annotator_B: name of the annotator.
+        cost_B: price of the answer, in the oracle's currency.
+        seconds_B: time that the annotator needed.
     """
 
     choice_B: Array

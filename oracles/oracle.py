@@ -21,18 +21,18 @@ class Stream(Protocol):
 class Oracle(BaseModel, ABC):
     """A simulated annotator. Its fields are its settings in a study file.
 
-    The answer to a query must be a pure function of (pair, annotator, repetition, seed): whoever asks, in
-    whatever order, hears the same. Draw randomness only from `stream.uniform(pair_id, ...)`.
+    The answer to a query must be a pure function of (pair, annotator, repetition, seed): every
+    policy gets the same answers, in any order of queries. Draw randomness only from `stream.uniform(pair_id, ...)`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     version: ClassVar[int] = 1  # raise it when the same settings no longer give the same answers
 
     def check_records(self, pairs: PairRecords) -> None:
-        """See that the records of a pool hold what this oracle answers from, before anything is asked.
+        """Check, before the first query, that the records of a pool hold what this oracle needs.
 
         Raises:
-            ValueError: with the pair, what is missing and the remedy.
+            ValueError: a record is incomplete; the message names the pair, the missing part and the remedy.
         """
 
     @abstractmethod
@@ -40,9 +40,9 @@ class Oracle(BaseModel, ABC):
         """Answer one query for each pair of `pairs`.
 
         Args:
-            pairs: records of the B pairs that are asked about.
+            pairs: records of the B pairs.
             stream: the oracle's stream of the cell's seed.
 
         Raises:
-            ValueError: the records lack what this oracle answers from.
+            ValueError: the records lack what this oracle needs.
         """

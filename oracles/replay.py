@@ -1,4 +1,4 @@
-"""Replay: answers that people gave, recorded once and for all."""
+"""Replay: recorded answers of people."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Replay(Oracle):
     votes: Literal["first", "sample", "majority"] = "first"
 
     def check_records(self, pairs: PairRecords) -> None:
-        """See that each pair has a vote (see `Oracle.check_records`)."""
+        """Check that each pair has a vote (see `Oracle.check_records`)."""
         if len(pairs) and pairs.votes_N.min() == 0:
-            silent = str(pairs.pair_id_N[np.argmin(pairs.votes_N)])
-            raise ValueError(f"pair {silent!r} has no recorded vote to replay; leave such pairs out")
+            unvoted = str(pairs.pair_id_N[np.argmin(pairs.votes_N)])
+            raise ValueError(f"pair {unvoted!r} has no recorded vote to replay; leave such pairs out")
 
     def annotate(self, pairs: PairRecords, stream: Stream) -> Annotations:
         """Answer from the recorded votes (see `Oracle.annotate`).

@@ -1,4 +1,4 @@
-"""What simple rules reach, to draw beside every curve."""
+"""Reference lines: the metrics of simple rules, drawn with every learning curve."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from balbench.harness.machine import one_thread
 from balbench.harness.pool.pairs import Split
 
 Array = np.ndarray
-RIDGE = 1e-4  # keeps weights finite where length decides every pair; of no weight otherwise
+RIDGE = 1e-4  # keeps weights finite if length decides every pair; negligible otherwise
 
 
 @one_thread()
 def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, float]]:
-    """Return {split: {metric: value}} of a rule that knows the lengths of the two responses only.
+    """Return {split: {metric: value}} of a rule that knows only the lengths of the two responses.
 
     P(first preferred) = sigmoid(w . z), where z are the difference in characters and the difference in log
     characters, each divided by its root mean square in the pool: no intercept, so the order shown does not
-    matter. It is fitted on the shares of votes of all pairs of the pool: what length gives with all labels.
+    matter. It is fitted on the shares of votes of all pairs of the pool: this is the best rule of the length when all
+    labels are bought.
 
     Args:
         pool: the pairs to fit on, with `response_length_N2`.
-        splits: the pairs to judge by, likewise; metrics: see `balbench.harness.metrics.held_out_metrics`.
+        splits: the pairs to evaluate on, with `response_length_N2`; for the metrics see
+            `balbench.harness.metrics.held_out_metrics`.
     """
     from balbench.harness.metrics import held_out_metrics
 
@@ -41,13 +43,13 @@ def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, fl
 def _lengths(split: Split) -> Array:
     length_N2 = split.records.response_length_N2
     if length_N2 is None:
-        raise ValueError("length_only wants response_length_N2")
+        raise ValueError("length_only needs response_length_N2")
     first_N, second_N = length_N2.astype(np.float64).T
     return np.stack([first_N - second_N, np.log(first_N / second_N)], axis=1)
 
 
 def _fit(z_NF: Array, share_N: Array) -> Array:
-    """Return the weights with the least mean cross-entropy (pairs without a vote have no say)."""
+    """Return the weights with the least mean cross-entropy (pairs without a vote are left out)."""
     voted_N = ~np.isnan(share_N)
     z_NF, share_N = z_NF[voted_N], share_N[voted_N]
 

@@ -34,18 +34,18 @@ class Dataset(Component):
     """A source of pairs. Its fields are its settings in a study file.
 
     Attributes:
-        data_seed: the seed of everything about the data (the world, the split); the same for all cells of a
-            study. The seeds of a study are something else: they vary initial sets, answers, members and policies.
+        data_seed: the seed of the data (the world, the split); the same for all cells of a study. The `seeds` of a
+            study vary initial sets, answers, members and policies instead.
     """
 
     data_seed: int = Field(0, ge=0)
 
     @abstractmethod
     def build(self, progress: Progress) -> PreferenceData:
-        """Make or read the data. `progress` is called now and then while it takes long.
+        """Make or read the data. `progress` is called during long work.
 
         Raises:
-            DataError: the source is missing or wrong, with its place and the remedy.
+            DataError: the source is missing or wrong; the message names the place and the remedy.
         """
 
     def sources(self) -> tuple[Source, ...]:
@@ -62,9 +62,9 @@ class Dataset(Component):
         return hashlib.sha256(digests.encode()).hexdigest() if digests else ""
 
     def contents(self) -> Contents | None:
-        """Return what the data will hold as their settings say, so that a study that needs more is refused at once.
+        """Return what the data will hold according to the settings, so that a study that needs more is refused early.
 
-        None (as here): it is known only when they are built.
+        None, the default: this is known only when the data are built.
         """
         return None
 

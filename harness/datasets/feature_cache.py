@@ -27,7 +27,7 @@ SHARD_TEXTS, SHARD_SECONDS = 1024, 30.0  # a shard is written when either is rea
 
 
 def spare_array(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """An array to fill: in memory, or if it is large in a nameless file beside the caches, which goes when it goes.
+    """Return an array to fill, in memory or, if it is large, in an anonymous file that is freed with the array.
 
     Raises:
         DataError: the cache directory cannot be written.
@@ -39,7 +39,7 @@ def spare_array(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         cache_directory().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache_directory()) as file:
             file.truncate(size)
-            if hasattr(os, "posix_fallocate"):  # a full disk is found here, not when a page of the map is written
+            if hasattr(os, "posix_fallocate"):  # raises an error for a full disk now, not when a page is written
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
@@ -50,7 +50,7 @@ def spare_array(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 
 
 def cache_directory() -> Path:
-    """Return where caches stand: BALBENCH_CACHE, or the user's cache directory."""
+    """Return the directory of caches: BALBENCH_CACHE, or the user's cache directory."""
     import platformdirs
 
     return Path(os.environ.get("BALBENCH_CACHE") or platformdirs.user_cache_dir("balbench")).expanduser()
@@ -60,7 +60,7 @@ class FeatureCache:
     """Features by key (32 bytes that name a text).
 
     Attributes:
-        directory: where the shards stand; made when the first is written.
+        directory: the directory of the shards; created with the first shard.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -75,14 +75,14 @@ class FeatureCache:
         return key in self._place or key in self._pending
 
     def check_writable(self) -> None:
-        """See that features can be kept, before any are computed (errors as in `add`)."""
+        """Check, before features are computed, that they can be written (errors as in `add`)."""
         with self._disk("written"):
             self.directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.directory):
                 pass
 
     def add(self, keys: Iterable[bytes], features_BD: Array) -> None:
-        """Keep features, on disk now and then: a killed run loses half a minute. What is there stays.
+        """Keep features of new keys, and write them every half minute, so that a killed run loses no more.
 
         Raises:
             DataError: the disk is full or the directory cannot be written.
@@ -94,7 +94,7 @@ class FeatureCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not on disk yet (errors as in `add`)."""
+        """Write the features that are not on disk yet (errors as in `add`)."""
         if self._pending:
             with self._disk("written"):
                 self._write()
@@ -103,8 +103,8 @@ class FeatureCache:
         """Return the float32 features of B keys, (B, D), in an array that `spare_array` makes.
 
         Raises:
-            DataError: a shard is gone or broken.
-            KeyError: a key is not there.
+            DataError: a shard is missing or damaged.
+            KeyError: a key is unknown.
         """
         self.flush()
         rows_of: dict[Path, list[tuple[int, int]]] = {}
@@ -124,7 +124,7 @@ class FeatureCache:
         return features_BD
 
     def _index(self) -> None:
-        # Sorted, so that of two shards with the same text the same one always wins.
+        # Sorted, so that the same shard is always used if two hold the same text.
         for path in sorted(self.directory.glob("*.safetensors")):
             shard = _load(path)
             if shard is None:
@@ -165,7 +165,7 @@ class FeatureCache:
 
 
 def _load(path: Path) -> dict[str, Array] | None:
-    """Return a shard, or None where its bytes are not those that were written."""
+    """Return a shard, or None if the file is missing or its bytes have changed."""
     from safetensors.numpy import load
 
     try:

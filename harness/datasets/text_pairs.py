@@ -24,7 +24,7 @@ class TextPairs:
 
     Attributes:
         prompt_P: distinct prompts, in the order of their first appearance.
-        response_R: distinct responses to each prompt, likewise.
+        response_R: distinct responses to each prompt, in the order of their first appearance.
         prompt_of_response_R: the prompt that each response answers.
         responses_of_pair_N2: the two responses of each pair, in the order shown (first, second).
         pair_id_N: 16 hexadecimal digits that depend on the pair's three texts only, in either order.

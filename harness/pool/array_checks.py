@@ -1,4 +1,4 @@
-"""What the arrays of a data set must be. Their names end in their axes, so the names say what to check."""
+"""Checks of the arrays of a data set. Array names end in their axes, so the name of an array says its shape."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ def check_arrays(part: Any, name: str, types: Mapping[str, str]) -> None:
     """Check that the fields of a dataclass are arrays of their types, whose axes agree.
 
     Args:
-        part: its fields are named with their axes (`responses_of_pair_N2`); those with the default None may be None.
+        part: a dataclass whose field names end in their axes (`responses_of_pair_N2`); fields with the default None
+            may be None.
         name: of the split, for errors.
         types: by field, a key of TYPES.
 
     Raises:
         DataError: an array has another type or shape.
     """
-    first: dict[str, tuple[str, int]] = {}  # by axis, the array that has it first, and its length there
+    first: dict[str, tuple[str, int]] = {}  # by axis: the first array that has the axis, and its length
     for item in fields(part):
         array, where = getattr(part, item.name), f"{name}: {item.name}"
         if array is None and item.default is not MISSING:
             continue
         if not isinstance(array, np.ndarray):
             raise DataError(f"{where}: is of the type {type(array).__name__}; give a numpy array")
-        wanted = types[item.name]
-        if not issubclass(array.dtype.type, TYPES[wanted]):
-            raise DataError(f"{where}: has the type {array.dtype}; give {wanted}")
+        expected = types[item.name]
+        if not issubclass(array.dtype.type, TYPES[expected]):
+            raise DataError(f"{where}: has the type {array.dtype}; give {expected}")
         axes = item.name.rpartition("_")[2]
         if array.ndim != len(axes):
             raise DataError(f"{where}: has the shape {array.shape}; give it the axes {', '.join(axes)}")
@@ -54,10 +55,10 @@ def check_arrays(part: Any, name: str, types: Mapping[str, str]) -> None:
 
 
 def check_range(array: Array, most: float, where: str) -> None:
-    """Check that all values lie in 0 ... most.
+    """Check that all values are from 0 to `most`.
 
     Raises:
-        DataError: with the first row that holds another.
+        DataError: a value is outside; the message names its row.
     """
     wrong = ~((array >= 0) & (array <= most))  # NaN too
     if wrong.any():
@@ -69,7 +70,7 @@ def check_finite(array: Array, where: str) -> None:
     """Check that an array with rows holds neither NaN nor infinity.
 
     Raises:
-        DataError: with the first row that does.
+        DataError: a row does; the message names the row.
     """
     for start, block in array_blocks(array):
         finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)

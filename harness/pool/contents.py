@@ -11,12 +11,12 @@ from balbench.harness.pool.pairs import PreferenceData
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a data set is, known without building it.
+    """The size of a data set, known without building it.
 
     Attributes:
-        pairs: of the pool, exactly: a study that needs more is refused before anything is built.
-        responses, prompts: of the pool, about.
-        held_out_responses: of all other splits, about.
+        pairs: pairs of the pool, exactly: a study that needs more is refused before anything is built.
+        responses, prompts: of the pool, approximately.
+        held_out_responses: of all other splits, approximately.
         dimension: of the response features.
         most_pairs_a_prompt: the most pairs of one prompt of the pool, exactly; None if it is not known.
     """
@@ -47,7 +47,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds beside features and votes.
+    """What a data set holds besides features and votes.
 
     Attributes:
         splits: names of its splits.

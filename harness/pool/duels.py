@@ -1,9 +1,9 @@
 """A pool read as duels: prompts with several responses (arms), and the recorded pairs among them.
 
-The oracle answers recorded pairs and no others, so a duel is a recorded pair, read in both directions. Everything
-stands in the order of identifiers, never in that of storage: a response is known by the first pair that it stands in,
-a prompt by its first pair. Axes: N pairs, P prompts that have pairs, A arms (responses that stand in pairs),
-E directed duels (two a pair), S segments.
+The oracle answers only recorded pairs, so a duel is a recorded pair, read in both directions. All orders are by
+identifiers and do not depend on storage: a response is identified by the first pair that contains it, a prompt by its
+first pair. Axes: N pairs, P prompts that have pairs, A arms (responses that are in pairs), E directed duels (two for
+each pair), S segments.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Segments:
     """Runs of equal labels in a sorted array, and reductions over each of them."""
 
     def __init__(self, label_E: Array) -> None:
-        """Find the runs; at least one entry must be there."""
+        """Find the runs; `label_E` has at least one entry."""
         self.start_S = np.flatnonzero(np.concatenate([[True], label_E[1:] != label_E[:-1]]))
         self.size_S = np.diff(np.append(self.start_S, len(label_E)))
         self.label_S = label_E[self.start_S]

@@ -1,4 +1,4 @@
-"""Features that stay on disk: a table that is read in blocks, or by rows, when somebody asks for them."""
+"""Features that stay on disk: a table that is read in blocks or by rows when they are used."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from balbench.harness.errors import DataError
 from balbench.harness.pool.blocks import block_rows
 
 Array = np.ndarray
-LEAST_ROWS = 256  # of a block, however wide
-GAP_BYTES = 4096  # rows nearer than this to each other are read at once
+LEAST_ROWS = 256  # of a block, for rows of any width
+GAP_BYTES = 4096  # rows with smaller gaps between them are read at once
 DTYPES = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32}
 
 
 class FeatureTable(Protocol):
-    """What is asked of a table of features (R, D): a tensor has it, and so has a `StreamedTable`."""
+    """A table of features (R, D): a tensor, or a `StreamedTable`."""
 
     @property
     def shape(self) -> torch.Size:
@@ -34,12 +34,12 @@ class FeatureTable(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where blocks and rows are."""
+        """The device of blocks and rows."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of blocks and rows: float32."""
+        """The type of blocks and rows: float32."""
         ...
 
     def __len__(self) -> int: ...
@@ -56,19 +56,19 @@ class FeatureTable(Protocol):
 
 
 class StreamedTable:
-    """A read-only table of float32 features on a device whose numbers stay in a .npy file of float16 or float32.
+    """A read-only table of float32 features on a device, read from a .npy file of float16 or float32.
 
-    The file is opened for each question and read into buffers, not mapped, so that resident memory is a few blocks
-    whatever its size, processes and threads can share a table, and pickling one costs nothing. Blocks are fresh
-    tensors: whoever keeps one may.
+    The file is opened for each read and read into buffers, not mapped. So resident memory is a few blocks for a file of
+    any size, processes and threads can share a table, and a pickled table is small. Blocks are new tensors, which
+    callers may keep.
 
     On CUDA, `split` reads into two pinned buffers and copies them on a stream of its own while the caller computes.
     That path has not run on a GPU yet.
 
     Attributes:
         shape: (R, D).
-        device: where blocks and rows are put.
-        dtype: of blocks and rows.
+        device: the device of blocks and rows.
+        dtype: the type of blocks and rows.
     """
 
     dtype = torch.float32
@@ -76,10 +76,10 @@ class StreamedTable:
     def __init__(
         self, path: Path, offset: int, shape: tuple[int, int], stored: np.dtype[Any], device: torch.device
     ) -> None:
-        """Serve the R x D numbers that follow `offset` bytes, row by row.
+        """Read R x D numbers after the first `offset` bytes of a file, stored by rows.
 
         Raises:
-            DataError: the file is not there or has another size.
+            DataError: the file is missing or has another size.
         """
         self.shape, self.device = torch.Size(shape), device
         self._path, self._offset, self._stored = path, offset, stored
@@ -89,7 +89,7 @@ class StreamedTable:
 
     @classmethod
     def of(cls, mapped: np.memmap, device: torch.device) -> StreamedTable:
-        """Serve an array that numpy has mapped from a .npy file (see `can_stream`)."""
+        """Return the table of an array that numpy has mapped from a .npy file (see `can_stream`)."""
         rows, columns = mapped.shape
         return cls(Path(str(mapped.filename)), mapped.offset, (rows, columns), mapped.dtype, device)
 
@@ -97,11 +97,11 @@ class StreamedTable:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
-        """Read consecutive rows, or those of a vector of row numbers in its order (n, D).
+        """Read consecutive rows, or the rows of a vector of row numbers in its order (n, D).
 
         Raises:
-            IndexError: there is no such row.
-            DataError: the file has gone or has another size.
+            IndexError: a row number is out of range.
+            DataError: the file is missing or has another size.
         """
         if isinstance(rows, torch.Tensor):
             return self.index_select(0, rows)
@@ -119,25 +119,25 @@ class StreamedTable:
         """Rows by number, with repetitions (errors as in `__getitem__`)."""
         index_n = index.cpu().numpy()
         if dim != 0 or index_n.ndim != 1 or index_n.dtype.kind != "i":
-            raise IndexError(f"want a vector of row numbers, not {tuple(index.shape)} of {index.dtype} along {dim}")
+            raise IndexError(f"give a vector of row numbers, not {tuple(index.shape)} of {index.dtype} along {dim}")
         if len(index_n) and not (index_n.min() >= 0 and index_n.max() < len(self)):
             raise IndexError(f"rows {index_n.min()} to {index_n.max()} of a table of {len(self)}")
         order_n = np.argsort(index_n, kind="stable")
-        found_nD = torch.empty((len(index_n), self.shape[1]), dtype=torch.float32)
+        rows_nD = torch.empty((len(index_n), self.shape[1]), dtype=torch.float32)
         most = block_rows(max(4 * self.shape[1], GAP_BYTES))
         with closing(self._open()) as file:
             for start in range(0, len(order_n), most):
                 chunk = order_n[start : start + most]
-                found_nD[torch.from_numpy(chunk)] = self._read_rows(file, index_n[chunk])
-        return found_nD.to(self.device)
+                rows_nD[torch.from_numpy(chunk)] = self._read_rows(file, index_n[chunk])
+        return rows_nD.to(self.device)
 
     def split(self, rows: int) -> Iterator[torch.Tensor]:
-        """All rows in order, in blocks of `rows`, of fewer where these would be larger than `BLOCK_BYTES`.
+        """All rows in order, in blocks of `rows`, or fewer rows if these would be larger than a block of `BLOCK_BYTES`.
 
         The next block is read while the caller works on the present one.
 
         Raises:
-            DataError: the file has gone or has another size.
+            DataError: the file is missing or has another size.
         """
         rows = min(rows, _rows_at_once(self.shape[1]))
         reader = _PinnedReader(self, rows) if self.device.type == "cuda" else _Reader(self, rows)
@@ -149,15 +149,15 @@ class StreamedTable:
             yield coming.result().ready()
 
     def _open(self) -> FileIO:
-        """Open the file and see that it is the one that was described."""
+        """Open the file and check that it has the described size."""
         try:
             file = FileIO(self._path)
         except OSError as error:
             raise self._gone(error.strerror or str(error)) from None
-        size, wanted = fstat(file.fileno()).st_size, self._offset + len(self) * self._row_bytes
-        if size != wanted:
+        size, expected = fstat(file.fileno()).st_size, self._offset + len(self) * self._row_bytes
+        if size != expected:
             file.close()
-            raise self._gone(f"it has {size:,} bytes, not {wanted:,}")
+            raise self._gone(f"it has {size:,} bytes, not {expected:,}")
         return file
 
     def _gone(self, why: str) -> DataError:
@@ -192,7 +192,7 @@ class StreamedTable:
             out_bD.copy_(stored_bD)
 
     def _read_rows(self, file: FileIO, rows_n: Array) -> torch.Tensor:
-        """Rows in ascending order: runs of near ones are read at once, then the rows between them are left out."""
+        """Read ascending rows: near rows are read at once with the rows between them, which are then dropped."""
         apart = np.diff(rows_n)
         far = apart > max(1, GAP_BYTES // self._row_bytes)
         place_n = np.concatenate([[0], np.cumsum(np.where(far, 1, apart))])
@@ -205,13 +205,13 @@ class StreamedTable:
 
 
 class _Block(NamedTuple):
-    """A block that has been read; on CUDA with the event after which its copy is there."""
+    """A block that has been read; on CUDA with the event after which its copy is complete."""
 
     features_bD: torch.Tensor
     copied: Any = None
 
     def ready(self) -> torch.Tensor:
-        """The block, safe to use by what the caller launches from now on."""
+        """Return the block, safe to use by the kernels that the caller launches afterwards."""
         if self.copied is not None:
             current = torch.cuda.current_stream(self.features_bD.device)
             current.wait_event(self.copied)
@@ -250,7 +250,7 @@ class _PinnedReader(_Reader):
     def read(self, start: int) -> _Block:
         """Read the block that begins at a row and begin to copy it."""
         buffer_bD, copied = self._pinned[start // self._rows % 2]
-        copied.synchronize()  # the buffer's last copy has left it (an event not recorded yet is over)
+        copied.synchronize()  # wait until the last copy from the buffer is done
         stored_bD = buffer_bD[: len(self._table) - start]
         self._table._fill(self._file, start, stored_bD)
         with torch.cuda.stream(self._stream):
@@ -273,15 +273,15 @@ def _rows_at_once(columns: int) -> int:
 
 
 def table_blocks(features_RD: FeatureTable, rows: int) -> Iterable[torch.Tensor]:
-    """A table in blocks of at most `rows`, the same ones whether it is streamed or not.
+    """Return a table in blocks of at most `rows`, the same blocks for streamed and for resident tables.
 
-    A product of matrices may round a row otherwise among more rows, so equal blocks are what gives equal bytes.
+    The rounding of a matrix product may depend on the number of rows, so only equal blocks give equal bytes.
     """
     return features_RD.split(min(rows, _rows_at_once(features_RD.shape[1])))
 
 
 def can_stream(features_RD: Array) -> TypeGuard[np.memmap]:
-    """Whether an array is the whole of a .npy file on disk, stored by rows as float16 or float32."""
+    """Return whether an array is a whole .npy file on disk, stored by rows as float16 or float32."""
     return (
         isinstance(features_RD, np.memmap)
         and isinstance(features_RD.base, mmap.mmap)  # not a part of a mapped array
@@ -294,7 +294,7 @@ def can_stream(features_RD: Array) -> TypeGuard[np.memmap]:
 
 
 def resident(features_RD: Array, device: torch.device) -> torch.Tensor:
-    """The whole table as float32 on a device, converted in blocks: nothing else of its size is held."""
+    """Return the whole table as float32 on a device, converted in blocks so that no second table is in memory."""
     if features_RD.dtype == np.float32:
         return torch.from_numpy(np.asarray(features_RD)).to(device)
     table_RD = torch.empty(features_RD.shape, dtype=torch.float32, device=device)

@@ -1,4 +1,4 @@
-"""What is computed once from a pool's features."""
+"""Results that are computed once from a pool's features."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Array = np.ndarray
 
 
 class PoolIndex:
-    """What can be computed once from a pool's features and serves all rounds, seeds and policies."""
+    """Results that are computed once from a pool's features and used in all rounds, seeds and policies."""
 
     def __init__(self, pool: PreferencePool, cache: Path | None = None) -> None:
-        """Serve a pool; `cache` is a directory that belongs to it, to share results between processes."""
+        """Index a pool; `cache` is a directory of the pool, through which processes share results."""
         self.pool, self._cache = pool, cache
 
     @cached_property
@@ -37,7 +37,7 @@ class PoolIndex:
 
     @cached_property
     def rank_N(self) -> Array:
-        """The place of each pair in the order of identifiers: noise drawn in that order ignores storage order."""
+        """The place of each pair in the order of identifiers; noise drawn in this order does not depend on storage."""
         rank_N = np.empty(len(self.pool), dtype=np.int64)
         rank_N[np.argsort(self.pool.pair_id_N, kind="stable")] = np.arange(len(self.pool))
         return rank_N
@@ -48,13 +48,13 @@ class PoolIndex:
         return DuelPool(self.pool, self.rank_N)
 
     def uniform_N(self, stream: Stream) -> Array:
-        """Uniform noise in (0, 1) for each pair, the same however the pool is stored."""
+        """Return uniform noise in (0, 1) for each pair, the same for every order of storage."""
         return (1.0 - stream.numpy().random(len(self.pool)))[self.rank_N]
 
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """The responses of a split and the pairs made of them, on the device of the study: features and no label.
+    """The responses of a split and the pairs made of them, on the device of the study: features without labels.
 
     Attributes:
         features_RD: float32 features of the responses.

@@ -1,8 +1,8 @@
-"""Exact nearest neighbours among distinct prompts, found once and kept for all rounds, seeds and policies.
+"""Exact nearest neighbours among distinct prompts, computed once and used in all rounds, seeds and policies.
 
-Prompt features never change, so the sorted neighbours of each prompt are found once. Candidates come from blocked
-matrix products; their distances are computed again by differences; an error bound proves that no other prompt is
-nearer, and rows that the bound cannot clear are done again in double precision, at last by differences alone.
+Prompt features never change, so the sorted neighbours of each prompt are computed once. Candidates come from blocked
+matrix products, and their distances are computed again by differences. An error bound proves that no other prompt is
+nearer. Rows for which the bound proves nothing are computed again in double precision, and last by differences alone.
 
 Axes: P prompts, X distinct points (prompts with the same features are one point), Q features, M listed
 neighbours (the point itself first, at distance 0), B rows of a block, E (point, member) entries of balls.
@@ -53,12 +53,12 @@ class NeighbourIndex:
     """Sorted exact neighbours of the distinct rows of a prompt table."""
 
     def __init__(self, prompt_features_PQ: Array, width: int = FIRST_WIDTH, cache: Path | None = None) -> None:
-        """Find the `width` nearest points of each distinct prompt (Euclidean distance, float32).
+        """Compute the `width` nearest points of each distinct prompt (Euclidean distance, float32).
 
         Args:
             prompt_features_PQ: float32 features.
-            width: how many neighbours to list at first; more are found when a round needs them.
-            cache: a directory that belongs to these features, to keep the lists in for other processes.
+            width: length of the lists at first; they become longer if a round needs more neighbours.
+            cache: a directory for these features, through which processes share the lists.
         """
         rows_PQ = np.ascontiguousarray(prompt_features_PQ, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0
         first_X, self.point_of_prompt_P = distinct_rows(rows_PQ)
@@ -76,7 +76,7 @@ class NeighbourIndex:
 
     def _widen_or_read(self, width: int, cache: Path) -> None:
         paths = [cache / f"neighbours-{width}.{part}.npy" for part in ("number", "distance")]
-        with FileLock(cache / "neighbours.lock"):  # one process computes, the others wait and read
+        with FileLock(cache / "neighbours.lock"):  # one process computes the lists; the others wait and read them
             if not all(path.exists() for path in paths):
                 self._widen(width)
                 for path, value in zip(paths, (self.neighbour_XM, self.distance_XM), strict=True):
@@ -107,7 +107,7 @@ class NeighbourIndex:
     def _reach(
         self, rows_B: Array, count_X: Array, k: int, itself: bool, inclusive: bool, full: bool = False
     ) -> tuple[Array, Array]:
-        """Radius (NaN where the lists are too short to know it) and membership over the listed neighbours."""
+        """Radius (NaN if the lists are too short) and membership over the listed neighbours."""
         neighbour_BM, distance_BM = self._full_lists(rows_B) if full else (self.neighbour_XM, self.distance_XM)
         count_BM = count_X[neighbour_BM]
         if not itself:
@@ -115,11 +115,11 @@ class NeighbourIndex:
         reached_BM = np.cumsum(count_BM, axis=1) >= k
         column_B = np.argmax(reached_BM, axis=1)
         radius_B = distance_BM[np.arange(len(rows_B)), column_B].astype(np.float64)
-        if full:  # too few neighbours in all: the farthest that counts
+        if full:  # with too few neighbours in all, the farthest that counts
             farthest_B = np.where(count_BM > 0, distance_BM, 0).max(axis=1)
             radius_B = np.where(reached_BM.any(axis=1), radius_B, farthest_B)
         else:
-            # Unlisted points may lie at the last listed distance, so a radius must stay below it.
+            # Unlisted points may be at the last listed distance, so a radius must stay below this distance.
             listed = (radius_B < distance_BM[:, -1]) | (neighbour_BM.shape[1] == len(self))
             radius_B[~(reached_BM.any(axis=1) & listed)] = np.nan
         limit_B1 = radius_B[:, None]
@@ -135,7 +135,7 @@ class NeighbourIndex:
         itself: bool,
         inclusive: bool,
     ) -> Balls:
-        """Join the balls from the lists with those of the few rows whose lists are too short."""
+        """Join the balls from the lists with the balls of the few rows whose lists are too short."""
         point_E, column_E = np.nonzero(inside_XM)
         parts = [(point_E, self.neighbour_XM[point_E, column_E])]
         step = block_rows(8 * len(self))
@@ -174,7 +174,7 @@ def nearest_neighbours(points_XQ: torch.Tensor, width: int) -> tuple[Array, Arra
     """Return the `width` nearest points of each point and their distances, sorted by (distance, number).
 
     Returns:
-        int32 (X, width) and float32 (X, width); a point's own number stands first.
+        int32 (X, width) and float32 (X, width); a point's own number comes first.
     """
     X = len(points_XQ)
     neighbour_XM = torch.empty((X, width), dtype=torch.int32)
@@ -265,12 +265,12 @@ def count_within(
 ) -> Array:
     """Return for each centre the summed weight of the other points within its radius, shape (X,), exactly.
 
-    Matrix products in double precision decide all but the distances next to a radius; those are done by
+    Matrix products in double precision decide all distances that are not close to a radius; close ones are computed by
     differences in float32, as everywhere here.
     """
     a_XQ, b_AQ, radius = centres_XQ.double(), others_AQ.double(), torch.from_numpy(radius_X)
     weight = torch.from_numpy(np.asarray(weight_A, dtype=np.float64))
-    found_X = torch.zeros(len(a_XQ), dtype=torch.float64)
+    within_X = torch.zeros(len(a_XQ), dtype=torch.float64)
     margin = 4 * (centres_XQ.shape[1] + 8) * torch.finfo(torch.float32).eps  # float32 distances by differences
     reach = float(b_AQ.norm(dim=1).max()) if len(b_AQ) else 0.0
     for block in row_blocks(torch.arange(len(a_XQ)), 16 * max(1, len(b_AQ))):
@@ -288,5 +288,5 @@ def count_within(
             ).double()
             limit_E = radius[block][row_E]
             within_BA[row_E, column_E] = exact_E <= limit_E if inclusive else exact_E < limit_E
-        found_X[block] = within_BA.double() @ weight
-    return found_X.numpy()
+        within_X[block] = within_BA.double() @ weight
+    return within_X.numpy()

@@ -45,16 +45,16 @@ class PreferencePool:
     """Pairs (x, y1, y2) with the features of their prompts and responses. It holds no label.
 
     Attributes:
-        response_features_RD: features phi(x, y), float32, or float16 to halve what they take on disk (all arithmetic is
+        response_features_RD: features phi(x, y), float32, or float16 to halve their size on disk (all arithmetic is
             float32). They may be larger than memory: see docs/scaling_features.md.
         prompt_features_PQ: float32 features phi(x).
         prompt_of_response_R: the prompt that each response answers.
         responses_of_pair_N2: the two responses of each pair, in the order shown (first, second).
         pair_id_N: identifiers, unique and stable across machines.
         response_log_perplexity_R: float32 mean negative log-likelihood (nats) of a response's tokens given its prompt,
-            under some language model; None where there is none.
+            under a language model; None if there is no such model.
         response_token_entropy_R: float32 entropy (nats) of that model's next-token distribution, summed over all tokens
-            of prompt and response; None where there is none.
+            of prompt and response; None if there is no such model.
     """
 
     response_features_RD: Array
@@ -77,7 +77,7 @@ class PreferencePool:
         """Check types, shapes, indices, identifiers and features.
 
         Raises:
-            DataError: with the split's `name`, what is wrong and where.
+            DataError: an array is wrong; the message names the split, the place and the remedy.
         """
         if len(self) == 0:
             raise DataError(f"{name}: no pairs; give a file, or a share of the prompts, that leaves it some")
@@ -85,8 +85,8 @@ class PreferencePool:
         R, P = len(self.response_features_RD), len(self.prompt_features_PQ)
         check_range(self.prompt_of_response_R, P - 1, f"{name}: prompt_of_response_R")
         check_range(self.responses_of_pair_N2, R - 1, f"{name}: responses_of_pair_N2")
-        for label, wanted in POOL_TYPES.items():
-            if "float" in wanted and (table := getattr(self, label)) is not None:
+        for label, expected in POOL_TYPES.items():
+            if "float" in expected and (table := getattr(self, label)) is not None:
                 check_finite(table, f"{name}: {label}")
         prompts_N2 = self.prompt_of_response_R[self.responses_of_pair_N2]
         if np.any(prompts_N2[:, 0] != prompts_N2[:, 1]):
@@ -95,22 +95,22 @@ class PreferencePool:
         ids, count = np.unique(self.pair_id_N, return_counts=True)
         if np.any(count > 1):
             raise DataError(
-                f"{name}: pair id {str(ids[np.argmax(count)])!r} stands {count.max()} times; make ids unique"
+                f"{name}: pair id {str(ids[np.argmax(count)])!r} occurs {count.max()} times; make ids unique"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pairs together with what is known about them. Policies see `pairs` only."""
+    """Pairs with their records. Policies see `pairs` only."""
 
     pairs: PreferencePool
     records: PairRecords
 
     def check(self, name: str) -> None:
-        """Check the pairs (see `PreferencePool.check`), the votes, and that both speak of the same pairs.
+        """Check the pairs (see `PreferencePool.check`), the votes, and that both are about the same pairs.
 
         Raises:
-            DataError: with the split's `name`, what is wrong and where.
+            DataError: an array is wrong; the message names the split, the place and the remedy.
         """
         self.pairs.check(name)
         records, name = self.records, f"{name}: records"
@@ -125,11 +125,11 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class PreferenceData:
-    """A data set: the split `pool` to acquire from, `eval` to select models on, `test` (and `ood`) to judge by.
+    """A data set: the split `pool` to acquire from, `eval` to select models on, `test` (and `ood`) to evaluate models.
 
     Attributes:
         splits: by name; `pool` and `eval` are required.
-        reference_lines: values that are known without any study, as {line: {split: {metric: value}}}, for
+        reference_lines: values that are known without a study, as {line: {split: {metric: value}}}, for
             example the best possible log-likelihood of a simulated world or a length-only baseline.
         facts: plain values for data.json, for example how many rows became how many pairs.
         warnings: lines about the data, each with its remedy, that a run prints and data.json keeps.
@@ -141,7 +141,7 @@ class PreferenceData:
     warnings: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Check every split (see `Split.check`), that all can be judged by, and that features have one length."""
+        """Check every split (see `Split.check`), that each split has votes, and that features have one length."""
         for required in ("pool", "eval"):
             if required not in self.splits:
                 raise DataError(f"the data set has no split {required!r}; add it to PreferenceData.splits")
@@ -150,9 +150,11 @@ class PreferenceData:
         D = self.splits["pool"].pairs.response_features_RD.shape[1]
         for name, split in self.splits.items():
             if name != "pool" and np.isnan(split.records.first_share_N).all():
-                raise DataError(f"{name}: records: no pair has a vote; give some, to judge by")
+                raise DataError(f"{name}: records: no pair has a vote; give votes to evaluate with")
             if (other := split.pairs.response_features_RD.shape[1]) != D:
-                raise DataError(f"{name}: response_features_RD: {other} features, but the pool has {D}; give as many")
+                raise DataError(
+                    f"{name}: response_features_RD: {other} features, but the pool has {D}; give the same number"
+                )
 
     def save(self, directory: Path) -> None:
         """Write every array as a .npy file; `load` maps the large ones into memory."""
@@ -178,7 +180,7 @@ def _save_array(path: Path, value: Array) -> None:
     with path.open("wb") as file:
         if value.flags.c_contiguous or not value.size:
             np.save(file, value, allow_pickle=False)
-        else:  # row by row all the same, and without a copy of the whole
+        else:  # by rows as well, without a copy of the whole array
             described = np.lib.format.header_data_from_array_1_0(value) | {"fortran_order": False}
             np.lib.format.write_array_header_1_0(file, described)
             for _, block in array_blocks(value):
@@ -189,15 +191,15 @@ def _save_array(path: Path, value: Array) -> None:
 
 def _load_split(directory: Path, name: str) -> Split:
     def load(part: type) -> Any:
-        found = {}
+        arrays = {}
         for item in fields(part):
             path = directory / f"{name}.{item.name}.npy"
             if path.exists():
                 mapped: Literal["c"] | None = "c" if path.stat().st_size > MEMORY_MAP_BYTES else None
                 try:
-                    found[item.name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
+                    arrays[item.name] = np.load(path, mmap_mode=mapped, allow_pickle=False)
                 except (ValueError, OSError, EOFError) as error:
                     raise DataError(f"{path}: is damaged ({error}); delete {path.parent} and run again") from None
-        return part(**found)
+        return part(**arrays)
 
     return Split(load(PreferencePool), load(PairRecords))

@@ -81,7 +81,7 @@ def test_what_is_wrong_is_named(changes, message):
         ({"vote_choice_V": np.zeros(35, int)}, r"vote_choice_V: has the shape \(35,\), but V is 36 by vote_pair_V"),
         ({"probability_N": np.full(36, np.nan)}, "probability_N: row 0 holds nan; give values from 0 to 1"),
         ({"vote_annotator_V": np.zeros(36)}, "vote_annotator_V: has the type float64; give strings"),
-        ({"vote_choice_V": np.full(36, 3)}, "eval: records: no pair has a vote; give some, to judge by"),
+        ({"vote_choice_V": np.full(36, 3)}, "eval: records: no pair has a vote; give votes to evaluate with"),
     ],
 )
 def test_what_is_wrong_of_the_votes_is_named(changes, message):
@@ -93,7 +93,9 @@ def test_what_is_wrong_of_the_votes_is_named(changes, message):
 
 def test_features_of_another_length_are_named():
     splits = data_of().splits | {"eval": split_of(pool_of(dimension=5))}
-    with pytest.raises(DataError, match="eval: response_features_RD: 5 features, but the pool has 4; give as many"):
+    with pytest.raises(
+        DataError, match="eval: response_features_RD: 5 features, but the pool has 4; give the same number"
+    ):
         PreferenceData(splits).check()
 
 
