@@ -147,6 +147,22 @@ def _data_hash(value: Any) -> str:
         return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
+@functools.cache
+def code_digest() -> str:
+    """Hash of all code of balbench that determines results: the packages harness and oracles."""
+    digest, packages = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(path for package in ("harness", "oracles") for path in (packages / package).rglob("*.py")):
+        digest.update(str(path.relative_to(packages)).encode() + b"\n" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def development_digest() -> str:
+    """`code_digest` where balbench runs from its source tree, whose code changes without a new version; else ""."""
+    folders = [Path(folder) for folder in (*site.getsitepackages(), site.getusersitepackages())]
+    return "" if any(Path(__file__).is_relative_to(folder) for folder in folders) else code_digest()
+
+
 def _is_library(module: str) -> bool:
     """Whether a module is ours, built into Python, or under a folder of installed libraries."""
     if module.partition(".")[0] == OURS:

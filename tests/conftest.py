@@ -1,6 +1,9 @@
 """Shared fixtures. Large golden vectors and real data are not part of the project; tests that need them may skip."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,11 @@ import torch
 VECTORS = Path(__file__).parent / "golden" / "vectors"
 
 torch.set_num_threads(1)  # as in a worker; tests run side by side
+
+# A cache of the tests' own, and no finished cells from other run directories: a run of a test runs all its cells.
+os.environ["BALBENCH_CACHE"] = tempfile.mkdtemp(prefix="balbench-tests-")
+os.environ["BALBENCH_REUSE"] = "off"
+atexit.register(shutil.rmtree, os.environ["BALBENCH_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.fleet import advance
 from balbench.harness.rounds.loop import Past
 from balbench.harness.rounds.worker import Task
-from balbench.harness.running.data_directory import feature_dimension, prepare_data
+from balbench.harness.running.data_directory import prepare_data
 from balbench.harness.running.local_engine import LocalEngine
 from balbench.harness.running.placement import cells_together
 from balbench.harness.running.progress import Display
@@ -70,9 +70,9 @@ def test_fleet(benchmark: Any, table: Table, tmp_path: Path, head: str) -> None:
     study = copy.deepcopy(STUDY)
     study["dataset"]["dimension"], study["posterior"]["hidden"] = dimension, hidden
     cells, directory = check_study(study, "fleets").cells, RunDirectory(tmp_path)
-    prepare_data(cells[0], directory, Display(Console(file=io.StringIO())))
-    place = directory.data(cells[0].dataset_key)
-    chosen = cells_together(cells[0], None, 0, feature_dimension(place))
+    prepared = prepare_data(cells[0], directory, Display(Console(file=io.StringIO())))
+    place = prepared.path
+    chosen = cells_together(cells[0], None, 0, prepared.facts["dimension"])
     rates = table.setdefault(head, {"chosen": chosen})
     rates["a process a cell"] = 60 * ALONE * ROUNDS / processes(cells[:ALONE], place)
     threads = torch.get_num_threads()

@@ -40,10 +40,12 @@ class CellFacts(TypedDict):
     Attributes:
         key: hash of all that determines the result.
         sources: hash of the source of each plug-in, by kind and name.
+        code: hash of the code of balbench where that runs from its source tree, "" where balbench is installed.
     """
 
     key: str
     sources: dict[str, str]
+    code: str
 
 
 class Manifest(TypedDict):
@@ -103,22 +105,43 @@ class StudyHeader(TypedDict):
 
 
 class DataFacts(TypedDict):
-    """data.json: what is worth knowing of a data set without its arrays.
+    """data.json of a data set in the cache: what is worth knowing of the data without the arrays.
 
     Attributes:
+        kind: name of the data set's class.
         pairs: number of pairs of each split.
-        responses, prompts: numbers of the pool.
+        responses: number of responses of the pool.
+        prompts: number of prompts of the pool.
         dimension: length of a response's features.
+        pair_ids: hash of the names of the pool's pairs, in order.
         lines: reference lines.
+        facts: plain values that the data set gives, for example how many rows became how many pairs.
+        warnings: lines about the data, each with its remedy.
         files: names of all files of the data set.
     """
 
+    kind: str
     pairs: dict[str, int]
     responses: int
     prompts: int
     dimension: int
+    pair_ids: str
     lines: Lines
-    files: NotRequired[list[str]]
+    facts: dict[str, Any]
+    warnings: list[str]
+    files: list[str]
+
+
+class RunData(DataFacts):
+    """data.json of a run: the facts of one of its data sets.
+
+    Attributes:
+        cache: name of the directory with the arrays, in the cache of the machine.
+        sources: setting, path and hash of each data file.
+    """
+
+    cache: str
+    sources: list[list[str]]
 
 
 def up_to(records: list[RoundRecord], rounds: int) -> list[RoundRecord]:

@@ -5,7 +5,6 @@ Imports stay light, as Dask's scheduler imports this module too.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import platform
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from balbench.harness.errors import CELL_ERRORS, BalbenchError, StudyError
 from balbench.harness.machine import MKL_CBWR, mkl_mode
 from balbench.harness.running.dask_data import DataFiles
+from balbench.harness.source_hash import code_digest
 
 if TYPE_CHECKING:
     from balbench.harness.rounds.fleet import TaskResult
@@ -102,11 +102,4 @@ def _run(remote: RemoteTask, place: Path) -> TaskResult:
 def versions() -> dict[str, str]:
     """Versions that results depend on: Python, libraries, and a digest of the code of balbench."""
     libraries = {name: metadata.version(name).partition("+")[0] for name in COMPARED}
-    return {"Python": platform.python_version(), **libraries, "balbench": _code_digest()}
-
-
-def _code_digest() -> str:
-    digest, packages = hashlib.sha256(), Path(__file__).parents[2]
-    for path in sorted(path for package in ("harness", "oracles") for path in (packages / package).rglob("*.py")):
-        digest.update(str(path.relative_to(packages)).encode() + b"\n" + path.read_bytes())
-    return digest.hexdigest()
+    return {"Python": platform.python_version(), **libraries, "balbench": code_digest()}

@@ -1,78 +1,101 @@
-"""The data sets of a run: built once, written to the run directory, checked against what the cells need."""
+"""The data sets of a run: built, or found in the cache, and checked against what the cells need."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from balbench.harness.errors import DataError, StudyError, answer_of, in_one_line
-from balbench.harness.files import disk_errors, read_json, write_json
+from balbench.harness.files import read_json
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
+from balbench.harness.results.records import RunData
+from balbench.harness.running.data_cache import built, data_key, data_path, is_complete
+from balbench.harness.running.data_facts import DATA_FACTS, keep_facts, read_facts
 from balbench.harness.running.progress import Display
 from balbench.harness.study.cell import Cell, Protocol
 
-DATA_FACTS = "data.json"  # written last: the data set is whole
+
+class PreparedData(NamedTuple):
+    """A data set that is ready for the workers.
+
+    Attributes:
+        path: the directory of its arrays.
+        facts: what is known of the data.
+    """
+
+    path: Path
+    facts: RunData
+
+    @property
+    def pool_pairs(self) -> int:
+        """Number of pairs of the pool."""
+        return self.facts["pairs"]["pool"]
 
 
-def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dict[str, int]:
-    """Build the data sets that cells need, and check that they hold what is asked of them.
+def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dict[str, PreparedData]:
+    """Build the data sets that cells need, and check that they hold what the cells need.
 
     Returns:
-        The pool's number of pairs by the key of the data set.
+        The data sets by their keys (`Cell.dataset_key`).
 
     Raises:
         BalbenchError: the data are wrong, too few, or cannot be written.
     """
-    pool_sizes = {}
+    prepared = {}
     for key, cell in {cell.dataset_key: cell for cell in cells}.items():
         mine = [other for other in cells if other.dataset_key == key]
-        if read_json(directory.data(key) / DATA_FACTS) is None:
-            check_sizes(mine, answer_of(cell.dataset.sizes, Sizes))  # building may take long
+        if read_facts(directory.data(key)) is None:
+            check_sizes(mine, answer_of(cell.dataset.sizes, Sizes))  # before building, which may take long
             for line in changed_files(cell, directory):
                 display.say(f"note: {line}")
-        known = prepare_data(cell, directory, display)
-        for warning in known["warnings"]:
+        prepared[key] = data = prepare_data(cell, directory, display)
+        for warning in data.facts["warnings"]:
             display.say(f"warning: data{f' ({cell.setting})' if cell.setting else ''}: {warning}")
-        check_budgets(mine, known["pairs"]["pool"])
-        check_needs(mine, directory.data(key))
-        for setting in dict.fromkeys(other.setting for other in mine):
-            directory.add_lines(setting, known["lines"])
-        pool_sizes[key] = known["pairs"]["pool"]
-    return pool_sizes
+        check_budgets(mine, data.pool_pairs)
+        check_needs(mine, data.path)
+    return prepared
 
 
-def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> dict[str, Any]:
-    """Build a cell's data set unless it is there; return {"pairs": {split: N}, "lines": reference lines}."""
+def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> PreparedData:
+    """Find a cell's data set in the cache or build it there, and keep its facts in the run directory.
+
+    A run uses the data set with which it was begun as long as that is in the cache.
+
+    Raises:
+        BalbenchError: the data are wrong, or cannot be written.
+    """
     place = directory.data(cell.dataset_key)
-    known = read_json(place / DATA_FACTS)
-    if known is not None and all((place / name).is_file() for name in known["files"]):
-        return known
-    data = answer_of(cell.dataset.build, PreferenceData, display.data)
-    data.check()
-    temporary = place.with_name(f".{place.name}.tmp")
-    with disk_errors(place):
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        data.save(temporary)
-    files = sorted(path.name for path in temporary.iterdir())
-    write_json(temporary / DATA_FACTS, data_facts(data) | {"files": files, "sources": _sources(cell)})
-    os.replace(temporary, place)
-    return read_json(place / DATA_FACTS)
+    known = read_facts(place)
+    begun_with = known["cache"] if known else ""
+    key = begun_with if begun_with and is_complete(data_path(begun_with)) else data_key(cell)
+    path = built(cell, key, display)
+    if known is not None and known["pair_ids"] != read_json(path / DATA_FACTS)["pair_ids"]:
+        raise DataError(
+            f"{directory.path}: its data set was deleted and built again with other pairs (by other code of a plug-in "
+            "or a library); use another run directory"
+        )
+    if known is None or key != begun_with:
+        known = keep_facts(place, path, _sources(cell))
+    return PreparedData(path, known)
+
+
+def add_lines(cells: list[Cell], directory: RunDirectory) -> None:
+    """Record the reference lines of all settings whose data sets are known, for the report."""
+    for setting, key in {cell.setting: cell.dataset_key for cell in cells}.items():
+        if (facts := read_facts(directory.data(key))) is not None:
+            directory.add_lines(setting, facts["lines"])
 
 
 def changed_files(cell: Cell, directory: RunDirectory) -> list[str]:
     """Return a line for each file of a cell's data set that had other contents in earlier runs of the directory."""
     earlier: set[tuple[str, str, str]] = set()
     for path in directory.data(cell.dataset_key).parent.glob(f"*/{DATA_FACTS}"):
-        earlier |= {tuple(source) for source in read_json(path)["sources"]}
+        earlier |= {(setting, place, digest) for setting, place, digest in read_json(path)["sources"]}
     return [
         f"{setting}: {place} changed since the last run in {directory.path}; its cells run again"
         for setting, place, digest in map(tuple, _sources(cell))
@@ -82,21 +105,6 @@ def changed_files(cell: Cell, directory: RunDirectory) -> list[str]:
 
 def _sources(cell: Cell) -> list[list[str]]:
     return [list(source) for source in answer_of(cell.dataset.sources, tuple)]
-
-
-def data_facts(data: PreferenceData) -> dict[str, Any]:
-    """What is worth knowing of a data set without its arrays."""
-    pairs = {name: len(split.pairs) for name, split in data.splits.items()}
-    pool = data.splits["pool"].pairs
-    return {
-        "pairs": pairs,
-        "responses": len(pool.response_features_RD),
-        "prompts": len(pool.prompt_features_PQ),
-        "dimension": pool.response_features_RD.shape[1],
-        "lines": data.reference_lines,
-        "facts": data.facts,
-        "warnings": list(data.warnings),
-    }
 
 
 def check_needs(cells: list[Cell], place: Path) -> None:
@@ -161,8 +169,3 @@ def feature_bytes(place: Path) -> int:
     """Bytes that the response features of all splits of a prepared data set take on a device: as float32."""
     tables = (np.load(path, mmap_mode="r") for path in place.glob("*.response_features_RD.npy"))
     return sum(4 * table.size for table in tables)
-
-
-def feature_dimension(place: Path) -> int:
-    """Length of a response's features in a prepared data set."""
-    return read_json(place / DATA_FACTS)["dimension"]

@@ -1,15 +1,16 @@
-"""The coordinator: cells -> fleets -> tasks, and what comes back -> the run directory.
+"""The coordinator: cells -> fleets -> tasks, and results of tasks -> the run directory.
 
-Workers return rounds and the coordinator alone keeps them, so a task that was lost is simply submitted again.
-Killing anything at any moment is therefore safe.
+Workers return rounds and only the coordinator writes them, so a lost task is simply submitted again.
+Killing any process at any moment is therefore safe.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -18,17 +19,20 @@ from balbench.harness.results import RunDirectory
 from balbench.harness.rounds.fleet import Failure, TaskResult
 from balbench.harness.rounds.worker import Task
 from balbench.harness.running.cell_progress import CellProgress
-from balbench.harness.running.data_directory import feature_bytes, feature_dimension, prepare
+from balbench.harness.running.data_directory import PreparedData, add_lines, feature_bytes, prepare
 from balbench.harness.running.engine import Engine, WorkerDied
+from balbench.harness.running.known_runs import remember
+from balbench.harness.running.pending_fleet import PendingFleet
 from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed
 from balbench.harness.running.progress import Display
+from balbench.harness.running.reuse import reuse_cells
 from balbench.harness.study.cell import Cell
 from balbench.harness.study.study import Study
 
 POLL_SECONDS = 0.25
-TASK_SECONDS = 2.0  # a kill loses no more than this and a round
-SECONDS_A_SLOT = 0.02  # at least, of a task: the coordinator keeps some hundred reports a second
-DEATHS = 3  # of workers of a fleet without a finished round in between, until it is split or given up
+TASK_SECONDS = 2.0  # a kill loses at most the rounds of so many seconds, and one round more
+SECONDS_A_SLOT = 0.02  # shortest task, per slot: the coordinator takes in some hundred results per second
+DEATHS = 3  # of workers of a fleet, without a finished round in between, before the fleet is split or fails
 
 
 @dataclass
@@ -37,30 +41,11 @@ class Outcome:
 
     Attributes:
         failed: cells that failed, with the reason.
-        stopped: it was told to stop before all was done.
+        stopped: whether `Scheduler.stop` ended the run before all cells were finished.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
-
-
-@dataclass(eq=False)
-class Fleet:
-    """Cells whose rounds run together.
-
-    Attributes:
-        deaths: of its workers since its last finished round.
-        careful: a worker died on it, so its rounds come back one by one.
-    """
-
-    cells: list[Cell]
-    deaths: int = 0
-    careful: bool = False
-
-    def halves(self) -> list[Fleet]:
-        """Two fleets in place of this one."""
-        middle = -(-len(self.cells) // 2)
-        return [Fleet(part, careful=self.careful) for part in (self.cells[:middle], self.cells[middle:])]
 
 
 class Scheduler:
@@ -73,30 +58,41 @@ class Scheduler:
         placement: Placement,
         make_engine: Callable[[], Engine],
         display: Display,
+        reuse: bool | None = None,
     ) -> None:
-        """Look at what is finished.
+        """Read which cells are finished.
 
         Args:
-            study: what to run.
-            directory: where results go; this object must be its only writer.
-            placement: the size of fleets, where features lie, and the grace at the end.
-            make_engine: called once, and only where there is something to run.
+            study: the study to run.
+            directory: where results are written; this object must be its only writer.
+            placement: the size of fleets, the place of features, and the grace at the end.
+            make_engine: called once, and only if there is something to run.
             display: shows the progress.
+            reuse: whether to copy finished cells of other run directories of this machine; None means yes, unless
+                the environment variable BALBENCH_REUSE is "off".
         """
         self._directory, self._placement, self._display = directory, placement, display
         self._make_engine = make_engine
+        self._reuse = os.environ.get("BALBENCH_REUSE") != "off" if reuse is None else reuse
         # Cells with the same key are one cell, for example those of a grid over rounds: the most rounds count.
         cells = {cell.directory: cell for cell in sorted(study.cells, key=lambda cell: cell.rounds)}
-        cells = {cell.directory: cells[cell.directory] for cell in study.cells}
-        self._progress = {name: CellProgress(cell, directory.cell(name)) for name, cell in cells.items()}
-        self._left = [cell for name, cell in cells.items() if self._progress[name].state != "finished"]
-        self._waiting: deque[Fleet] = deque()
-        self._running: dict[Future[TaskResult], Fleet] = {}
+        self._cells = [cells[name] for name in dict.fromkeys(cell.directory for cell in study.cells)]
+        self._progress = {cell.directory: self._progress_of(cell) for cell in self._cells}
+        self._left = self._unfinished()
+        self._data: dict[str, PreparedData] = {}
+        self._waiting: deque[PendingFleet] = deque()
+        self._running: dict[Future[TaskResult], PendingFleet] = {}
         self._notices: set[str] = set()  # lines that are printed once
         self._returned: queue.SimpleQueue[Future[TaskResult]] = queue.SimpleQueue()
         self._outcome = Outcome()
         self._stop_at: float | None = None
         self._next_look = 0.0
+
+    def _progress_of(self, cell: Cell) -> CellProgress:
+        return CellProgress(cell, self._directory.cell(cell.directory))
+
+    def _unfinished(self) -> list[Cell]:
+        return [cell for cell in self._cells if self._progress[cell.directory].state != "finished"]
 
     @property
     def busy(self) -> bool:
@@ -105,31 +101,42 @@ class Scheduler:
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether `stop` was called."""
         return self._stop_at is not None
 
     def stop(self) -> None:
-        """Submit nothing more, and end when all that runs has come back or the grace is over."""
+        """Submit nothing more, and end when all running tasks have returned or the grace is over."""
         self._stop_at = time.monotonic() + self._placement.grace
 
     def run(self) -> Outcome:
-        """Prepare the data and run all cells; can be interrupted at any moment.
+        """Prepare the data and run all cells. An interrupt at any moment loses no finished round.
 
         Raises:
-            BalbenchError: the data are wrong, or nothing can be written any more.
+            BalbenchError: the data are wrong, or results cannot be written.
         """
+        remember(self._directory.path)
+        if self._reuse:
+            self._copy_finished()
         self._say_changed_sources()
         if not self._left:
+            add_lines(self._cells, self._directory)
             return self._outcome
-        engine = self._make_engine()  # whether a cluster answers is known before the data are built
+        engine = self._make_engine()  # before the data are built: a wrong cluster is an error at once
         try:
-            pool_sizes = prepare(self._left, self._directory, self._display)
+            self._data = prepare(self._left, self._directory, self._display)
+            add_lines(self._cells, self._directory)
             for cell in self._left:
-                self._progress[cell.directory].open(pool_sizes[cell.dataset_key])
+                self._progress[cell.directory].open(self._data[cell.dataset_key].pool_pairs)
             self._run(engine)
         finally:
             engine.close()
         return self._outcome
+
+    def _copy_finished(self) -> None:
+        """Take over cells that other runs of this machine have finished."""
+        copied = set(reuse_cells(self._left, self._directory, self._display.say))
+        self._progress |= {cell.directory: self._progress_of(cell) for cell in self._left if cell.directory in copied}
+        self._left = self._unfinished()
 
     def _say_changed_sources(self) -> None:
         changed = Counter(name for progress in self._progress.values() for name in progress.changed_sources)
@@ -141,7 +148,7 @@ class Scheduler:
 
     def _run(self, engine: Engine) -> None:
         fleets = self._fleets(engine)
-        self._waiting.extend(Fleet(cells) for cells in fleets)
+        self._waiting.extend(PendingFleet(cells) for cells in fleets)
         self._display.say(placed(len(self._left), [len(cells) for cells in fleets], engine.slots, engine.where))
         while self._waiting or self._running:
             if self._stop_at is not None and (not self._running or time.monotonic() >= self._stop_at):
@@ -156,12 +163,12 @@ class Scheduler:
         free = engine.free_bytes() if self._placement.fleet is None else None
 
         def together(cell: Cell) -> int:
-            place = self._directory.data(cell.dataset_key)
-            return cells_together(cell, free, feature_bytes(place), feature_dimension(place))
+            data = self._data[cell.dataset_key]
+            return cells_together(cell, free, feature_bytes(data.path), data.facts["dimension"])
 
         return make_fleets(self._left, engine.slots, self._placement.fleet, free, together)
 
-    def _submit(self, engine: Engine, fleet: Fleet) -> None:
+    def _submit(self, engine: Engine, fleet: PendingFleet) -> None:
         first = fleet.cells[0]
         for cell in fleet.cells:
             self._progress[cell.directory].state = "running"
@@ -169,7 +176,7 @@ class Scheduler:
             cells=tuple(fleet.cells),
             pasts=tuple(self._progress[cell.directory].past for cell in fleet.cells),
             dataset_key=first.dataset_key,
-            data=self._directory.data(first.dataset_key),
+            data=self._data[first.dataset_key].path,
             seconds=0.0 if fleet.careful else max(TASK_SECONDS, SECONDS_A_SLOT * engine.slots),
             features=self._placement.features,
         )
@@ -178,7 +185,7 @@ class Scheduler:
         future.add_done_callback(self._returned.put)
 
     def _collect(self) -> None:
-        """Take in what came back, after a short wait for it."""
+        """Take in the result of a task, after a short wait for one."""
         try:
             future = self._returned.get(timeout=POLL_SECONDS)
         except queue.Empty:
@@ -191,11 +198,11 @@ class Scheduler:
             self._worker_died(fleet)
         elif isinstance(error, BalbenchError):
             raise error
-        else:  # an oracle's, or one that names no cell
+        else:  # an error of an oracle, or another one that names no cell
             self._blame(fleet, Failure.of(error))
 
-    def _take_in(self, fleet: Fleet, report: TaskResult) -> None:
-        """Keep the rounds of a report, and submit what is left of the fleet again."""
+    def _take_in(self, fleet: PendingFleet, report: TaskResult) -> None:
+        """Keep the rounds of a task, and submit the unfinished cells of the fleet again."""
         for line in report.notices:
             if line not in self._notices:
                 self._notices.add(line)
@@ -226,25 +233,25 @@ class Scheduler:
         self._progress[cell.directory].fail(failure)
         self._outcome.failed[cell.title] = failure.reason
 
-    def _blame(self, fleet: Fleet, failure: Failure) -> None:
-        """Give up a cell, or look for it in the halves of its fleet."""
+    def _blame(self, fleet: PendingFleet, failure: Failure) -> None:
+        """Fail a single cell; split a larger fleet in two to find the faulty cell."""
         if len(fleet.cells) > 1:
             self._waiting.extendleft(reversed(fleet.halves()))
         else:
             self._fail(fleet.cells[0], failure)
 
-    def _worker_died(self, fleet: Fleet) -> None:
+    def _worker_died(self, fleet: PendingFleet) -> None:
         fleet.deaths += 1
         fleet.careful = True
         done = min(self._progress[cell.directory].done for cell in fleet.cells)
         if fleet.deaths < DEATHS:
-            self._display.say(f"the worker of {_title(fleet.cells)} died; going on from round {done}")
+            self._display.say(f"the worker of {fleet.title} died; going on from round {done}")
             self._waiting.appendleft(fleet)
         else:
             reason = f"its worker died {fleet.deaths} times, last in round {done} (killed, or out of memory?)"
             self._blame(fleet, Failure(reason, ""))
 
-    def _out_of_memory(self, fleet: Fleet, device: str) -> None:
+    def _out_of_memory(self, fleet: PendingFleet, device: str) -> None:
         if len(fleet.cells) > 1:
             sizes = " and ".join(str(len(half.cells)) for half in fleet.halves())
             self._display.say(f"out of memory on {device} with {len(fleet.cells)} cells; going on with {sizes}")
@@ -255,12 +262,7 @@ class Scheduler:
         self._blame(fleet, Failure(reason, ""))
 
     def _look(self, slots: int) -> None:
-        """Show the progress now and then: looking at all cells for each report would cost more than keeping it."""
+        """Show the progress now and then: a look at all cells costs more than taking in a result."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + POLL_SECONDS
             self._display.cells((progress.look() for progress in self._progress.values()), slots)
-
-
-def _title(cells: Sequence[Cell]) -> str:
-    others = f" and {count(len(cells) - 1, 'other cell')}" if len(cells) > 1 else ""
-    return f"{cells[0].title}{others}"

@@ -18,6 +18,7 @@ from balbench.harness.errors import answer_of
 from balbench.harness.policies.policy import Policy
 from balbench.harness.posteriors.posterior import Posterior
 from balbench.harness.results.records import CellFacts, CellHeader
+from balbench.harness.source_hash import development_digest
 from balbench.oracles.oracle import Oracle
 
 LOOP_VERSION = 4  # raise it when the loop gives other bytes for the same cell
@@ -120,7 +121,7 @@ class Cell:
     @property
     def facts(self) -> CellFacts:
         """What the cell's directory says of it."""
-        return {"key": self.key, "sources": dict(self.sources)}
+        return {"key": self.key, "sources": dict(self.sources), "code": development_digest()}
 
     @property
     def header(self) -> CellHeader:

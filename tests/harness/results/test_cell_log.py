@@ -11,7 +11,7 @@ from balbench.harness.errors import RunDirectoryError
 from balbench.harness.results import CellLog
 from balbench.harness.results.records import up_to
 
-FACTS = {"key": "k", "sources": {}}
+FACTS = {"key": "k", "sources": {}, "code": ""}
 
 
 def log_with(tmp_path, rounds, last_of=None):
@@ -166,10 +166,10 @@ def test_fewer_rounds_read_as_if_no_more_had_run(tmp_path):
 
 def test_facts_are_those_of_the_first_round(tmp_path):
     log = log_with(tmp_path, 1)
-    log.open({"key": "k", "sources": {"policies x": "edited"}}, 3)
+    log.open(FACTS | {"sources": {"policies x": "edited"}}, 3)
     assert log.facts == FACTS
     (tmp_path / "cell" / "rounds.jsonl").unlink()
-    log.open({"key": "k", "sources": {"policies x": "edited"}}, 3)
+    log.open(FACTS | {"sources": {"policies x": "edited"}}, 3)
     assert log.facts["sources"] == {"policies x": "edited"}
 
 

@@ -15,7 +15,7 @@ def header(**changes):
 def started(directory, name="random-seed0-0"):
     """Let a directory have a round, so that its study counts."""
     log = directory.cell(name)
-    log.open({"key": "k", "sources": {}}, 3)
+    log.open({"key": "k", "sources": {}, "code": ""}, 3)
     record = {"round": 0, "labels": 5, "metrics": {"test": {"accuracy": 0.5}}, "acquired": [1, 2]}
     log.append([(record, {"round": 0, "seconds": {"fit": 0.1}})])
 

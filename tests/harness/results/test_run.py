@@ -7,7 +7,7 @@ import pytest
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.results import RunDirectory, read_run
 
-FACTS = {"key": "k", "sources": {}}
+FACTS = {"key": "k", "sources": {}, "code": ""}
 ROUND = {"labels": 5, "metrics": {"test": {"accuracy": 0.5}}, "acquired": [1, 2]}
 STUDY = {"name": "a", "policies": [{"name": "random"}], "seeds": [0], "protocol": {"rounds": 3}, "reference": "random"}
 

@@ -62,12 +62,13 @@ class Odd(Simulated):
         ("silent", "oracle: pool: pair 'pool-000299' has no recorded vote to replay; leave such pairs out"),
     ],
 )
-def test_a_faulty_data_set_is_told_in_one_line(fault, message, tmp_path):
+def test_a_faulty_data_set_is_told_in_one_line(fault, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
     cell = check_study(copy.deepcopy(TINY), "tiny").cells[0]
     settings = {key: value for key, value in TINY["dataset"].items() if key != "name"}
     cell = replace(cell, dataset=Odd.model_validate(settings | {"fault": fault}))
     with Display(Console(file=io.StringIO())) as display, pytest.raises(DataError, match=message):
-        prepare([cell], RunDirectory(tmp_path), display)
+        prepare([cell], RunDirectory(tmp_path / "run"), display)
 
 
 def text_study(path, encoder, policy="bald"):

@@ -41,9 +41,9 @@ def engine_on():
 def task(tmp_path_factory):
     cell = check_study(copy.deepcopy(TINY), "tiny").cells[0]
     directory = RunDirectory(tmp_path_factory.mktemp("run"))
-    prepare_data(cell, directory, Display(Console(quiet=True)))
+    path = prepare_data(cell, directory, Display(Console(quiet=True))).path
     past = Past(0, np.empty(0, dtype=np.int64))
-    return Task((cell,), (past,), cell.dataset_key, directory.data(cell.dataset_key), seconds=0.0)
+    return Task((cell,), (past,), cell.dataset_key, path, seconds=0.0)
 
 
 @pytest.mark.parametrize(("outer", "wanted"), [("", ["0", "2"]), ("5,GPU-ab,7", ["5", "7"])])

@@ -1,0 +1,110 @@
+"""Finished cells of other run directories of this machine, found by their keys and copied."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from balbench.harness.errors import RunDirectoryError
+from balbench.harness.files import disk_errors, replacing, write_json
+from balbench.harness.results import CellLog, RunDirectory
+from balbench.harness.results.records import Manifest
+from balbench.harness.running.known_runs import known_runs
+from balbench.harness.study.cell import Cell
+
+COPIED = ("rounds.jsonl", "timings.jsonl", "cell.json")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A finished cell of another run."""
+
+    run: Path
+    log: CellLog
+    manifest: Manifest
+
+
+def reuse_cells(cells: Iterable[Cell], directory: RunDirectory, say: Callable[[str], None]) -> list[str]:
+    """Copy cells of other runs that are finished, or further than here, and say how many come from where.
+
+    A cell is copied if its key is the same, and the source of its plug-ins is the same too. Its rounds and timings
+    are copied byte for byte; its manifest names the directory that they come from.
+
+    Args:
+        cells: cells that are not finished in `directory`.
+        directory: the run directory to copy to.
+        say: called with one line for each run that cells are copied from.
+
+    Returns:
+        The directories of the cells that were copied.
+
+    Raises:
+        RunDirectoryError: `directory` cannot be written.
+    """
+    needed = {cell.directory: cell for cell in cells}
+    sources: dict[str, _Source] = {}
+    for run in known_runs() if needed else ():
+        if run != directory.path.resolve():
+            _look_into(run, needed, sources)
+    copied = [name for name, source in sources.items() if _is_copied(needed[name], source, directory)]
+    for name in copied:
+        _copy_data_facts(sources[name].run, directory, needed[name].dataset_key)
+    for run, number in Counter(sources[name].run for name in copied).items():
+        say(f"{number} finished cell{'s' if number > 1 else ''} copied from {run}")
+    return copied
+
+
+def _look_into(run: Path, needed: dict[str, Cell], sources: dict[str, _Source]) -> None:
+    """Note the cells of a run that are needed, and are further than those noted before."""
+    with suppress(OSError, RunDirectoryError):  # a run may be deleted or damaged at any moment
+        for name in needed.keys() & set(os.listdir(run / "cells")):
+            log, cell = CellLog(run / "cells" / name), needed[name]
+            manifest, facts = log.manifest, log.facts
+            if manifest is None or facts is None or facts != cell.facts:
+                continue
+            known = sources.get(name)
+            if known is None or known.manifest["rounds"] < min(manifest["rounds"], cell.rounds):
+                sources[name] = _Source(run, log, manifest)
+
+
+def _is_copied(cell: Cell, source: _Source, directory: RunDirectory) -> bool:
+    """Copy a cell unless this directory has as many rounds; say whether it was copied."""
+    own = directory.cell(cell.directory)
+    if own.count() >= min(source.manifest["rounds"], cell.rounds):
+        return False
+    with disk_errors(own.directory):
+        own.directory.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(own.directory) as temporary:
+            return _copy(source, CellLog(temporary))
+
+
+def _copy_data_facts(run: Path, directory: RunDirectory, key: str) -> None:
+    """Copy what a run keeps of a data set, so that this directory can be reported without the arrays."""
+    there, here = RunDirectory(run).data(key), directory.data(key)
+    if there.is_dir() and not here.exists():
+        with disk_errors(here):
+            here.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(here) as temporary:
+                shutil.copytree(there, temporary)
+
+
+def _copy(source: _Source, to: CellLog) -> bool:
+    """Copy the files of a cell; nothing is left where they changed meanwhile or are gone."""
+    to.directory.mkdir()
+    try:
+        for name in COPIED:
+            shutil.copyfile(source.log.directory / name, to.directory / name)
+    except FileNotFoundError:
+        shutil.rmtree(to.directory)
+        return False
+    origin = source.manifest.get("copied_from", str(source.log.directory))
+    write_json(to.directory / "manifest.json", {**source.manifest, "copied_from": origin})
+    if to.manifest is None:
+        shutil.rmtree(to.directory)
+        return False
+    return True
