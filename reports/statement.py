@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from balbench.reports.learning import NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND
+from balbench.reports.learning import DIRECTIONS, NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import NO_PAIR_ERRORS, records, sorted_by_savings
 from balbench.reports.statistics import FEWEST_SEEDS
@@ -63,10 +63,11 @@ def tally(table: pd.DataFrame, split: str) -> str:
 
 def why_no_level(row: Row, reference: str) -> str:
     """Explain why the reference gives no level, as the part of a sentence that follows "because"."""
-    gain = f"by {row['reference_gain']:+.4f} with a standard error of {row['reference_gain_se']:.4f}"
+    final = row["chance"] + DIRECTIONS[row["metric"]] * row["reference_gain"]
     growth = f"by {row['reference_growth']:+.4f} with a standard error of {row['reference_growth_se']:.4f}"
     details = {
-        NOT_ABOVE_CHANCE: f" (its final {metric_name(row['metric'])} is better than chance {gain})",
+        NOT_ABOVE_CHANCE: f": its final {metric_name(row['metric'])} is {final:.4f} and chance is {row['chance']:.4f}, with a "
+        f"standard error of {row['reference_gain_se']:.4f}",
         NOT_ABOVE_FIRST: f" ({growth}; more labels or seeds may show an improvement)",
         NO_PAIR_ERRORS: ", or because all held-out pairs have one prompt; run the study again with this version",
     }
