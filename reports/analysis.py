@@ -53,13 +53,12 @@ class Analysis:
     @cached_property
     def faults(self) -> list[str]:
         """Faults of training in words, with remedies."""
-        several = len(self.curves.settings) > 1
         faults = [
             fault
             for setting in self.curves.settings
             for fault in training_faults(self.curves, setting, self.run.policies, list(LEADING_SPLITS))
         ]
-        return fault_texts(faults, several)
+        return fault_texts(faults, len(self.curves.settings))
 
     def rows(self, setting: str, split: str, metric: str) -> pd.DataFrame:
         """Return the rows of `tables` of one setting, split and metric."""

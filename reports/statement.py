@@ -66,8 +66,8 @@ def why_no_level(row: Row, reference: str) -> str:
     final = row["chance"] + DIRECTIONS[row["metric"]] * row["reference_gain"]
     growth = f"by {row['reference_growth']:+.4f} with a standard error of {row['reference_growth_se']:.4f}"
     details = {
-        NOT_ABOVE_CHANCE: f": its final {metric_name(row['metric'])} is {final:.4f} and chance is {row['chance']:.4f}, with a "
-        f"standard error of {row['reference_gain_se']:.4f}",
+        NOT_ABOVE_CHANCE: f": its final {metric_name(row['metric'])} is {final:.4f} with a standard error of "
+        f"{row['reference_gain_se']:.4f}, and chance is {row['chance']:.4f}",
         NOT_ABOVE_FIRST: f" ({growth}; more labels or seeds may show an improvement)",
         NO_PAIR_ERRORS: ", or because all held-out pairs have one prompt; run the study again with this version",
     }
@@ -81,50 +81,56 @@ def in_short(no_level: str, reference: str) -> str:
         NOT_ABOVE_FIRST: f"{reference} did not clearly improve between its first round and its last",
         ONE_ROUND: "there is one round only",
         NO_PAIR_ERRORS: "the results have no standard errors: they were made by an older version of balbench",
-        Fault.UNDERTRAINED: f"{reference} is undertrained: a temperature would gain more than training gained",
+        Fault.UNDERTRAINED: f"{reference} is undertrained (a temperature would gain more than training gained)",
         Fault.INITIAL_WEIGHTS: f"training changed nothing in most members of {reference}",
     }
     return reasons[no_level]
 
 
-def fault_texts(faults: list[TrainingFault], several_settings: bool) -> list[str]:
-    """Describe faults of training with their remedies, one text for policies with the same fault.
+def fault_texts(faults: list[TrainingFault], settings: int) -> list[str]:
+    """Describe faults of training with their remedies, one text for all policies and settings with the same fault.
 
     Args:
         faults: from `training_faults`.
-        several_settings: whether the texts must name the setting.
+        settings: how many settings the study has.
     """
-    groups: dict[tuple[str, str, Fault, bool], list[TrainingFault]] = {}
+    groups: dict[tuple[str, Fault, bool], list[TrainingFault]] = {}
     for fault in faults:
-        groups.setdefault((fault.setting, fault.split, fault.fault, fault.diverged), []).append(fault)
+        groups.setdefault((fault.split, fault.fault, fault.diverged), []).append(fault)
     texts = []
-    for (setting, _, kind, _), members in groups.items():
-        text = _undertrained(members) if kind == Fault.UNDERTRAINED else _initial_weights(members)
-        texts.append(f"{setting}: {text}" if several_settings and setting else text)
+    for (_, kind, _), members in groups.items():
+        places = len({fault.setting for fault in members})
+        where = f" in {places} of {settings} settings" if settings > 1 else ""
+        texts.append((_undertrained if kind == Fault.UNDERTRAINED else _initial_weights)(members, where))
     return texts
 
 
-def _undertrained(faults: list[TrainingFault]) -> str:
-    names = _joined(_shortened([fault.policy for fault in faults]))
+def _undertrained(faults: list[TrainingFault], where: str) -> str:
+    names = _joined(_shortened(list(dict.fromkeys(fault.policy for fault in faults))))
     most = max(faults, key=lambda fault: fault.gain)
     remedy = "raise posterior.learning_rate or posterior.epochs"
     if not most.trained:
         remedy = "check the scale of the posterior's prior and of the features"
     return (
-        f"Undertrained on {split_name(most.split)}: {names}. Accuracy is above chance, but the logits are too small: "
-        f"log-likelihood would gain {'up to ' if len(faults) > 1 else ''}{most.gain:.3f} nats from a temperature of "
-        f"{most.temperature:.2g}; {remedy}."
+        f"Undertrained on {split_name(most.split)}{where}: {names}. Accuracy is above chance, but the logits are too "
+        f"small: log-likelihood would gain {'up to ' if len(faults) > 1 else ''}{most.gain:.3f} nats from a "
+        f"temperature of {most.temperature:.2g}; {remedy}."
     )
 
 
-def _initial_weights(faults: list[TrainingFault]) -> str:
-    shares = [f"{fault.policy} ({percent(fault.share)}% of the members)" for fault in faults]
+def _initial_weights(faults: list[TrainingFault], where: str) -> str:
+    shares: dict[str, float] = {}
+    for fault in faults:
+        shares[fault.policy] = max(fault.share, shares.get(fault.policy, 0.0))
+    up_to = "up to " if where else ""
+    parts = [f"{policy} ({up_to}{percent(share)}% of the members)" for policy, share in shares.items()]
+    listed = _joined(_shortened(parts))
     cause, remedy = "the loss on the eval split did not fall", "raise posterior.learning_rate or posterior.epochs"
     if faults[0].diverged:
         cause, remedy = "the loss on the eval split rose", "lower posterior.learning_rate"
     return (
-        f"Training did not help: {_joined(_shortened(shares))}. The best weights of these members at the last round "
-        f"are the initial ones, because {cause}; {remedy}, or check that the labels can be predicted."
+        f"Training did not help{where}: {listed}. The best weights of these members at the last round are the initial "
+        f"ones, because {cause}; {remedy}, or check that the labels can be predicted."
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -31,7 +32,7 @@ _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 # Any, because matplotlib's stubs list other names of settings in every version
 _RC: Any = {
     # one face only: each further face (bold, italic) adds to the time and the size of every PDF
-    "font.family": "DejaVu Sans",
+    "font.family": ["Balbench Sans", "DejaVu Sans"],
     "font.size": 7.5,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -69,6 +70,9 @@ _NO_DATES: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }
+
+
+font_manager.fontManager.addfont(Path(__file__).parent / "fonts" / "BalbenchSans.ttf")
 
 
 @dataclass(frozen=True)

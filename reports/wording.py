@@ -72,16 +72,16 @@ def point_text(row: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def interval_text(row: Mapping[str, Any], prefix: str = "") -> str:
-    """Write the interval of a row of `savings_table` in hundredths: `[12, 45]`, `[< 0, 4]`, `below 0`.
+    """Write the interval of a row of `savings_table` in hundredths: `[12, 45]`, `[< 0, 4]`, `[below 0]`.
 
     An interval with two ends of the same bound is that bound alone. Empty if there is no interval.
     """
-    return _interval(row, prefix, _SIGNS, "[{}, {}]")
+    return _interval(row, prefix, _SIGNS, "[{}, {}]", "[{}]")
 
 
 def interval_words(row: Mapping[str, Any], prefix: str = "") -> str:
     """Write the interval for a sentence: `95% interval 12 to 45%`; empty if there is no interval."""
-    words = _interval(row, prefix, _BOUND_WORDS, "{} to {}")
+    words = _interval(row, prefix, _BOUND_WORDS, "{} to {}", "{}")
     return words and f"95% interval {words}%"
 
 
@@ -92,14 +92,14 @@ def number_text(value: float, digits: int = 0, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f}"
 
 
-def _interval(row: Mapping[str, Any], prefix: str, signs: Mapping[Kind, str], form: str) -> str:
+def _interval(row: Mapping[str, Any], prefix: str, signs: Mapping[Kind, str], two: str, one: str) -> str:
     low, high = (row[f"{prefix}{end}_kind"] for end in ("low", "high"))
     if not low:
         return ""
     if low == high != Kind.EXACT:
         inner = "low" if low == Kind.AT_LEAST else "high"
-        return _BOUND_WORDS[low] + percent(row[f"{prefix}{inner}_bound"])
-    return form.format(*(_end_text(row, prefix + end, signs) for end in ("low", "high")))
+        return one.format(_BOUND_WORDS[low] + percent(row[f"{prefix}{inner}_bound"]))
+    return two.format(*(_end_text(row, prefix + end, signs) for end in ("low", "high")))
 
 
 def _end_text(row: Mapping[str, Any], end: str, signs: Mapping[Kind, str]) -> str:

@@ -120,20 +120,19 @@ def numbers(shown: Panel) -> pd.DataFrame:
 
     Reference lines follow the policies; their height is the mean, and the other columns are empty.
     """
-    frames = []
-    for policy, curve in shown.curves.items():
-        columns = {
-            "policy": policy,
-            "labels": curve.labels_T,
-            "mean": curve.mean_T,
-            "se": curve.standard_error_T,
-            "seeds": len(curve.seeds_S),
-        }
-        frames.append(pd.DataFrame(columns).assign(**_seed_columns(curve)))
-    if shown.lines:
-        frames.append(pd.DataFrame({"policy": list(shown.lines), "mean": list(shown.lines.values())}))
-    table = pd.concat(frames, ignore_index=True)
-    return table.astype({"seeds": "Int64"})
+    curves = shown.curves.values()
+    rounds = [len(curve.labels_T) for curve in curves]
+    lines = np.full(len(shown.lines), np.nan)
+    columns: dict[str, Any] = {
+        "policy": [*np.repeat(np.array(list(shown.curves), dtype=object), rounds), *shown.lines],
+        "labels": np.concatenate([*(curve.labels_T for curve in curves), lines]),
+        "mean": np.concatenate([*(curve.mean_T for curve in curves), list(shown.lines.values())]),
+        "se": np.concatenate([*(curve.standard_error_T for curve in curves), lines]),
+        "seeds": np.concatenate([np.repeat([len(curve.seeds_S) for curve in curves], rounds), lines]),
+    }
+    for seed in dict.fromkeys(seed for curve in curves for seed in curve.seeds_S):
+        columns[f"seed {seed}"] = np.concatenate([*(_of_seed(curve, seed) for curve in curves), lines])
+    return pd.DataFrame(columns).astype({"seeds": "Int64"})
 
 
 def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]) -> list[Path]:
@@ -141,8 +140,9 @@ def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width
     return save(draw(shown, policy_looks, width), path_stem, numbers(shown))
 
 
-def _seed_columns(curve: Curve) -> dict[str, np.ndarray]:
-    return {f"seed {seed}": values_T for seed, values_T in zip(curve.seeds_S, curve.values_ST, strict=True)}
+def _of_seed(curve: Curve, seed: int) -> np.ndarray:
+    place = np.flatnonzero(curve.seeds_S == seed)
+    return curve.values_ST[place[0]] if len(place) else np.full(len(curve.labels_T), np.nan)
 
 
 def _reference_lines(run: Run, setting: str, split: str, metric: str) -> dict[str, float]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
 from balbench.reports.curves import Curve
+from balbench.reports.figures.labels import axis_width
 from balbench.reports.figures.learning_curves import Panel, numbers
 from balbench.reports.learning import DIRECTIONS
 from balbench.reports.style import LINE_COLOUR, REFERENCE_COLOUR, Look, new_figure, save, style
@@ -21,10 +24,23 @@ from balbench.reports.wording import axis_name, savings_text
 
 MOST_IN_ONE_PLOT = 12  # policies that a single plot shows legibly
 _COLUMNS = 5
+_GRID = "#e8e8e8"
 _CELL = (1.42, 1.12)  # inches
 _CAPTION_CHARACTER = 0.048  # inches, at the size of the caption
 _SMALLEST_RANGE = 1e-3  # of the y axis, so that rounding noise does not look like learning
-_LEFT, _RIGHT, _BOTTOM, _TOP, _GAP_X, _GAP_Y = 0.62, 0.06, 0.42, 0.62, 0.1, 0.36  # inches
+_NAME, _RIGHT, _BOTTOM, _TOP, _GAP_X, _GAP_Y = 0.26, 0.06, 0.42, 0.62, 0.1, 0.36  # inches
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """What all panels share: limits of both axes, ticks within them, and the room for the numbers at the left."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    ticks_x: list[float]
+    ticks_y: list[float]
+    grid: list[np.ndarray]
+    left: float  # inches
 
 
 def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
@@ -37,20 +53,20 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
     policies = [policy for policy in shown.curves if policy != shown.reference]
     columns = min(_COLUMNS, len(policies))
     rows = math.ceil(len(policies) / columns)
-    width = _LEFT + columns * _CELL[0] + (columns - 1) * _GAP_X + _RIGHT
     height = _TOP + rows * _CELL[1] + (rows - 1) * _GAP_Y + _BOTTOM
     words = {row["policy"]: savings_text(row) for row in shown.savings if not row["no_level"]}
     with style():
+        scales = _scales(shown)
+        width = scales.left + columns * _CELL[0] + (columns - 1) * _GAP_X + _RIGHT
         figure = new_figure(width, height)
         for number, policy in enumerate(policies):
             row, column = divmod(number, columns)
-            left = _LEFT + column * (_CELL[0] + _GAP_X)
+            left = scales.left + column * (_CELL[0] + _GAP_X)
             bottom = height - _TOP - (row + 1) * _CELL[1] - row * _GAP_Y
             axes = figure.add_axes((left / width, bottom / height, _CELL[0] / width, _CELL[1] / height))
+            _set_axes(axes, scales, first=column == 0, lowest=number + columns >= len(policies))
             _draw_policy(axes, shown, policy, policy_looks[policy], words.get(policy, ""))
-            lowest = number + columns >= len(policies)
-            _set_axes(axes, shown, first=column == 0, lowest=lowest)
-        _draw_captions(figure, shown)
+        _draw_captions(figure, shown, scales.left)
     return figure
 
 
@@ -76,15 +92,35 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
         axes.fill_between(curve.labels_T, low_T, high_T, color=colour, alpha=0.18, linewidth=0, zorder=2)
 
 
-def _set_axes(axes: Axes, shown: Panel, first: bool, lowest: bool) -> None:
-    settings: dict[str, Any] = {"labelsize": 5.5, "pad": 1.5}
-    axes.set_ylim(*_limits(shown))
+def _scales(shown: Panel) -> _Scales:
     labels = np.concatenate([curve.labels_T for curve in shown.curves.values()])
-    axes.set_xlim(labels.min(), labels.max() + (labels.min() == labels.max()))
+    x, y = (float(labels.min()), float(labels.max() + (labels.min() == labels.max()))), _limits(shown)
+    # a number at the right edge would touch the first number of the next panel
+    ticks_x = _within(MaxNLocator(3, integer=True).tick_values(*x), (x[0], x[1] - 0.06 * (x[1] - x[0])))
+    ticks_y = _within(MaxNLocator(4).tick_values(*y), y)
+    grid = [np.array([(tick, y[0]), (tick, y[1])]) for tick in ticks_x]
+    grid += [np.array([(x[0], tick), (x[1], tick)]) for tick in ticks_y]
+    scales = _Scales(x, y, ticks_x, ticks_y, grid, left=0)
+    axes = new_figure(2, 2).add_axes((0.5, 0.5, 0.4, 0.4))
+    _set_axes(axes, scales, first=True, lowest=True)
+    return replace(scales, left=_NAME + axis_width(axes))
+
+
+def _within(ticks: Sequence[float], limits: tuple[float, float]) -> list[float]:
+    return [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+
+
+def _set_axes(axes: Axes, scales: _Scales, first: bool, lowest: bool) -> None:
+    """Set limits, ticks and grid; panels inside the figure have no numbers, and one collection draws their grid."""
+    axes.set(xlim=scales.x, ylim=scales.y)
+    axes.grid(visible=False)
+    axes.add_collection(LineCollection(scales.grid, colors=_GRID, linewidths=0.5, zorder=0.5), autolim=False)
+    settings: dict[str, Any] = {"labelsize": 5.5, "pad": 1.5}
+    for axis, ticks, visible in ((axes.xaxis, scales.ticks_x, lowest), (axes.yaxis, scales.ticks_y, first)):
+        axis.set_visible(visible)
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_tick_params(**settings)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.tick_params(labelleft=first, labelbottom=lowest, **settings)
 
 
 def _limits(shown: Panel) -> tuple[float, float]:
@@ -100,7 +136,7 @@ def _limits(shown: Panel) -> tuple[float, float]:
     return float(low - pad), float(high + pad)
 
 
-def _draw_captions(figure: Figure, shown: Panel) -> None:
+def _draw_captions(figure: Figure, shown: Panel, left: float) -> None:
     width, height = figure.get_size_inches()
     figure.text(0.12 / width, 0.5, axis_name(shown.split, shown.metric), rotation=90, va="center", fontsize=7.5)
     figure.text(0.5, 0.06 / height, "acquired labels", ha="center", va="bottom", fontsize=7.5)
@@ -109,5 +145,5 @@ def _draw_captions(figure: Figure, shown: Panel) -> None:
         words += f"; {shown.note}"
     elif shown.savings:
         words += f"; under each name: label savings at {shown.reference}'s final level"
-    words = textwrap.fill(words, int((width - _LEFT) / _CAPTION_CHARACTER))
-    figure.text(_LEFT / width, 1 - 0.05 / height, words, va="top", fontsize=6.2, color="#444444")
+    words = textwrap.fill(words, int((width - left) / _CAPTION_CHARACTER))
+    figure.text(left / width, 1 - 0.05 / height, words, va="top", fontsize=6.2, color="#444444")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
+import pytest
 
-from balbench.reports.curves import Curves
+from balbench.harness.errors import BalbenchError
+from balbench.reports.curves import Curve, Curves
 
 
 def _drop(frame: pd.DataFrame, policy: str, seed: int, first_round: int) -> pd.DataFrame:
@@ -66,3 +70,35 @@ def test_what_is_not_there_is_none_and_not_an_error(run):
 
 def test_an_empty_frame_has_no_settings(run):
     assert Curves(run.curves.iloc[:0]).settings == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "message"),
+    [
+        ([10, 20], [[1, 2], [1]], "values: not an array of numbers with rows of equal length"),
+        ([10, 20], [1, 2], r"values: has the shape \(2,\); give seeds x rounds"),
+        ([10, 20], [[1, math.nan]], r"values: is nan at index \[0, 1\]; give finite numbers"),
+        ([10, 20], [[1, "x"]], "values: not an array of numbers"),
+        ([10, 20, 30], [[1, 2]], "labels: has the shape"),
+        ([20, 10], [[1, 2]], "labels: must be above 0 and ascending"),
+        ([0, 10], [[1, 2]], "labels: must be above 0"),
+        ([], [[]], "labels: has the shape"),
+    ],
+)
+def test_wrong_arrays_are_refused_in_one_line(labels, values, message):
+    with pytest.raises(BalbenchError, match=f"^{message}") as error:
+        Curve(labels, values)
+    assert "\n" not in str(error.value)
+
+
+def test_seeds_rounds_and_errors_of_another_length_are_refused():
+    for name, value in {"seeds": [1], "rounds": [1, 2, 3], "pair_errors": [[0.1, 0.1]]}.items():
+        with pytest.raises(BalbenchError, match=f"^{name}: has the shape"):
+            Curve([10, 20], [[1, 2], [3, 4]], **{name: value})
+
+
+def test_a_curve_has_the_errors_over_pairs_where_all_rounds_have_them(run):
+    curve = Curves(run.curves).curve("", "BALD", "test", "accuracy")
+    assert curve.pair_errors_ST.shape == curve.values_ST.shape
+    gone = run.curves["metric"].eq("accuracy_se") & run.curves["round"].eq(3)
+    assert Curves(run.curves[~gone]).curve("", "BALD", "test", "accuracy").pair_errors_ST is None

@@ -48,3 +48,36 @@ def test_the_page_changes_to_small_multiples_where_one_plot_is_not_enough(run_of
     write_report(analyse([run_of(NAMES, metrics=["log_likelihood"], splits=["test"])]), tmp_path / "many")
     write_report(analyse([run_of(NAMES[:4], metrics=["log_likelihood"], splits=["test"])]), tmp_path / "few")
     assert drawn == ["balbench.reports.figures.small_multiples", "balbench.reports.figures.learning_curves"]
+
+
+def _coin_flips(run):
+    """Keep every curve within 1e-5 of chance."""
+    values = run.curves["metric"].eq("log_likelihood")
+    noise = np.random.default_rng(0).normal(0, 1e-5, values.sum())
+    run.curves.loc[values, "value"] = -np.log(2) - abs(noise)
+
+
+def test_panels_without_a_level_have_no_savings_and_no_offset_over_their_titles(run_of):
+    run = run_of(NAMES)
+    _coin_flips(run)
+    figure = small_multiples.draw(panel_of(run), looks(run.policies, run.reference))
+    figure.canvas.draw()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == NAMES[1:]
+    assert {axes.yaxis.get_offset_text().get_text() for axes in figure.axes} == {""}
+    caption = " ".join(text.get_text() for text in figure.texts)
+    assert "no label savings are stated: random did not learn beyond chance" in " ".join(caption.split())
+
+
+def test_the_numbers_of_the_axes_lie_inside_the_figure_beside_its_name(run_of):
+    run = run_of(NAMES)
+    _coin_flips(run)
+    figure = small_multiples.draw(panel_of(run), looks(run.policies, run.reference))
+    renderer = figure.canvas.get_renderer()
+    figure.draw(renderer)
+    name = next(text for text in figure.texts if text.get_text().startswith("test log-likelihood"))
+    right = name.get_window_extent(renderer).x1
+    for axes in figure.axes:
+        if axes.yaxis.get_visible():
+            assert axes.yaxis.get_tightbbox(renderer).x0 >= right
+        if axes.xaxis.get_visible():
+            assert axes.xaxis.get_tightbbox(renderer).x1 <= figure.bbox.x1

@@ -47,7 +47,7 @@ NOT_REACHED = {"kind": "not_reached", "bound": -0.2}
         ),
         (
             NOT_REACHED | _end("low", "not_reached", -0.4) | _end("high", "not_reached", 0),
-            "not reached (< -20%) below 0",
+            "not reached (< -20%) [below 0]",
             "95% interval below 0%",
         ),
         (

@@ -1,0 +1,107 @@
+"""A synthetic run directory of any size, to measure reading and reporting without running a study.
+
+    python benchmarks/speed/synthetic_run.py DIRECTORY
+
+writes 110 cells (22 policies, 5 seeds) of 75 rounds. The curves saturate like those of a trained model, with noise of
+the seed and of the cell; every round holds the metrics that a study records.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from balbench.harness.results import RunDirectory
+
+SPLITS = ("test", "ood", "eval")
+STAGES = {"fit": 1.5, "evaluate": 0.2, "score": 0.1, "select": 0.4, "annotate": 0.01}
+UNCERTAINTIES = ("epistemic", "predictive", "aleatoric", "variance")
+
+
+def write_run(path: Path, policies: int = 22, seeds: int = 5, rounds: int = 75, batch: int = 320) -> Path:
+    """Write a finished run of `policies` x `seeds` cells.
+
+    Raises:
+        RunDirectoryError: the directory is not empty or cannot be written.
+    """
+    labels = ["random", *(f"policy {number}" for number in range(1, policies))]
+    cells = [_cell(label, seed, rounds) for label in labels for seed in range(seeds)]
+    study = {
+        "name": "synthetic",
+        "reference": "random",
+        "seeds": seeds,
+        "policies": [{"name": label} for label in labels],
+        "protocol": {"initial": batch, "batch": batch, "rounds": rounds},
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    directory = RunDirectory(path)
+    directory.adopt({"study": study, "cells": cells, "lines": {}})
+    for number, cell in enumerate(cells):
+        log = directory.cell(cell["directory"])
+        log.open({"key": cell["key"], "sources": {}}, rounds)
+        log.append(_rounds(number // seeds, number % seeds, rounds, batch))
+        log.finish({"device": "cpu"})
+    return path
+
+
+def _cell(label: str, seed: int, rounds: int) -> Any:
+    name = f"{label.replace(' ', '-')}-seed{seed}"
+    return {
+        "setting": "",
+        "policy": label,
+        "seed": seed,
+        "key": name,
+        "keys": {"data": "d", "shared": "s", "policy": label},
+        "directory": name,
+        "rounds": rounds,
+        "full_data": False,
+        "settings": {"name": label},
+    }
+
+
+def _rounds(policy: int, seed: int, rounds: int, batch: int) -> Any:
+    generator = np.random.default_rng([policy, seed])
+    world = np.random.default_rng(seed).normal(0, 0.006)
+    speed = 0.08 * (1 + 0.03 * policy)
+    level_T = -0.5 - 0.18 * np.exp(-speed * np.arange(rounds)) + world + generator.normal(0, 0.002, rounds)
+    return [
+        (
+            {
+                "round": number,
+                "labels": batch * (number + 1),
+                "metrics": _metrics(float(level_T[number])),
+                "acquired": list(range(batch)),
+            },
+            {"round": number, "seconds": STAGES},
+        )
+        for number in range(rounds)
+    ]
+
+
+def _metrics(log_likelihood: float) -> dict[str, dict[str, float]]:
+    gain = log_likelihood + np.log(2)
+    held_out = {
+        "log_likelihood": log_likelihood,
+        "accuracy": 0.5 + 1.2 * gain,
+        "brier": 0.25 - 0.4 * gain,
+        "log_likelihood_se": 0.004,
+        "accuracy_se": 0.005,
+        "brier_se": 0.002,
+        "ece": 0.02,
+        "brier_chance": 0.25,
+        "temperature": 0.9,
+        "temperature_gain": 0.001,
+        **dict.fromkeys(UNCERTAINTIES, 0.1),
+        **{f"{name}_brier_spearman": 0.3 for name in ("epistemic", "predictive", "variance")},
+    }
+    fit = {"steps": 400.0, "best_is_initial": 0.0, "still_improving": 0.2}
+    fit |= {f"evaluation_loss_{when}": -log_likelihood for when in ("start", "best", "end")}
+    batch = {"unique_prompts": 320.0, "unique_prompt_share": 1.0, "unique_prompt_share_of_all": 0.9}
+    return dict.fromkeys((*SPLITS, "buffer"), held_out) | {"fit": fit, "batch": batch}
+
+
+if __name__ == "__main__":
+    write_run(Path(sys.argv[1]))
