@@ -47,6 +47,12 @@ FeaturesOption = Annotated[
 GraceOption = Annotated[
     float, typer.Option("--grace", metavar="SECONDS", help="Time that running rounds may take after SIGTERM.")
 ]
+ReuseOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--reuse/--no-reuse", help="Copy finished cells from other run directories of this machine  [default: reuse]"
+    ),
+]
 
 
 class Kind(StrEnum):
@@ -90,6 +96,7 @@ def run(
     cluster: ClusterOption = None,
     features: FeaturesOption = "auto",
     grace: GraceOption = 10.0,
+    reuse: ReuseOption = None,
 ) -> None:
     """Run the unfinished cells of a study, write its report, and print what each policy saved."""
     from balbench.benchmarks.running import run_and_report
@@ -106,6 +113,7 @@ def run(
         cluster=cluster,
         features=cast("Features", features),
         grace=grace,
+        reuse=reuse,
     )
     raise typer.Exit(code)
 
@@ -152,6 +160,24 @@ def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run direct
     from balbench.benchmarks.listing import status_table
 
     standard_output().print(status_table(read_run(run)))
+
+
+@app.command()
+def cache(
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove this data set (repeat for several).")
+    ] = None,
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", metavar="DAYS", help="Remove data sets not used for so many days.")
+    ] = None,
+) -> None:
+    """List the data sets in the cache, or remove some. A run that needs a removed data set builds it again."""
+    from balbench.benchmarks.cache import cache_table, remove_data
+
+    if remove or older_than is not None:
+        remove_data(remove or [], older_than)
+    else:
+        standard_output().print(cache_table())
 
 
 @app.command()

@@ -105,6 +105,19 @@ class RunDirectory:
         mine = set(map(place, asked["cells"]))
         return [cell for cell in (self.header or asked)["cells"] if place(cell) not in mine]
 
+    def others_line(self, asked: StudyHeader) -> str:
+        """One line about the cells of this directory that were not asked for; "" where there are none."""
+        others, mine = self.others(asked), asked["cells"]
+        if not others:
+            return ""
+        seeds = sorted({cell["seed"] for cell in others} - {cell["seed"] for cell in mine})
+        policies = sorted({cell["policy"] for cell in others} - {cell["policy"] for cell in mine})
+        kinds: dict[str, list] = {"seeds": seeds, "policies": policies}
+        names = [f"{kind} {', '.join(map(str, each))}" for kind, each in kinds.items() if each]
+        cells = "1 cell" if len(others) == 1 else f"{len(others):,} cells"
+        more = f" ({'; '.join(names)})" if names else ""
+        return f"{self.path} also holds {cells} of earlier runs{more}; a report of the whole directory includes them"
+
     def cell(self, name: str) -> CellLog:
         """The log of a cell by the name of its directory."""
         return CellLog(self.path / "cells" / name)

@@ -197,6 +197,7 @@ def run_study(
     cluster: str | None = None,
     features: Features = "auto",
     grace: float = 10.0,
+    reuse: bool | None = None,
     progress: bool = True,
 ) -> Run:
     """Run the cells of a study that are not finished yet, and return all results.
@@ -216,10 +217,14 @@ def run_study(
         cluster: address of a Dask scheduler (tcp://host:port), or local:N for N workers on this machine.
         features: auto, resident (on the device) or streamed (to the device).
         grace: seconds that running rounds may take after SIGTERM.
+        reuse: whether to copy finished cells with the same key from other run directories of this machine. None
+            means yes, unless the environment variable BALBENCH_REUSE is "off".
         progress: whether to show progress on standard error (in a notebook, below the cell).
 
     Returns:
-        The run. Failed cells raise no error: a CellsFailedWarning names them, and `Run.failed` lists them.
+        The run with the cells of this study. Cells of earlier runs in the same directory, for example of other seeds,
+        stay there; `read_run` returns all. Failed cells raise no error: a CellsFailedWarning names them, and
+        `Run.failed` lists them.
 
     Raises:
         BalbenchError: the study, an argument, the data or the run directory is wrong.
@@ -234,15 +239,19 @@ def run_study(
     checked = load_study(study, overrides=overrides, seeds=seeds)
     directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
     display = _display(progress)
-    _run_cells(checked, directory, placement, display)
+    _run_cells(checked, directory, placement, display, reuse)
     run = _run(results.read_run(directory.path, checked.header))
+    if line := directory.others_line(checked.header):
+        display.say(line)
     if len(run.failed):
         _say_failed(run, display)
         warnings.warn(f"{len(run.failed)} of {len(run.cells)} cells failed; see Run.failed", CellsFailedWarning, 2)
     return run
 
 
-def _run_cells(study: Study, directory: results.RunDirectory, placement: Placement, display: Display) -> None:
+def _run_cells(
+    study: Study, directory: results.RunDirectory, placement: Placement, display: Display, reuse: bool | None
+) -> None:
     from balbench.harness.running.engines import make_engine
     from balbench.harness.running.scheduler import Scheduler
 
@@ -250,7 +259,7 @@ def _run_cells(study: Study, directory: results.RunDirectory, placement: Placeme
         for line in directory.adopt(study.header):
             display.say(line)
         engine = partial(make_engine, placement, directory.path, display.say)
-        scheduler = Scheduler(study, directory, placement, engine, display)
+        scheduler = Scheduler(study, directory, placement, engine, display, reuse)
         try:
             with _stopped_by_sigterm(scheduler), display:
                 if scheduler.run().stopped:

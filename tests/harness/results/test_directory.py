@@ -90,6 +90,11 @@ def test_fewer_seeds_policies_or_rounds_remove_nothing(tmp_path):
     assert notes == []
     others = RunDirectory(tmp_path).others(fewer)
     assert len(others) == len(whole["cells"]) - 2
+    assert RunDirectory(tmp_path).others_line(fewer) == (
+        f"{tmp_path} also holds 7 cells of earlier runs (seeds 2; policies bald, full data); a report of the whole "
+        "directory includes them"
+    )
+    assert RunDirectory(tmp_path).others_line(whole) == ""
     assert adopted(tmp_path, whole)[0] == whole
 
 
