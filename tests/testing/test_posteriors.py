@@ -38,7 +38,7 @@ class Honest(Posterior):
         curvature_DD = torch.eye(features_RD.shape[1]) + 0.25 * difference_nD.T @ difference_nD
         weights_D = torch.linalg.solve(curvature_DD, gradient_D)
         noise_KD = torch.randn((3, len(weights_D)), generator=stream.torch())
-        return self.model(weights_D + 0.01 * noise_KD)
+        return self.model(weights_D + 0.3 * noise_KD)
 
     def _require_numbers(self, features_RD, label_n):
         if not (features_RD.isfinite().all() and label_n.isfinite().all()):

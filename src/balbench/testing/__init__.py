@@ -10,6 +10,14 @@ The checks need no test framework. They raise `ContractError`, an AssertionError
 broken, with which input, and what to change. docs/plug-ins.md explains the contracts.
 """
 
+import os
+import sys
+
+from balbench.harness.machine import MKL_CBWR, mkl_mode
+
+if "torch" not in sys.modules:  # as in a worker: torch reads the variable when it is imported
+    os.environ[MKL_CBWR] = mkl_mode()
+
 from balbench.testing.contract import ContractError
 from balbench.testing.datasets import check_dataset
 from balbench.testing.oracles import check_oracle

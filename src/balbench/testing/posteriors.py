@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 
-from balbench.harness.pool import feature_table
+from balbench.harness.pool import blocks, feature_table
 from balbench.harness.posteriors.posterior import (
     DivergedError,
     FittedPosterior,
@@ -184,7 +184,7 @@ class _PosteriorChecks:
                     "read features by blocks or rows (features_RD.split(...), features_RD[rows])",
                 )
 
-    def fit_together(self, trains: list[LabelledPairs], streams: list[Stream]) -> list[FittedPosterior | Exception]:
+    def fit_fleet(self, trains: list[LabelledPairs], streams: list[Stream]) -> list[FittedPosterior | Exception]:
         """Fit a fleet as a worker does: on a processor where fleets are not exact, one cell after another."""
         together = can_fit_together(self.posterior, self.train)
         return fit_cells(self.posterior, trains, self.validation, streams, together)
@@ -193,7 +193,7 @@ class _PosteriorChecks:
         given = "a fleet of three cells with 3, 20 and 11 labels"
         trains = [_first(self.train, n) for n in (3, 20, 11)]
         streams = [stream(seed, "posterior", 0) for seed in range(3)]
-        models = self.subject.call(given, self.fit_together, trains, streams)
+        models = self.subject.call(given, self.fit_fleet, trains, streams)
         self.subject.require(
             len(models) == 3, f"fit_fleet returns {len(models)} models", given, "return one model a cell, in order"
         )
@@ -210,7 +210,7 @@ class _PosteriorChecks:
         given = "a fleet in which the labels of cell 1 are NaN"
         broken = _first(self.train, 8)._replace(label_n=torch.full((8,), torch.nan))
         trains, streams = [self.train, broken], [stream(seed, "posterior", 0) for seed in range(2)]
-        good, failed = self.subject.call(given, self.fit_together, trains, streams)
+        good, failed = self.subject.call(given, self.fit_fleet, trains, streams)
         alone = self.subject.call(given, self.posterior.fit, self.train, self.validation, streams[0])
         self.subject.require(
             isinstance(failed, Exception), f"cell 1 gives {failed!r}", given, "return the error of a fit that fails"
@@ -301,5 +301,6 @@ def _rewards_of_fit(
 @contextmanager
 def small_blocks(dimension: int) -> Iterator[None]:
     """Hand out features in blocks of few rows, so that a small table has several."""
-    with patch.multiple(feature_table, BLOCK_BYTES=BLOCK_ROWS * 4 * dimension, LEAST_ROWS=1):
+    bytes_a_block = BLOCK_ROWS * 4 * dimension
+    with patch.object(blocks, "BLOCK_BYTES", bytes_a_block), patch.object(feature_table, "LEAST_ROWS", 1):
         yield
