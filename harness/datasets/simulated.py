@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy.special import expit
 
 from balbench.harness.datasets import world
 from balbench.harness.datasets.dataset import Dataset, Progress
@@ -231,7 +230,7 @@ class Simulated(Dataset):
 
     def _split(self, name: str, latent: LatentSplit, temperature: float) -> Split:
         pair_id_N = np.array([f"{name}-{row:06d}" for row in range(len(latent.responses_of_pair_N2))])
-        probability_N = expit(latent.gap_N / temperature)
+        probability_N = world.vote_probability(latent.gap_N, temperature)
         pairs = PreferencePool(
             response_features_RD=self._response_features(latent),
             prompt_features_PQ=self._prompt_features(latent),

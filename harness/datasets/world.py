@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, ndtr, xlogy
 
 from balbench.harness.streams import Stream
 
@@ -89,6 +88,8 @@ def draw_offsets(prompt_of_response_R: Array, latent_dimension: int, near_ties: 
     Half of the variance of the log-length is shared by the responses of a prompt (all similar or all different), half
     is the response's own.
     """
+    from scipy.special import ndtr
+
     prompts = int(prompt_of_response_R.max()) + 1
     of_prompt_P = stream.child("prompt length").numpy().standard_normal(prompts)
     of_response_R = stream.child("response length").numpy().standard_normal(len(prompt_of_response_R))
@@ -151,9 +152,17 @@ class RewardField:
         return np.einsum("rl,rl->r", self.directions_PL(prompt_PL)[prompt_of_response_R], offset_RL)
 
 
+def vote_probability(gap_N: Array, temperature: float) -> Array:
+    """Return the probability of a vote for the first response, sigmoid(gap / temperature)."""
+    # Workers read the settings of a data set without building it; the import takes 0.2 s.
+    from scipy.special import expit
+
+    return expit(gap_N / temperature)
+
+
 def agreement(gap_N: Array, temperature: float) -> float:
-    """Return how often two annotators agree: mean p^2 + (1 - p)^2, p = sigmoid(gap / temperature)."""
-    p_N = expit(gap_N / temperature)
+    """Return how often two annotators agree: mean p^2 + (1 - p)^2 with p from `vote_probability`."""
+    p_N = vote_probability(gap_N, temperature)
     return float(np.mean(p_N**2 + (1 - p_N) ** 2))
 
 
@@ -172,6 +181,8 @@ def calibrate_temperature(gap_N: Array, target: float) -> float:
 
 def expected_log_likelihood(predicted_N: Array, truth_N: Array) -> float:
     """Return the mean log-likelihood, in nats, of predictions over votes with the probabilities `truth_N`."""
+    from scipy.special import xlogy
+
     return float(np.mean(xlogy(truth_N, predicted_N) + xlogy(1 - truth_N, 1 - predicted_N)))
 
 

@@ -93,7 +93,7 @@ class AdamW:
             weights, gradients, mean, square = (
                 [stack.flat] if len(rates) == 1 else stack.members(start, stop) for stack in stacks
             )
-            steps = [self.weights.flat.new_tensor(float(self._steps)) for _ in weights]
+            steps = [torch.full((), float(self._steps), device=self.weights.flat.device) for _ in weights]
             adamw(
                 weights,
                 gradients,

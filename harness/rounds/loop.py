@@ -1,4 +1,4 @@
-"""A round of a cell: judge the posterior fitted to the labels so far, acquire one batch by it."""
+"""A round of a cell: evaluate the posterior fitted to the labels so far, acquire one batch with it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,17 @@ class _Clock:
     _since: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
+        """Add the time since the last lap to a stage."""
         now = time.perf_counter()
-        self.seconds[stage] = round(now - self._since, 6)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
         self._since = now
+
+    def rounded(self) -> dict[str, float]:
+        return {stage: round(seconds, 6) for stage, seconds in self.seconds.items()}
 
 
 class Past(NamedTuple):
-    """What a cell has done so far: the number of finished rounds and, in order, the pairs that they bought."""
+    """The number of finished rounds of a cell and the pairs that they acquired, in order."""
 
     rounds: int
     acquired_n: Array
@@ -58,7 +62,7 @@ class CellRun:
     """One cell in progress. Its state is its past acquisitions; everything else is a function of the cell's key."""
 
     def __init__(self, cell: Cell, data: DeviceData, past: Past | None = None) -> None:
-        """Go on after the past: buy again what it bought (the oracle repeats its answers)."""
+        """Continue after the past: its pairs are acquired again (the oracle repeats its answers)."""
         self.cell, self.data = cell, data
         self.rounds_done, acquired_n = past or Past(0, np.empty(0, dtype=np.int64))
         self.acquired_n = np.concatenate([self._initial(), acquired_n])
@@ -72,17 +76,17 @@ class CellRun:
         return np.argsort(-noise_N, kind="stable")[: self.cell.protocol.initial]
 
     def _answer(self, pairs: Array) -> Array:
-        """Ask the oracle; P(first preferred), NaN where it abstains."""
+        """Query the oracle; return P(first preferred), NaN where the oracle abstains."""
         records = self.data.pool.records.take(pairs)
         return self.cell.oracle.annotate(records, stream(self.cell.seed, "oracle")).target_B
 
     @property
     def finished(self) -> bool:
-        """Whether no round is left."""
+        """Whether all rounds are done."""
         return self.rounds_done == self.cell.rounds
 
     def labelled(self) -> LabelledPairs:
-        """What the posterior of the next round is fitted to."""
+        """The pairs that the posterior of the next round is fitted to."""
         return self.data.labelled_pairs("pool", self.label_n, self.acquired_n)
 
     def posterior_stream(self) -> Stream:
@@ -90,37 +94,62 @@ class CellRun:
         return stream(self.cell.seed, "posterior", self.rounds_done)
 
     def round(self, model: FittedPosterior, fit_seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Judge the round's posterior and acquire a batch by it; return the round's record and timings."""
+        """Evaluate the round's posterior and acquire a batch with it; return the round's record and timings."""
         number, clock = self.rounds_done, _Clock({"fit": round(fit_seconds, 6)})
-        metrics = {name: _judge(model, self.data, name) for name in self.data.held_out}
+        metrics: dict[str, dict[str, float]] = {
+            name: _held_out_metrics(model, self.data, name) for name in self.data.held_out
+        }
         if diagnostics := fit_diagnostics(model):
             metrics["fit"] = diagnostics
-        metrics["buffer"] = _judge_pairs(model, self.data, self.acquired_n, self.label_n)
         clock.lap("evaluate")
         record = {"round": number, "labels": len(self.acquired_n), "metrics": metrics, "acquired": []}
-        left_U = np.setdiff1d(np.arange(len(self.data.pool.pairs)), self.acquired_n)
-        if number + 1 < self.cell.rounds and len(left_U):
-            selection = self._select(model, number, left_U, metrics, clock)
-            self.acquired_n = np.concatenate([self.acquired_n, selection.pairs_B])
-            self.label_n = np.concatenate([self.label_n, self._answer(selection.pairs_B)])
-            metrics["batch"] = self._batch_facts(selection)
-            record["acquired"] = selection.pairs_B.tolist()
-            clock.lap("select")
-        self.rounds_done += 1
-        return record, {"round": number, "seconds": clock.seconds}
-
-    def _select(
-        self, model: FittedPosterior, number: int, left_U: Array, metrics: dict[str, Any], clock: _Clock
-    ) -> Selection:
-        policy, data = self.cell.policy, self.data
-        view = PoolView(data.index, left_U, self.acquired_n, self.label_n, model, data.unlabelled, number)
-        if policy.needs_rewards:
+        view = self._view(model)
+        acquires = number + 1 < self.cell.rounds and len(view.unlabelled_U) > 0
+        scores = acquires and self.cell.policy.needs_rewards
+        if scores:
             metrics["pool"] = uncertainty_metrics(view.uncertainty_U)
             clock.lap("score")
-        batch_size = min(self.cell.protocol.batch, len(left_U))
-        selection = policy.select(view, batch_size, stream(self.cell.seed, "policy", number))
-        _check_selection(selection, left_U, batch_size)
-        return selection
+        metrics["buffer"] = self._buffer_metrics(model, view.rewards_KR if scores else None)
+        clock.lap("evaluate")
+        if acquires:
+            record["acquired"] = self._acquire(view, metrics)
+            clock.lap("select")
+        self.rounds_done += 1
+        return record, {"round": number, "seconds": clock.rounded()}
+
+    def _view(self, model: FittedPosterior) -> PoolView:
+        unlabelled_U = np.setdiff1d(np.arange(len(self.data.pool.pairs)), self.acquired_n)
+        return PoolView(
+            self.data.index,
+            unlabelled_U,
+            self.acquired_n,
+            self.label_n,
+            model,
+            self.data.unlabelled,
+            self.rounds_done,
+        )
+
+    def _acquire(self, view: PoolView, metrics: dict[str, dict[str, float]]) -> list[int]:
+        """Select a batch, buy its labels and record facts about the batch; return its pairs."""
+        batch_size = min(self.cell.protocol.batch, len(view.unlabelled_U))
+        selection = self.cell.policy.select(view, batch_size, stream(self.cell.seed, "policy", self.rounds_done))
+        _check_selection(selection, view.unlabelled_U, batch_size)
+        self.acquired_n = np.concatenate([self.acquired_n, selection.pairs_B])
+        self.label_n = np.concatenate([self.label_n, self._answer(selection.pairs_B)])
+        metrics["batch"] = self._batch_facts(selection)
+        return selection.pairs_B.tolist()
+
+    def _buffer_metrics(self, model: FittedPosterior, pool_rewards_KR: torch.Tensor | None) -> dict[str, float]:
+        """Metrics on the labelled pairs.
+
+        Rewards of the pool are reused if they are known. They may differ in the last bits from rewards that are
+        computed for the labelled pairs alone.
+        """
+        used_R, responses_n2 = torch.unique(self.data.responses("pool", self.acquired_n), return_inverse=True)
+        features_RD = self.data.features["pool"][used_R]
+        rewards_KR = sampled_rewards(model, features_RD) if pool_rewards_KR is None else pool_rewards_KR[:, used_R]
+        uncertainties = pair_uncertainty(model, features_RD, responses_n2, rewards_KR)
+        return _metrics(uncertainties, self.label_n, self.data.pool.pairs.prompt_of_pair_N[self.acquired_n])
 
     def _batch_facts(self, selection: Selection) -> dict[str, float]:
         prompt_N = self.data.pool.pairs.prompt_of_pair_N
@@ -143,19 +172,11 @@ def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> No
         raise ValueError(f"the policy must return {batch_size} distinct unlabelled pairs")
 
 
-def _judge(model: FittedPosterior, data: DeviceData, name: str) -> dict[str, float]:
+def _held_out_metrics(model: FittedPosterior, data: DeviceData, name: str) -> dict[str, float]:
     split: Split = data.data.splits[name]
     rewards_KR = sampled_rewards(model, data.features[name])
     uncertainties = pair_uncertainty(model, data.features[name], data.responses(name), rewards_KR)
     return _metrics(uncertainties, split.records.first_share_N, split.pairs.prompt_of_pair_N)
-
-
-def _judge_pairs(model: FittedPosterior, data: DeviceData, pairs: Array, label_n: Array) -> dict[str, float]:
-    responses_n2 = data.responses("pool", pairs)
-    used_R, place = torch.unique(responses_n2, return_inverse=True)
-    features = data.features["pool"][used_R]
-    uncertainties = pair_uncertainty(model, features, place, sampled_rewards(model, features))
-    return _metrics(uncertainties, label_n, data.pool.pairs.prompt_of_pair_N[pairs])
 
 
 def _metrics(uncertainties: Uncertainty, share_N: Array, prompt_N: Array) -> dict[str, float]:
