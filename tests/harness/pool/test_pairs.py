@@ -50,7 +50,7 @@ def with_value(value: float, row: int) -> np.ndarray:
             {"response_features_RD": with_value(np.inf, 20).astype(np.float16)},
             "pool: response_features_RD: row 20 holds NaN",
         ),
-        ({"pair_id_N": np.array(["a", "b", *["c"] * 34])}, "pool: pair id 'c' stands 34 times; make ids unique"),
+        ({"pair_id_N": np.array(["a", "b", *["c"] * 34])}, "pool: pair id 'c' occurs 34 times; make ids unique"),
         ({"pair_id_N": np.array([]), "responses_of_pair_N2": np.empty((0, 2), int)}, "pool: no pairs"),
         ({"prompt_of_response_R": np.arange(36) // 2 % 12}, "answer different prompts"),
         ({"prompt_of_response_R": np.arange(36) // 2}, r"prompt_of_response_R: row 24 holds 12; .* from 0 to 11"),
