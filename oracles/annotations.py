@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
@@ -107,6 +108,20 @@ class Annotations:
     seconds_B: Array
 
     @property
-    def target_B(self) -> Array:
+    def label_B(self) -> Array:
         """P(first preferred) to train on: 1, 0, 0.5 for a tie, NaN for an abstention."""
         return np.array([0.0, 1.0, 0.5, np.nan])[self.choice_B]
+
+    def followed_by(self, later: Annotations) -> Annotations:
+        """Return these answers and later ones."""
+        return Annotations(
+            *(np.concatenate([getattr(self, item.name), getattr(later, item.name)]) for item in fields(self))
+        )
+
+    def totals(self) -> dict[str, float]:
+        """Return the summed cost and seconds and the number of annotators, the same for any order of the answers."""
+        return {
+            "cost": math.fsum(self.cost_B),
+            "annotator_seconds": math.fsum(self.seconds_B),
+            "annotators": len(np.unique(self.annotator_B)),
+        }

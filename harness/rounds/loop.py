@@ -24,6 +24,7 @@ from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.streams import Stream, stream
 from balbench.harness.study.cell import Cell
 from balbench.harness.uncertainty import Uncertainty
+from balbench.oracles.annotations import Annotations
 
 Array = np.ndarray
 
@@ -66,7 +67,7 @@ class CellRun:
         self.cell, self.data = cell, data
         self.rounds_done, acquired_n = past or Past(0, np.empty(0, dtype=np.int64))
         self.acquired_n = np.concatenate([self._initial(), acquired_n])
-        self.label_n = self._answer(self.acquired_n)
+        self._answers = self._query(self.acquired_n)
 
     def _initial(self) -> Array:
         N = len(self.data.pool.pairs)
@@ -75,10 +76,14 @@ class CellRun:
         noise_N = self.data.index.uniform_N(stream(self.cell.seed, "initial"))
         return np.argsort(-noise_N, kind="stable")[: self.cell.protocol.initial]
 
-    def _answer(self, pairs: Array) -> Array:
-        """Query the oracle; return P(first preferred), NaN where the oracle abstains."""
+    def _query(self, pairs: Array) -> Annotations:
         records = self.data.pool.records.take(pairs)
-        return self.cell.oracle.annotate(records, stream(self.cell.seed, "oracle")).target_B
+        return self.cell.oracle.annotate(records, stream(self.cell.seed, "oracle"))
+
+    @property
+    def label_n(self) -> Array:
+        """P(first preferred) of each acquired pair, NaN where the oracle abstained."""
+        return self._answers.label_B
 
     @property
     def finished(self) -> bool:
@@ -135,12 +140,12 @@ class CellRun:
         selection = self.cell.policy.select(view, batch_size, stream(self.cell.seed, "policy", self.rounds_done))
         _check_selection(selection, view.unlabelled_U, batch_size)
         self.acquired_n = np.concatenate([self.acquired_n, selection.pairs_B])
-        self.label_n = np.concatenate([self.label_n, self._answer(selection.pairs_B)])
+        self._answers = self._answers.followed_by(self._query(selection.pairs_B))
         metrics["batch"] = self._batch_facts(selection)
         return selection.pairs_B.tolist()
 
     def _buffer_metrics(self, model: FittedPosterior, pool_rewards_KR: torch.Tensor | None) -> dict[str, float]:
-        """Metrics on the labelled pairs.
+        """Metrics on the labelled pairs, and what their labels cost.
 
         Rewards of the pool are reused if they are known. They may differ in the last bits from rewards that are
         computed for the labelled pairs alone.
@@ -149,7 +154,8 @@ class CellRun:
         features_RD = self.data.features["pool"][used_R]
         rewards_KR = sampled_rewards(model, features_RD) if pool_rewards_KR is None else pool_rewards_KR[:, used_R]
         uncertainties = pair_uncertainty(model, features_RD, responses_n2, rewards_KR)
-        return _metrics(uncertainties, self.label_n, self.data.pool.pairs.prompt_of_pair_N[self.acquired_n])
+        prompt_n = self.data.pool.pairs.prompt_of_pair_N[self.acquired_n]
+        return _metrics(uncertainties, self.label_n, prompt_n) | self._answers.totals()
 
     def _batch_facts(self, selection: Selection) -> dict[str, float]:
         prompt_N = self.data.pool.pairs.prompt_of_pair_N

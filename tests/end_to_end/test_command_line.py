@@ -157,7 +157,7 @@ def test_check_says_what_fits_on_gpus(balbench, tmp_path, monkeypatch):
 def test_shipped_studies_are_valid(name, monkeypatch):
     monkeypatch.delenv("BALBENCH_DATA", raising=False)
     if "jsonl" in shipped_studies()[name].read_text(encoding="utf-8"):
-        with pytest.raises(BalbenchError, match="set BALBENCH_DATA to its directory, or dataset.path to the file"):
+        with pytest.raises(BalbenchError, match=r"set BALBENCH_DATA to its directory, or dataset\.path to the file"):
             load_study(name)
     else:
         assert load_study(name).cells

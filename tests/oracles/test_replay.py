@@ -22,7 +22,7 @@ def test_first_answers_with_the_first_vote():
 def test_majority_counts_votes_and_an_even_split_is_a_tie():
     answers = Replay(votes="majority").annotate(RECORDS, stream(0))
     assert answers.choice_B.tolist() == [Choice.FIRST, Choice.TIE, Choice.FIRST]
-    assert answers.target_B.tolist() == [1.0, 0.5, 1.0]
+    assert answers.label_B.tolist() == [1.0, 0.5, 1.0]
 
 
 def test_sample_draws_each_vote_equally_often_over_seeds():

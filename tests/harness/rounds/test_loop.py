@@ -18,7 +18,9 @@ from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.fleet import advance
 from balbench.harness.rounds.loop import CellRun, Past
+from balbench.harness.streams import stream
 from balbench.harness.study.study import check_study
+from balbench.oracles.replay import Replay
 from support.studies import TINY
 
 STUDY = check_study(copy.deepcopy(TINY), "tiny")
@@ -91,6 +93,36 @@ def test_a_round_says_what_it_bought_and_how_well_it_did():
     pairs = DATA.splits["pool"].pairs
     unique = len(np.unique(pairs.prompt_of_pair_N[records[0]["acquired"]]))
     assert records[0]["metrics"]["batch"]["unique_prompts"] == unique
+
+
+class Priced(Replay):
+    """An oracle with a price and a time for each pair."""
+
+    def annotate(self, pairs, stream):
+        answers = super().annotate(pairs, stream)
+        draws = np.array([stream.uniform("price", pair_id) for pair_id in pairs.pair_id_N])
+        names = np.array([f"annotator {int(10 * draw)}" for draw in draws])
+        return replace(answers, annotator_B=names, cost_B=draws, seconds_B=10 * draws)
+
+
+def test_a_round_records_what_its_labels_cost_in_money_and_time():
+    cell = replace(cell_of("random"), oracle=Priced())
+    records = run(cell)
+    acquired_n = CellRun(cell, device_data()).acquired_n
+    for record in records:
+        answers = cell.oracle.annotate(DATA.splits["pool"].records.take(acquired_n), stream(cell.seed, "oracle"))
+        buffer = record["metrics"]["buffer"]
+        assert buffer["cost"] == pytest.approx(answers.cost_B.sum())
+        assert buffer["annotator_seconds"] == pytest.approx(answers.seconds_B.sum())
+        assert buffer["annotators"] == len(set(answers.annotator_B))
+        acquired_n = np.concatenate([acquired_n, np.array(record["acquired"], dtype=np.int64)])
+
+
+def test_the_cost_of_a_resumed_cell_has_the_same_bytes():
+    cell = replace(cell_of("random"), oracle=Priced())
+    records = run(cell)
+    for done in range(1, len(records)):
+        assert run(cell, records[:done]) == records
 
 
 def test_a_round_records_the_diagnostics_of_its_fit():
