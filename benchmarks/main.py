@@ -13,7 +13,7 @@ from balbench.benchmarks.exit_codes import CLOSED_PIPE, INTERRUPTED, INVALID_INP
 # Settings of `run_study` that error messages name; each has the flag of the same name, but for these.
 SETTINGS = {
     *("out", "seeds", "override", "jobs", "device", "fleet", "fleets_per_device"),
-    *("cluster", "features", "grace", "reuse"),
+    *("cluster", "features", "grace", "reuse", "remove", "older_than"),
 }
 FLAGS = {"override": "--set"}
 # Typer's words for an invalid value, and the words of all other messages.

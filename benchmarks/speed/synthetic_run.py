@@ -41,7 +41,7 @@ def write_run(path: Path, policies: int = 22, seeds: int = 5, rounds: int = 75, 
     directory.adopt({"study": study, "cells": cells, "lines": {}})
     for number, cell in enumerate(cells):
         log = directory.cell(cell["directory"])
-        log.open({"key": cell["key"], "sources": {}}, rounds)
+        log.open({"key": cell["key"], "sources": {}, "code": ""}, rounds)
         log.append(_rounds(number // seeds, number % seeds, rounds, batch))
         log.finish({"device": "cpu"})
     return path

@@ -24,6 +24,7 @@ from balbench.harness.running.dask_data import DataSender, Say
 from balbench.harness.running.dask_worker import RemoteTask, TaskReply, perform, versions
 from balbench.harness.running.engine import WorkerDied
 from balbench.harness.running.placement import local_workers
+from balbench.harness.running.signals import starting_processes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -64,7 +65,8 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
     cluster = None
     try:
         with _quiet():
-            cluster = _local_cluster(count, device) if count else None
+            with starting_processes():
+                cluster = _local_cluster(count, device) if count else None
             if cluster is None:
                 asyncio.run(_greet(address))
             client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from balbench.harness.errors import CELL_ERRORS, BalbenchError, StudyError
 from balbench.harness.machine import MKL_CBWR, mkl_mode
 from balbench.harness.running.dask_data import DataFiles
+from balbench.harness.running.signals import STOPPING
 from balbench.harness.source_hash import code_digest
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _one_at_a_time = threading.Lock()  # a worker with several threads runs one task
 
 def dask_setup(worker: object) -> None:
     """Prepare a worker of this machine (Dask's `--preload`): only the coordinator acts on signals."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 

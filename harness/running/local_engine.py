@@ -8,20 +8,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from loky import ProcessPoolExecutor
+from loky.backend import resource_tracker as loky_tracker
 
 from balbench.harness.errors import StudyError
 from balbench.harness.machine import worker_environment
 from balbench.harness.rounds.worker import Task, free_bytes, start_worker, work
 from balbench.harness.running.engine import WorkerDied
+from balbench.harness.running.signals import starting_processes
 
 if TYPE_CHECKING:
     from balbench.harness.rounds.fleet import TaskResult
 
 
-PICK_UP_SECONDS = 5.0  # it takes a millisecond
+PICK_UP_SECONDS = 5.0  # upper bound; loky takes about a millisecond
 
 
 @dataclass(eq=False)
@@ -29,12 +32,12 @@ class _Slot:
     """A place for one process.
 
     Attributes:
-        name: of the device, as this process sees it.
-        device: the same, as the slot's process sees it.
-        environment: of the process.
-        executor: of one process, so that a dying worker takes no other down; started when it is first needed.
-        latest: what was submitted last.
-        dataset_key: what the process has loaded.
+        name: name of the device in this process.
+        device: name of the device in the slot's process.
+        environment: environment variables of the process.
+        executor: an executor of one process, so that a worker that dies ends no other; made at the first task.
+        latest: the task that was submitted last.
+        dataset_key: the data set that the process has loaded.
     """
 
     name: str
@@ -45,11 +48,15 @@ class _Slot:
     dataset_key: str = ""
 
     def submit(self, function: Callable, *arguments: Any) -> Future:
-        try:
-            self.latest = self._ready().submit(function, *arguments)
-        except BrokenProcessPool:  # killed while it waited for work
-            self.end(wait=False)
-            self.latest = self._ready().submit(function, *arguments)
+        # The trackers of loky and of Python unblock signals when they start, so they start before signals are blocked.
+        loky_tracker.ensure_running()
+        resource_tracker.ensure_running()
+        with starting_processes():
+            try:
+                self.latest = self._ready().submit(function, *arguments)
+            except BrokenProcessPool:  # the process was killed while it waited for work
+                self.end(wait=False)
+                self.latest = self._ready().submit(function, *arguments)
         return self.latest
 
     def _ready(self) -> ProcessPoolExecutor:
@@ -70,7 +77,7 @@ class _Slot:
 
 
 def _picked_up(future: Future | None) -> None:
-    """Wait until loky's thread has a task in hand: one shut down before that fails with a traceback on stderr."""
+    """Wait until loky's thread has taken a task; a shutdown before that prints a traceback to standard error."""
     deadline = time.monotonic() + PICK_UP_SECONDS
     while future is not None and not (future.running() or future.done()) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -80,7 +87,7 @@ class LocalEngine:
     """One process a slot on this machine; a process sees no GPU but its own."""
 
     def __init__(self, devices: Sequence[str]) -> None:
-        """Make a slot for each entry of `devices` (cpu or cuda:i); one that stands twice gets two processes."""
+        """Make a slot for each entry of `devices` (cpu or cuda:i); a device listed twice gets two processes."""
         self.where = ", ".join(dict.fromkeys(devices))
         self._sharing = max(devices.count(device) for device in devices)  # a device, or the CPU's memory
         self._all = [_slot(device) for device in devices]
