@@ -32,6 +32,8 @@ from balbench.harness.study.study import Study
 POLL_SECONDS = 0.25
 TASK_SECONDS = 2.0  # a kill loses at most the rounds of so many seconds, and one round more
 SECONDS_A_SLOT = 0.02  # shortest task, per slot: the coordinator takes in some hundred results per second
+SMALL_WORK = 5_000  # labels that all cells train on: a second process takes longer to start than such a study to run
+SMALL_SECONDS = 5.0  # until a study that seemed small, but has a slow policy, for example, gets all processes
 DEATHS = 3  # of workers of a fleet, without a finished round in between, before the fleet is split or fails
 
 
@@ -87,6 +89,7 @@ class Scheduler:
         self._outcome = Outcome()
         self._stop_at: float | None = None
         self._next_look = 0.0
+        self._small_until = 0.0
 
     def _progress_of(self, cell: Cell) -> CellProgress:
         return CellProgress(cell, self._directory.cell(cell.directory))
@@ -147,17 +150,29 @@ class Scheduler:
             )
 
     def _run(self, engine: Engine) -> None:
+        self._small_until = time.monotonic() + SMALL_SECONDS if self._is_small(engine) else 0.0
         fleets = self._fleets(engine)
         self._waiting.extend(PendingFleet(cells) for cells in fleets)
-        self._display.say(placed(len(self._left), [len(cells) for cells in fleets], engine.slots, engine.where))
+        sizes = [len(cells) for cells in fleets]
+        self._display.say(placed(len(self._left), sizes, self._slots(engine), engine.where))
         while self._waiting or self._running:
             if self._stop_at is not None and (not self._running or time.monotonic() >= self._stop_at):
                 self._outcome.stopped = True
                 return
-            while self._waiting and len(self._running) < engine.slots and not self.stopping:
+            while self._waiting and len(self._running) < self._slots(engine) and not self.stopping:
                 self._submit(engine, self._waiting.popleft())
             self._collect()
             self._look(engine.slots)
+
+    def _is_small(self, engine: Engine) -> bool:
+        """Whether the number of processes is ours to choose, and there is little work for them."""
+        states = [progress.look() for progress in self._progress.values()]
+        work = sum(state.work - state.work_done for state in states)
+        return self._placement.jobs is None and engine.where == "cpu" and work <= SMALL_WORK
+
+    def _slots(self, engine: Engine) -> int:
+        """How many tasks may run now: a small study has one process for its first seconds."""
+        return 1 if time.monotonic() < self._small_until else engine.slots
 
     def _fleets(self, engine: Engine) -> list[list[Cell]]:
         free = engine.free_bytes() if self._placement.fleet is None else None
@@ -166,7 +181,7 @@ class Scheduler:
             data = self._data[cell.dataset_key]
             return cells_together(cell, free, feature_bytes(data.path), data.facts["dimension"])
 
-        return make_fleets(self._left, engine.slots, self._placement.fleet, free, together)
+        return make_fleets(self._left, self._slots(engine), self._placement.fleet, free, together)
 
     def _submit(self, engine: Engine, fleet: PendingFleet) -> None:
         first = fleet.cells[0]

@@ -410,3 +410,23 @@ def test_a_live_table_in_a_terminal():
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("jobs", "small_work", "small_seconds", "processes"),
+    [(None, 5_000, 99.0, 1), (None, 0, 99.0, 3), (None, 5_000, 0.0, 3), (3, 5_000, 99.0, 3)],
+    ids=["small", "large", "small but slow", "asked for"],
+)
+def test_a_small_study_starts_with_one_process(tmp_path, monkeypatch, jobs, small_work, small_seconds, processes):
+    monkeypatch.setattr("balbench.harness.running.scheduler.SMALL_WORK", small_work)
+    monkeypatch.setattr("balbench.harness.running.scheduler.SMALL_SECONDS", small_seconds)
+    engine, most = InProcess(3), []
+    engine.where = "cpu"
+    engine.before = lambda task: most.append(len(schedulers[0]._running) + 1)
+    schedulers = []
+    protocol = {"initial": 10, "batch": 10, "rounds": 1}
+    changes = {"policies": ["random", "variance", "bald"], "full_data": False, "protocol": protocol}
+    outcome, said = schedule(tmp_path / "run", jobs, 1, engine, schedulers.append, **changes)
+    assert not outcome.failed
+    assert max(most) == processes
+    assert f"on {processes} process" in said
