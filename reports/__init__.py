@@ -1,1 +1,1 @@
-"""What follows from the results: curves, label savings, tables, figures and the page."""
+"""Analysis of results: curves, label savings, tables, figures and the page."""

@@ -135,7 +135,7 @@ def label_savings(
     >>> bald = Curve(labels, [[0.55, 0.66, 0.72, 0.74], [0.56, 0.67, 0.71, 0.75], [0.54, 0.66, 0.73, 0.74]])
     >>> savings = label_savings(bald, random, "accuracy")
     >>> savings.outcome.value, round(savings.final.estimate.value, 2)
-    ('saved', 0.3)
+    ('saved', 0.32)
 
     Args:
         policy: the policy's curve.

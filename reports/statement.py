@@ -146,7 +146,7 @@ def _saved(groups: Mapping[str, list[Row]], reference: str) -> str:
     level = f"{reference}'s final {metric_name(compared[0]['metric'])}"
     if not rows:
         return f"no policy reached {level} with clearly fewer labels than {reference}."
-    listed = [f"{row['policy']} with {point_text(row)} fewer labels ({interval_words(row)})" for row in rows]
+    listed = [f"{row['policy']} with {point_text(row)} fewer ({interval_words(row)})" for row in rows]
     return f"these policies reached {level} with fewer labels than {reference}: {_joined(_shortened(listed))}."
 
 

@@ -55,7 +55,7 @@ _RC: Any = {
     "ytick.major.width": 0.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    # numbers in full at each tick: an offset such as "1e-5 - 0.693" lies over the titles of small panels
+    # numbers in full at each tick: an offset such as "1e-5 - 0.693" covers the titles of small panels
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-9, 9),
     # a policy may have dollar signs in its label

@@ -109,7 +109,7 @@ def _bounds_caption(rows: pd.DataFrame) -> str:
     if (rows["kind"] == Kind.NOT_REACHED).any():
         return "Not reached: not with the labels bought, so the savings are only known to be below the number."
     if (rows[["low_kind", "high_kind"]] == Kind.NOT_REACHED).any(axis=None):
-        return '"<", "below": some resamples do not reach the level; the savings there are only known to be below it.'
+        return '"<": the policy misses the level in many resamples, so this end is only known to be below the number.'
     return ""
 
 

@@ -1,1 +1,1 @@
-"""Figures, one family a file, drawn from the tidy frames of a run."""
+"""Figures of a run: one module for each kind."""

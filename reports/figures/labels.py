@@ -1,4 +1,4 @@
-"""Labels that stand beside what they name: at the right edge of the axes, or in the emptiest place within."""
+"""Labels beside the lines that they name: at the right edge of the axes, or in the emptiest place inside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEADING = 1.12
 
 @dataclass(frozen=True)
 class EdgeLabel:
-    """A label for the right edge: its text, where its line ends (data coordinates), and its colour."""
+    """A label at the right edge: its text, the end of its line (data coordinates), and its colour."""
 
     text: str
     x: float
@@ -50,15 +50,15 @@ def edge_height(figure: Figure, labels: list[EdgeLabel]) -> float:
 def axis_width(axes: Axes) -> float:
     """Return the width in inches of the y axis: its name and the numbers at its ticks."""
     figure = axes.get_figure(root=True)
-    assert figure is not None  # axes that were just drawn have a figure
+    assert figure is not None  # axes on a figure have one
     box = axes.yaxis.get_tightbbox(_renderer(figure))
     return 0.0 if box is None else (axes.get_window_extent().x0 - box.x0) / figure.dpi
 
 
 def draw_edge_labels(axes: Axes, labels: list[EdgeLabel]) -> None:
-    """Write the labels right of the axes, as near to the ends of their lines as they fit."""
+    """Write the labels to the right of the axes, as near to the ends of their lines as possible."""
     figure = axes.get_figure(root=True)
-    assert figure is not None  # axes that were just drawn have a figure
+    assert figure is not None  # axes on a figure have one
     if not labels:
         return
     labels = sorted(labels, key=lambda label: label.y)
@@ -79,10 +79,9 @@ def draw_edge_labels(axes: Axes, labels: list[EdgeLabel]) -> None:
 
 
 def spread(targets_L: np.ndarray, heights_L: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Move centres (ascending) apart so that boxes of these heights do not overlap, by the least sum of
-    squares.
+    """Move centres (ascending) apart so that boxes of these heights do not overlap, by the least sum of squares.
 
-    The boxes stay within [low, high] if they fit there, and run over the upper end if not.
+    The boxes stay within [low, high] if they fit, and exceed the upper end if not.
     """
     offsets_L = np.cumsum(heights_L) - heights_L / 2
     bases_L = isotonic_regression(targets_L - offsets_L).x
@@ -96,17 +95,17 @@ def place_note(
     paths: list[np.ndarray],
     faint_paths: list[np.ndarray],
 ) -> None:
-    """Move a text to the place in the axes that crosses the fewest lines and is nearest to `near`.
+    """Move a text to the place in the axes that covers the fewest lines and is nearest to `near`.
 
     Args:
         axes: with its final limits and position.
         text: in data coordinates, centred.
         near: data coordinates.
         paths: lines not to cover, each an array (points, 2) in data coordinates; at least one.
-        faint_paths: lines that had better not be covered, likewise.
+        faint_paths: lines to avoid where possible, likewise.
     """
     figure = axes.get_figure(root=True)
-    assert figure is not None  # axes that were just drawn have a figure
+    assert figure is not None  # axes on a figure have one
     size_2 = np.array(text.get_window_extent(_renderer(figure)).size) + 0.06 * figure.dpi
     box = axes.get_window_extent()
     corners_2 = np.array([box.x0, box.y0]) + size_2 / 2

@@ -258,7 +258,7 @@ def _draw_savings(axes: Axes, shown: Panel, policy_looks: Mapping[str, Look]) ->
 
 def _write_note(axes: Axes, note: str) -> None:
     figure = axes.get_figure(root=True)
-    assert figure is not None  # axes that were just drawn have a figure
+    assert figure is not None  # axes on a figure have one
     width, height = figure.get_size_inches()
     lines = textwrap.fill(note, int((width - 2 * _LEFT) / _NOTE_CHARACTER))
     figure.text(_LEFT / width, 1 - 0.04 / height, lines, fontsize=6.5, color="#444444", va="top", linespacing=1.05)

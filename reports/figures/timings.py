@@ -1,4 +1,4 @@
-"""Where the time goes: seconds of each stage by policy."""
+"""Seconds of each stage of a cell, by policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def seconds_by_stage(timings: pd.DataFrame, setting: str, policies: list[str]) -
     Args:
         timings: `Run.timings`.
         setting: which setting.
-        policies: in the order wanted; those without timings are left out.
+        policies: in the order of the rows; policies without timings have no row.
 
     Returns:
         one row for each policy (the index), one column for each stage in order of appearance, in seconds.
@@ -34,7 +34,7 @@ def seconds_by_stage(timings: pd.DataFrame, setting: str, policies: list[str]) -
 
 
 def draw(seconds: pd.DataFrame, width: float = WIDTHS["text"]) -> Figure:
-    """Draw stacked bars, one for each row of `seconds_by_stage`, with its total; `width` in inches."""
+    """Draw a stacked bar for each row of `seconds_by_stage`, with its total; `width` in inches."""
     with style():
         height = _BAR * len(seconds) + _BOTTOM + _TOP
         figure = new_figure(width, height)

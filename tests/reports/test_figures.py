@@ -147,10 +147,10 @@ def test_the_csv_holds_means_errors_and_every_seed(run, tmp_path):
 
 def test_looks_are_told_apart_and_the_reference_is_grey():
     policies = ["random", *(f"p{number}" for number in range(30))]
-    found = looks(policies, "random")
-    assert found["random"].colour == REFERENCE_COLOUR
-    assert len({(look.colour, look.dashes) for look in found.values()}) == 31
-    assert looks(policies[:4], "random")["p2"] == found["p2"]
+    by_policy = looks(policies, "random")
+    assert by_policy["random"].colour == REFERENCE_COLOUR
+    assert len({(look.colour, look.dashes) for look in by_policy.values()}) == 31
+    assert looks(policies[:4], "random")["p2"] == by_policy["p2"]
 
 
 def test_seconds_are_summed_over_rounds_and_averaged_over_seeds(run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import doctest
 import math
 import time
 
@@ -12,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balbench.harness.errors import BalbenchError
-from balbench.reports.crossings import Kind, crossing, interval_ends, savings_at
+from balbench.reports import savings as savings_module
+from balbench.reports.crossings import Estimate, Kind, crossing, interval_ends, savings_at
 from balbench.reports.curves import Curve
-from balbench.reports.savings import label_savings, melo2024_savings
+from balbench.reports.learning import Learning
+from balbench.reports.savings import LabelSavings, LevelSavings, Outcome, label_savings, melo2024_savings
 from balbench.reports.savings_table import savings_table
+from balbench.reports.statistics import bootstrap_indices, resample
 
 LINE = [[0.0, 1.0, 2.0, 3.0]]  # at 10, 20, 30, 40 labels
 
@@ -58,15 +63,15 @@ def test_savings_follow_their_definition(curve_of, values, metric):
     policy, reference = (curve_of(values_ST) for values_ST in values)
     sign = -1 if metric == "brier" else 1
     means = [[sum(sign * column) / len(column) for column in curve.values_ST.T] for curve in (policy, reference)]
-    found = label_savings(policy, reference, metric, resamples=20)
+    savings = label_savings(policy, reference, metric, resamples=20)
     levels = {"final": means[1][-1], "shared": min(means[0][-1], means[1][-1])}
     for name, level in levels.items():
         kind, value = slow_savings(list(policy.labels_T), *means, level)
-        part = getattr(found, name)
+        part = getattr(savings, name)
         assert part.estimate.kind == kind
         assert part.estimate.value == pytest.approx(value, abs=1e-12)
         assert part.level == pytest.approx(sign * level)
-    assert found.shared.estimate.kind != Kind.NOT_REACHED
+    assert savings.shared.estimate.kind != Kind.NOT_REACHED
 
 
 @settings(max_examples=50, deadline=None)
@@ -74,11 +79,11 @@ def test_savings_follow_their_definition(curve_of, values, metric):
 def test_every_resample_follows_the_definition_too(curve_of, values):
     policy_BT, reference_BT = values
     labels_T = 10.0 * np.arange(1, policy_BT.shape[1] + 1)
-    found = savings_at(labels_T, policy_BT, labels_T, reference_BT, reference_BT[:, -1])
+    savings = savings_at(labels_T, policy_BT, labels_T, reference_BT, reference_BT[:, -1])
     for b in range(len(policy_BT)):
         kind, value = slow_savings(list(labels_T), list(policy_BT[b]), list(reference_BT[b]), reference_BT[b, -1])
-        assert found.kind_B[b] == kind
-        assert found.value_B[b] == pytest.approx(value, abs=1e-12)
+        assert savings.kind_B[b] == kind
+        assert savings.value_B[b] == pytest.approx(value, abs=1e-12)
 
 
 def test_the_crossing_is_interpolated_between_rounds():
@@ -95,40 +100,40 @@ def test_the_crossing_is_the_lasting_one():
 
 def test_three_quarters_of_the_labels_are_a_quarter_saved(curve_of):
     policy = curve_of([[0.0, 1.5, 3.0, 4.0]])
-    found = label_savings(policy, curve_of(LINE), "accuracy").final
-    assert (found.n_policy, found.n_reference) == (30, 40)
-    assert found.estimate.kind == Kind.EXACT
-    assert found.estimate.value == 0.25
+    savings = label_savings(policy, curve_of(LINE), "accuracy").final
+    assert (savings.n_policy, savings.n_reference) == (30, 40)
+    assert savings.estimate.kind == Kind.EXACT
+    assert savings.estimate.value == 0.25
 
 
 def test_a_level_that_is_never_reached_is_a_bound_and_the_shared_level_a_negative_number(curve_of):
     policy = curve_of([[0.0, 0.5, 1.0, 2.0]])
-    found = label_savings(policy, curve_of(LINE), "accuracy")
-    assert found.final.estimate.kind == Kind.NOT_REACHED
-    assert found.final.n_policy == math.inf
-    assert found.final.estimate.value == 0  # savings are below 1 - 40/40
-    assert found.shared.estimate.kind == Kind.EXACT
-    assert found.shared.estimate.value == pytest.approx(1 - 40 / 30)
-    assert found.final_difference == -1
+    savings = label_savings(policy, curve_of(LINE), "accuracy")
+    assert savings.final.estimate.kind == Kind.NOT_REACHED
+    assert savings.final.n_policy == math.inf
+    assert savings.final.estimate.value == 0  # savings are below 1 - 40/40
+    assert savings.shared.estimate.kind == Kind.EXACT
+    assert savings.shared.estimate.value == pytest.approx(1 - 40 / 30)
+    assert savings.final_difference == -1
 
 
 def test_the_bound_is_lower_where_the_reference_was_at_its_level_early(curve_of):
-    """The reference stands at 2 from 20 labels on, so a policy below it at 40 saves less than 1 - 40/20."""
-    found = label_savings(curve_of([[0.0, 0, 0, 1]]), curve_of([[0.0, 2, 2, 2]]), "accuracy").final
-    assert found.estimate.kind == Kind.NOT_REACHED
-    assert found.estimate.value == -1
+    """The reference is at 2 from 20 labels on, so a policy below it at 40 saves less than 1 - 40/20."""
+    savings = label_savings(curve_of([[0.0, 0, 0, 1]]), curve_of([[0.0, 2, 2, 2]]), "accuracy").final
+    assert savings.estimate.kind == Kind.NOT_REACHED
+    assert savings.estimate.value == -1
 
 
 def test_a_policy_above_the_level_from_the_start_saves_at_least_so_much(curve_of):
-    found = label_savings(curve_of([[5.0, 6, 7, 8]]), curve_of(LINE), "accuracy").final
-    assert found.estimate.kind == Kind.AT_LEAST
-    assert found.estimate.value == 1 - 10 / 40
+    savings = label_savings(curve_of([[5.0, 6, 7, 8]]), curve_of(LINE), "accuracy").final
+    assert savings.estimate.kind == Kind.AT_LEAST
+    assert savings.estimate.value == 1 - 10 / 40
 
 
 def test_a_reference_that_learns_nothing_gives_an_upper_bound(curve_of):
-    found = label_savings(curve_of([[1.0, 0, 2, 2]]), curve_of([[1.0, 1, 1, 1]]), "accuracy").final
-    assert found.estimate.kind == Kind.AT_MOST
-    assert found.estimate.value == 1 - 25 / 10
+    savings = label_savings(curve_of([[1.0, 0, 2, 2]]), curve_of([[1.0, 1, 1, 1]]), "accuracy").final
+    assert savings.estimate.kind == Kind.AT_MOST
+    assert savings.estimate.value == 1 - 25 / 10
 
 
 def test_the_reference_against_itself_saves_exactly_nothing(run):
@@ -139,9 +144,9 @@ def test_the_reference_against_itself_saves_exactly_nothing(run):
 
 def test_less_is_better_for_the_brier_score(curve_of):
     faster, slower = curve_of([[4.0, 2, 1, 0]]), curve_of([[4.0, 3, 2, 1]])
-    found = label_savings(faster, slower, "brier")
-    assert found.final.estimate.value == 1 - 30 / 40
-    assert found.final.level == 1
+    savings = label_savings(faster, slower, "brier")
+    assert savings.final.estimate.value == 1 - 30 / 40
+    assert savings.final.level == 1
     assert label_savings(faster, slower, "accuracy").final.estimate.kind == Kind.NOT_REACHED
 
 
@@ -157,10 +162,10 @@ def test_curves_of_different_seeds_are_refused(curve_of):
 
 @pytest.mark.parametrize(("seeds", "has_interval"), [(1, False), (2, False), (3, True)])
 def test_fewer_than_three_seeds_give_no_interval(curve_of, seeds, has_interval):
-    found = label_savings(curve_of(LINE * seeds), curve_of(LINE * seeds), "accuracy", resamples=50)
-    assert (found.final.low is not None) == has_interval
-    assert (found.final_difference_interval is not None) == has_interval
-    assert math.isnan(found.final.share_not_reached) != has_interval
+    savings = label_savings(curve_of(LINE * seeds), curve_of(LINE * seeds), "accuracy", resamples=50)
+    assert (savings.final.low is not None) == has_interval
+    assert (savings.final_difference_interval is not None) == has_interval
+    assert math.isnan(savings.final.share_not_reached) != has_interval
 
 
 def test_the_bootstrap_is_the_same_each_time_and_takes_less_than_a_second(run):
@@ -192,8 +197,8 @@ def test_the_interval_covers_what_resampling_by_hand_gives(curve_of):
         drawn_S = generator.integers(5, size=5)
         means = policy_ST[drawn_S].mean(axis=0), reference_ST[drawn_S].mean(axis=0)
         values.append(slow_savings(list(policy.labels_T), *map(list, means), means[1][-1])[1])
-    found = label_savings(policy, reference, "accuracy").final
-    np.testing.assert_allclose([found.low.value, found.high.value], np.quantile(values, [0.025, 0.975]), atol=0.02)
+    savings = label_savings(policy, reference, "accuracy").final
+    np.testing.assert_allclose([savings.low.value, savings.high.value], np.quantile(values, [0.025, 0.975]), atol=0.02)
 
 
 def test_an_end_among_censored_resamples_is_a_bound():
@@ -221,7 +226,7 @@ def test_an_end_beyond_the_start_of_the_curve_is_a_lower_bound():
     assert (high.kind, high.value) == (Kind.AT_LEAST, 0.3)
 
 
-def test_the_papers_number_counts_rounds_from_nought(curve_of):
+def test_the_papers_number_counts_rounds_from_zero(curve_of):
     """No smoothing to speak of on a line: exceeded at index 2 of 4, so 1 - 2/4, though 30 of 40 labels were bought."""
     policy, reference = curve_of([[0.0, 0, 9, 9]]), curve_of([[1.0, 1, 1, 1]])
     assert melo2024_savings(policy, reference, "accuracy") == 0.5
@@ -291,3 +296,46 @@ def test_labels_may_differ_between_policies():
     policy = Curve(8.0 * np.arange(1, 5), values_ST)
     reference = Curve(10.0 * np.arange(1, 5), values_ST)
     assert label_savings(policy, reference, "accuracy").final.estimate.value == pytest.approx(1 - 32 / 40)
+
+
+def test_the_examples_in_the_docstrings_give_what_they_say():
+    assert doctest.testmod(savings_module).attempted > 0
+    assert doctest.testmod(savings_module).failed == 0
+
+
+def _level(low, high, share=0.0):
+    return LevelSavings(Estimate(share, Kind.EXACT), low, high, 0.0, 0.0, 1.0, 1.0)
+
+
+EXACT, AT_MOST, NOT_REACHED, AT_LEAST = Kind.EXACT, Kind.AT_MOST, Kind.NOT_REACHED, Kind.AT_LEAST
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shared", "outcome"),
+    [
+        ((0.12, EXACT), (0.45, EXACT), 0.1, Outcome.SAVED),
+        ((0.12, EXACT), (0.45, AT_LEAST), 0.1, Outcome.SAVED),
+        ((-0.3, EXACT), (0.04, EXACT), 0.1, Outcome.UNCLEAR),
+        ((0, NOT_REACHED), (0.45, EXACT), -0.1, Outcome.UNCLEAR),
+        ((0.1, AT_MOST), (0.45, EXACT), 0.1, Outcome.UNCLEAR),
+        ((-0.3, EXACT), (-0.04, EXACT), -0.1, Outcome.LOST),
+        ((-0.4, NOT_REACHED), (0, NOT_REACHED), -0.1, Outcome.LOST),
+        ((-0.3, EXACT), (-0.04, EXACT), 0.05, Outcome.UNCLEAR),  # it saves labels at the shared level
+    ],
+)
+def test_the_outcome_follows_from_the_interval(low, high, shared, outcome):
+    learnt = Learning(0.5, 0.1, 0.01, 0.1, 0.01, "")
+    ends = Estimate(*low), Estimate(*high)
+    savings = LabelSavings(_level(*ends), _level(None, None, shared), 0.6, 0.0, None, learnt)
+    assert savings.outcome == outcome
+    assert dataclasses.replace(savings, final=_level(None, None)).outcome == Outcome.NO_INTERVAL
+    nothing = dataclasses.replace(learnt, missing="not above chance")
+    assert dataclasses.replace(savings, reference=nothing).outcome == Outcome.NO_LEVEL
+
+
+def test_distinct_resamples_represent_all_that_are_drawn():
+    index_US, use_B = resample(5, 10_000)
+    np.testing.assert_array_equal(index_US[0], range(5))
+    assert len(index_US) == math.comb(9, 5)
+    np.testing.assert_array_equal(index_US[use_B], np.sort(bootstrap_indices(5, 10_000), axis=1))
+    assert len(resample(5, 0)[1]) == 0

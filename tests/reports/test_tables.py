@@ -116,7 +116,7 @@ def test_rows_are_sorted_by_savings_and_the_reference_is_last(run_of):
     assert savings.is_monotonic_decreasing
 
 
-def test_a_policy_without_results_stands_after_those_with(run):
+def test_a_policy_without_results_comes_after_those_with(run):
     run.curves = run.curves[run.curves["policy"] != "BAL-PM"]
     table = savings_table(run, resamples=50).query("split == 'test'")
     assert [row.policy for row in display_rows(table)][-2:] == ["BAL-PM", "random"]
@@ -193,7 +193,7 @@ def test_the_outcome_of_many_policies_names_the_first_of_each_kind_and_counts_th
     table = savings_table(run_of(names), resamples=200)
     rows = table[table["split"] == "test"]
     text = statement(rows)
-    assert "BAL-PM with 47% fewer labels" in text
+    assert "BAL-PM with 47% fewer (95% interval " in text
     assert " more" in text
     listed = sum(f"{name} " in text for name in names[3:])
     more = sum(int(count) for count in re.findall(r"(\d+) more", text))
