@@ -70,7 +70,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
@@ -100,10 +100,15 @@ def check_directory(path: Path) -> None:
 
 
 class disk_errors:
-    """Context that turns a full or read-only disk into one clear line."""
+    """Context that turns a full or read-only disk into one clear line.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path: the file or directory that is written.
+        remedy: what to do, in place of the advice that depends on the error.
+    """
+
+    def __init__(self, path: Path, remedy: str = "") -> None:
+        self._path, self._remedy = path, remedy
 
     def __enter__(self) -> None:
         return None
@@ -111,10 +116,9 @@ class disk_errors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             kept = "" if error.errno == errno.ENOENT else ", all finished rounds are kept"
-            raise RunDirectoryError(
-                f"{self._path}: cannot be written ({error.strerror or error}); {_remedy(error)} and run the same "
-                f"command again{kept}"
-            ) from None
+            fault = f"cannot be written ({error.strerror or error})"
+            remedy = self._remedy or _remedy(error)
+            raise RunDirectoryError(f"{self._path}: {fault}; {remedy} and run the same command again{kept}") from None
 
 
 def _remedy(error: OSError) -> str:

@@ -24,6 +24,7 @@ from balbench.harness.running.progress import Display
 from balbench.harness.source_hash import development_digest
 from balbench.harness.study.cell import Cell, digest
 
+CACHE_REMEDY = "free some space or set BALBENCH_CACHE to another directory"
 COMPARED = ("torch", "numpy")  # libraries whose version may change the last digits of features
 
 
@@ -85,7 +86,7 @@ def built(cell: Cell, key: str, display: Display) -> Path:
 def _build(cell: Cell, path: Path, display: Display) -> None:
     data = answer_of(cell.dataset.build, PreferenceData, display.data)
     data.check()
-    with disk_errors(path), replacing(path) as temporary:
+    with disk_errors(path, CACHE_REMEDY), replacing(path) as temporary:
         temporary.mkdir()
         data.save(temporary)
         files = sorted(file.name for file in temporary.iterdir())
@@ -95,7 +96,7 @@ def _build(cell: Cell, path: Path, display: Display) -> None:
 @contextmanager
 def _locked(path: Path, display: Display) -> Iterator[None]:
     lock = FileLock(path.with_name(f"{path.name}.lock"))
-    with disk_errors(path):
+    with disk_errors(path, CACHE_REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)

@@ -117,12 +117,12 @@ class Scheduler:
         Raises:
             BalbenchError: the data are wrong, or results cannot be written.
         """
-        remember(self._directory.path)
         if self._reuse:
             self._copy_finished()
         self._say_changed_sources()
         if not self._left:
             add_lines(self._cells, self._directory)
+            remember(self._directory.path)
             return self._outcome
         engine = self._make_engine()  # before the data are built: a wrong cluster is an error at once
         try:
@@ -130,6 +130,7 @@ class Scheduler:
             add_lines(self._cells, self._directory)
             for cell in self._left:
                 self._progress[cell.directory].open(self._data[cell.dataset_key].pool_pairs)
+            remember(self._directory.path)
             self._run(engine)
         finally:
             engine.close()

@@ -14,7 +14,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from balbench.harness.datasets.simulated import Simulated
-from balbench.harness.errors import DataError
+from balbench.harness.errors import DataError, RunDirectoryError
 from balbench.harness.results import RunDirectory
 from balbench.harness.running import data_cache
 from balbench.harness.running.data_cache import cached_data, older_than, remove
@@ -152,3 +152,10 @@ def test_data_of_a_running_study_are_not_removed(tmp_path):
     with RunDirectory(tmp_path / "run").lock():
         assert remove(cached_data()) == []
     assert len(remove(cached_data())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RunDirectoryError, match=r"cannot be written .*set BALBENCH_CACHE to another directory"):
+        prepared(tmp_path / "run")
