@@ -117,7 +117,7 @@ def _study(data: Path, name: str, out: Path, encoder: str | None) -> tuple[str, 
 def protocol(pool: int) -> tuple[int, int]:
     """Return the batch, which is also the initial number of labels, and the number of rounds for a pool of N pairs."""
     budget = max(1, int(POOL_SHARE * pool))
-    batch = max(1, min(MOST_BATCH, budget // ROUNDS))
+    batch = max(1, min(MOST_BATCH, round(budget / ROUNDS)))
     return batch, min(ROUNDS, budget // batch)
 
 

@@ -21,7 +21,7 @@ from balbench.harness.datasets.text_facts import RowCounts, pairs_of_prompts, te
 from balbench.harness.datasets.text_pairs import TextPairs, read_pairs
 from balbench.harness.datasets.token_loss import TokenLoss
 from balbench.harness.errors import DataError
-from balbench.harness.machine import duration
+from balbench.harness.machine import duration, gib, usable_memory
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.streams import stream
@@ -126,6 +126,8 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         lines = [f"warning: {line}{'' if len(some) == len(pairs.pair_id_N) else ' (in a sample)'}" for line in warnings]
         if not new:
             return [*lines, f"encoding: all {len(texts):,} texts are in the cache"]
+        if (needed := self.encoder_files().weight_bytes()) > usable_memory() // 2:
+            return [*lines, f"encoding: time unknown, as a probe would load a model of {gib(needed)}"]
         seconds = duration(encoding_seconds(self, tokens, len(new)))
         return [
             *lines,

@@ -84,6 +84,10 @@ class ModelFiles:
             raise DataError(f"{self.setting}: the configuration of {self.name} has no hidden_size; {another(self)}")
         return width
 
+    def weight_bytes(self) -> int:
+        """Return the size of the weights of a local directory; 0 for a model of the hub."""
+        return sum(path.stat().st_size for path in Path(self.name).glob("*.safetensors")) if not self.revision else 0
+
     def declared_pooling(self) -> Pooling:
         """Return the pooling that the files of a sentence-transformers model declare; mean if they declare none.
 

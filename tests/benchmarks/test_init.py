@@ -70,7 +70,11 @@ def test_the_protocol_fits_the_pool(pool):
     assert 1 <= rounds <= 15
     assert batch * rounds <= max(1, pool / 2)
     if pool >= 30:
-        assert rounds == 15
+        assert rounds >= 10
+    if pool >= 2 * 15 * MOST_BATCH:
+        assert (batch, rounds) == (MOST_BATCH, 15)
+    else:
+        assert batch * rounds >= min(pool, 30) / 2 - batch
 
 
 def test_the_command_writes_a_file_and_says_what_to_do_next(tmp_path, bert, monkeypatch, capsys):

@@ -63,6 +63,12 @@ def test_the_check_says_splits_groups_and_the_time_of_encoding(dataset, monkeypa
     assert dataset.examine()[1][-1] == "encoding: all 98 texts are in the cache"
 
 
+def test_a_model_that_is_large_for_the_memory_is_not_loaded_by_the_check(dataset, monkeypatch):
+    monkeypatch.setattr("balbench.harness.datasets.jsonl.usable_memory", lambda: 1000)
+    monkeypatch.setattr(JsonLines, "load_encoder", None)
+    assert dataset.examine()[1][-1].startswith("encoding: time unknown, as a probe would load a model of 0.0 GiB")
+
+
 def test_the_time_of_encoding_grows_with_the_number_of_texts(dataset, monkeypatch):
     monkeypatch.setattr(encoding_probe, "PROBE_SECONDS", 0.0)
     tokens = dataset.tokenise([("question", "answer" * (n % 5 + 1)) for n in range(50)], lambda *_: None)
