@@ -11,15 +11,13 @@ from balbench.oracles.oracle import Oracle, Stream
 
 
 class Replay(Oracle):
-    """Recorded human votes.
-
-    Attributes:
-        votes: where a pair has several votes, answer with the `first` recorded, with one that is drawn anew for
-            each seed (`sample`), or with the `majority` (an even split is a TIE).
-    """
+    """Recorded human votes."""
 
     version: ClassVar[int] = 1
+
     votes: Literal["first", "sample", "majority"] = "first"
+    """The answer for a pair with several votes: the `first` recorded vote, a vote that is drawn for each seed
+    (`sample`), or the `majority` (an even split is a TIE)."""
 
     def check_records(self, pairs: PairRecords) -> None:
         """Check that each pair has a vote (see `Oracle.check_records`)."""

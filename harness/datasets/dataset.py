@@ -31,14 +31,11 @@ class Source(NamedTuple):
 
 
 class Dataset(Component):
-    """A source of pairs. Its fields are its settings in a study file.
-
-    Attributes:
-        data_seed: the seed of the data (the world, the split); the same for all cells of a study. The `seeds` of a
-            study vary initial sets, answers, members and policies instead.
-    """
+    """A source of pairs. Its fields are its settings in a study file."""
 
     data_seed: int = Field(0, ge=0)
+    """Seed of the data (the world, the split), the same for all cells of a study. The `seeds` of a study vary initial
+    sets, answers, members and policies instead."""
 
     @abstractmethod
     def build(self, progress: Progress) -> PreferenceData:
