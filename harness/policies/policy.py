@@ -84,7 +84,7 @@ class PoolView:
             kind: `epistemic` (BALD, or the posterior's own measure), `predictive` entropy or `variance`.
 
         Raises:
-            ValueError: a value lies outside the range of its kind.
+            ValueError: a value is outside the range of its kind.
         """
         uncertainty = self.uncertainty_U
         ranges = {"epistemic": uncertainty.epistemic_range, "predictive": (0.0, LN2), "variance": (0.0, 0.25)}
@@ -190,7 +190,7 @@ class Policy(Component):
             stream: the source of all randomness of this call.
 
         Raises:
-            ValueError: a score lies outside its range.
+            ValueError: a score is outside its range.
         """
 
 
@@ -206,7 +206,7 @@ def take_highest(
         score_range: the range that scores must lie in.
 
     Raises:
-        ValueError: a score is not a number, or lies outside the range.
+        ValueError: a score is not a number, or is outside the range.
     """
     check_range(scores_U, score_range)
     order = np.argsort(-scores_U, kind="stable")[:batch_size]

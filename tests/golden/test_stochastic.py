@@ -18,17 +18,17 @@ SCORES = {
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names) in SCORES.items() for name in names])
 def test_scores_and_selection(golden, kind, name):
     case = golden(f"{kind}_{name}")
-    found = SCORES[kind][0](case["uncertainty_f32"], case["gumbel_noise"])
-    np.testing.assert_allclose(found, case["out_scores"], rtol=0, atol=1e-6)
-    order = np.argsort(-found, kind="stable")[: int(case["picks"])]
+    actual = SCORES[kind][0](case["uncertainty_f32"], case["gumbel_noise"])
+    np.testing.assert_allclose(actual, case["out_scores"], rtol=0, atol=1e-6)
+    order = np.argsort(-actual, kind="stable")[: int(case["picks"])]
     np.testing.assert_array_equal(case["ids"][order], case["out_selected_ids"])
 
 
 @pytest.mark.parametrize("kind", SCORES)
 def test_noise_as_coded(golden, kind):
     case = golden(f"{kind}_50_b8_s42")
-    found = gumbel(coded_generator().uniform(size=50), float(case["gumbel_beta"]))
-    np.testing.assert_allclose(found, case["gumbel_noise"], rtol=1e-12)
+    actual = gumbel(coded_generator().uniform(size=50), float(case["gumbel_beta"]))
+    np.testing.assert_allclose(actual, case["gumbel_noise"], rtol=1e-12)
 
 
 def test_ranks_of_ties(golden):
@@ -49,8 +49,8 @@ def test_annealing_as_coded(golden):
     case = golden("power_annealing")
     rounds = int(case["annealing_epochs"])
     policy = PowerBald(beta=float(case["gumbel_beta"]), anneal_rounds=rounds, variant="as_coded")
-    found = [policy.beta_at(number) for number in range(len(case["out_beta_by_epoch"]))]
-    np.testing.assert_allclose(found, case["out_beta_by_epoch"], rtol=1e-12)
+    actual = [policy.beta_at(number) for number in range(len(case["out_beta_by_epoch"]))]
+    np.testing.assert_allclose(actual, case["out_beta_by_epoch"], rtol=1e-12)
 
 
 def test_one_pair_a_group(golden):

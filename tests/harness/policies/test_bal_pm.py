@@ -121,7 +121,7 @@ def test_variants_set_the_switches_and_given_switches_win():
 
 @pytest.mark.parametrize("setting", [{"ball": "closed"}, {"neighbours": "remaining_pairs"}, {"digamma_divisor": 2.0}])
 def test_settings_that_the_kl_estimator_ignores_are_refused(setting):
-    with pytest.raises(ValidationError, match=f"estimator kl makes no use of {next(iter(setting))}"):
+    with pytest.raises(ValidationError, match=f"estimator kl does not use {next(iter(setting))}"):
         BalPm(estimator="kl", **setting)
 
 
@@ -139,9 +139,9 @@ def shifted(view: PoolView) -> np.ndarray:
 
 def test_a_feature_that_does_not_vary_is_not_shifted():
     points = torch.tensor([[1.0, 5.0], [3.0, 5.0], [100.0, 7.0]])
-    found = shift_as_coded(points, np.array([1, 1, 0]))
-    np.testing.assert_allclose(found[:, 0], points[:, 0] - 2 / np.sqrt(2), rtol=1e-6)
-    np.testing.assert_array_equal(found[:, 1], points[:, 1])
+    actual = shift_as_coded(points, np.array([1, 1, 0]))
+    np.testing.assert_allclose(actual[:, 0], points[:, 0] - 2 / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_array_equal(actual[:, 1], points[:, 1])
     np.testing.assert_array_equal(shift_as_coded(points, np.array([0, 1, 0])), points)
 
 
@@ -191,11 +191,11 @@ def test_greedy_selection_with_the_kl_estimator(
 
 def slow_nearest(centres: np.ndarray, others: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
     repeated = np.repeat(others, counts, axis=0)
-    found = np.full((len(centres), k), np.inf)
+    actual = np.full((len(centres), k), np.inf)
     for row, centre in enumerate(centres):
         near = np.sort(np.linalg.norm(repeated.astype(np.float64) - centre, axis=1))[:k]
-        found[row, : len(near)] = near
-    return found
+        actual[row, : len(near)] = near
+    return actual
 
 
 @settings(max_examples=40, deadline=None)
@@ -207,11 +207,11 @@ def test_nearest_acquired_pairs(acquired, k, most, offset, seed):
     counts = np.zeros(150, dtype=np.int64)
     counts[rng.permutation(150)[:acquired]] = rng.integers(1, most + 1, acquired)
     some = np.flatnonzero(counts)
-    wanted = slow_nearest(points, points[some], counts[some], k)
-    found = nearest_weighted(torch.from_numpy(points), torch.from_numpy(points[some]), counts[some], k)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    expected = slow_nearest(points, points[some], counts[some], k)
+    actual = nearest_weighted(torch.from_numpy(points), torch.from_numpy(points[some]), counts[some], k)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
     for width in (8, 64):
-        np.testing.assert_array_equal(nearest_acquired(NeighbourIndex(points, width), counts, k), found)
+        np.testing.assert_array_equal(nearest_acquired(NeighbourIndex(points, width), counts, k), actual)
 
 
 def test_a_row_that_products_cannot_prove_is_done_again():
@@ -219,8 +219,8 @@ def test_a_row_that_products_cannot_prove_is_done_again():
     rng = np.random.default_rng(0)
     tight = rng.normal(size=(60, 4)) * 1e-3 + np.repeat([[-1e3], [1e3]], 30, axis=0)
     points, counts = tight.astype(np.float32), np.ones(60, dtype=np.int64)
-    found = nearest_weighted(torch.from_numpy(points), torch.from_numpy(points), counts, 5)
-    np.testing.assert_allclose(found, slow_nearest(points, points, counts, 5), rtol=1e-5, atol=1e-12)
+    actual = nearest_weighted(torch.from_numpy(points), torch.from_numpy(points), counts, 5)
+    np.testing.assert_allclose(actual, slow_nearest(points, points, counts, 5), rtol=1e-5, atol=1e-12)
 
 
 def test_notes_split_the_winning_scores():

@@ -39,8 +39,8 @@ def places_slow(view, space):
 
 
 def distance_slow(a, b, space):
-    found = np.linalg.norm(a - b)
-    return found if space == "prompt" else min(found, np.linalg.norm(a + b))
+    actual = np.linalg.norm(a - b)
+    return actual if space == "prompt" else min(actual, np.linalg.norm(a + b))
 
 
 def k_center_slow(view, space, batch):
@@ -65,9 +65,9 @@ class TestKCenter:
     def test_it_takes_the_farthest_pair_to_the_last(self, space, shape):
         view = view_of(pool_of(**shape))
         picks, scores = k_center_slow(view, space, len(view.unlabelled_U))
-        found = KCenter(space=space).select(view, len(picks), stream(0))
-        np.testing.assert_array_equal(found.pairs_B, picks)
-        np.testing.assert_allclose(found.scores_B, scores, rtol=1e-5, atol=1e-6)
+        actual = KCenter(space=space).select(view, len(picks), stream(0))
+        np.testing.assert_array_equal(actual.pairs_B, picks)
+        np.testing.assert_allclose(actual.scores_B, scores, rtol=1e-5, atol=1e-6)
 
     @given(st.integers(0, 10**6))
     @settings(max_examples=30, deadline=None)
@@ -75,9 +75,9 @@ class TestKCenter:
         grid = np.random.default_rng(seed).integers(0, 3, size=(10, 2))
         view = at_prompts(grid, acquired=3, responses=3, seed=seed)
         picks, scores = k_center_slow(view, "prompt", 12)
-        found = KCenter(space="prompt").select(view, 12, stream(0))
-        np.testing.assert_array_equal(found.pairs_B, picks)
-        np.testing.assert_allclose(found.scores_B, scores, rtol=1e-5, atol=1e-6)
+        actual = KCenter(space="prompt").select(view, 12, stream(0))
+        np.testing.assert_array_equal(actual.pairs_B, picks)
+        np.testing.assert_allclose(actual.scores_B, scores, rtol=1e-5, atol=1e-6)
 
     def test_the_first_pair_of_all_is_drawn(self):
         view = view_of(pool_of(), acquired=0)
@@ -103,8 +103,8 @@ class TestKCenter:
 def test_it_does_not_matter_which_response_stands_first(name):
     view = view_of(pool_of())
     policy = registry.load("policies", name)(space="pair")
-    expected, found = (policy.select(each, 12, stream(0)).pairs_B for each in (view, swapped(view)))
-    np.testing.assert_array_equal(found, expected)
+    expected, actual = (policy.select(each, 12, stream(0)).pairs_B for each in (view, swapped(view)))
+    np.testing.assert_array_equal(actual, expected)
 
 
 BLOBS = [(0, 0), (100, 0), (0, 100), (100, 100)]
@@ -120,14 +120,14 @@ class TestKMeans:
     def test_each_blob_gives_the_pair_next_to_its_mean_and_the_largest_comes_first(self):
         places, sizes = blobs((5, 9, 7, 3)), (5, 9, 7, 3)
         view = at_prompts(places)
-        found = KMeans().select(view, 4, stream(0))
+        actual = KMeans().select(view, 4, stream(0))
         start, expected = np.cumsum((0, *sizes)), []
         for blob in (1, 2, 0, 3):
             members = places.astype(np.float32)[start[blob] : start[blob + 1]].astype(np.float64)
             gap = np.linalg.norm(members - members.mean(axis=0), axis=1)
             expected.append((start[blob] + gap.argmin(), -gap.min()))
-        np.testing.assert_array_equal(found.pairs_B, [pick for pick, _ in expected])
-        np.testing.assert_allclose(found.scores_B, [score for _, score in expected], rtol=1e-4)
+        np.testing.assert_array_equal(actual.pairs_B, [pick for pick, _ in expected])
+        np.testing.assert_allclose(actual.scores_B, [score for _, score in expected], rtol=1e-4)
 
     def test_centres_are_means_of_the_pairs_nearest_to_them(self):
         rng = np.random.default_rng(2)
@@ -149,10 +149,10 @@ class TestKMeans:
 
     def test_with_fewer_points_than_picks_centres_are_served_again(self):
         view = at_prompts([[0, 0], [10, 0]], responses=3)  # three pairs at each of two points
-        found = KMeans().select(view, 6, stream(0))
-        prompts = view.pool.prompt_of_pair_N[found.pairs_B]
+        actual = KMeans().select(view, 6, stream(0))
+        prompts = view.pool.prompt_of_pair_N[actual.pairs_B]
         assert all(set(turn) == {0, 1} for turn in prompts.reshape(3, 2))
-        np.testing.assert_allclose(found.scores_B, 0, atol=1e-6)
+        np.testing.assert_allclose(actual.scores_B, 0, atol=1e-6)
 
     def test_seeds_of_streams_differ_and_repeat(self):
         view = view_of(pool_of(prompts=60, responses=2))
@@ -171,13 +171,13 @@ class TestKMeans:
 
 
 def typicality_slow(points, neighbours):
-    found = []
+    actual = []
     for i, a in enumerate(points):
         gaps = sorted(np.linalg.norm(a - b) for j, b in enumerate(points) if j != i)[
             : min(neighbours, len(points) // 2)
         ]
-        found.append(1 / ((np.mean(gaps) if gaps else 0) + 1e-5))
-    return np.array(found)
+        actual.append(1 / ((np.mean(gaps) if gaps else 0) + 1e-5))
+    return np.array(actual)
 
 
 class TestTypiClust:
@@ -195,9 +195,9 @@ class TestTypiClust:
         view = at_prompts(places)
         acquired = np.array([10])  # in the second blob, the largest
         view = replace(view, acquired_n=acquired, unlabelled_U=np.setdiff1d(view.unlabelled_U, acquired))
-        found = TypiClust().select(view, 3, stream(0))  # 1 + 3 clusters
+        actual = TypiClust().select(view, 3, stream(0))  # 1 + 3 clusters
         start = np.cumsum((0, *sizes))
-        for pick, score, blob in zip(found.pairs_B, found.scores_B, (2, 0, 3), strict=True):
+        for pick, score, blob in zip(actual.pairs_B, actual.scores_B, (2, 0, 3), strict=True):
             typical = typicality_slow(places[start[blob] : start[blob + 1]].astype(float), 20)
             assert pick == start[blob] + typical.argmax()
             assert score == pytest.approx(typical.max(), rel=1e-6)
@@ -207,12 +207,12 @@ class TestTypiClust:
         view = at_prompts(places)
         acquired = np.array([0, 10, 11])
         view = replace(view, acquired_n=acquired, unlabelled_U=np.setdiff1d(view.unlabelled_U, acquired))
-        found = TypiClust(clusters=2).select(view, 4, stream(0)).pairs_B
-        assert [int(pick >= sizes[0]) for pick in found] == [0, 1, 0, 1]  # acquired 1:2, 2:2, 2:3, 3:3
+        actual = TypiClust(clusters=2).select(view, 4, stream(0)).pairs_B
+        assert [int(pick >= sizes[0]) for pick in actual] == [0, 1, 0, 1]  # acquired 1:2, 2:2, 2:3, 3:3
         left = np.setdiff1d(np.arange(8), [0])
-        assert found[0] == left[typicality_slow(places[left].astype(float), 20).argmax()]
-        left = np.setdiff1d(left, found[0])
-        assert found[2] == left[typicality_slow(places[left].astype(float), 20).argmax()]
+        assert actual[0] == left[typicality_slow(places[left].astype(float), 20).argmax()]
+        left = np.setdiff1d(left, actual[0])
+        assert actual[2] == left[typicality_slow(places[left].astype(float), 20).argmax()]
 
     def test_small_clusters_wait(self):
         view = at_prompts(blobs((8, 3)))

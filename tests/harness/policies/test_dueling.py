@@ -59,10 +59,10 @@ def one_pass(policy, view, seed=0):
     return dict(zip(chosen, zip(selection.pairs_B.tolist(), selection.scores_B.tolist(), strict=True), strict=True))
 
 
-def assert_same(found, wanted):
-    assert {prompt: pair for prompt, (pair, _) in found.items()} == {p: pair for p, (pair, _) in wanted.items()}
-    for prompt, (_, score) in wanted.items():
-        assert found[prompt][1] == pytest.approx(score, abs=1e-9)
+def assert_same(actual, expected):
+    assert {prompt: pair for prompt, (pair, _) in actual.items()} == {p: pair for p, (pair, _) in expected.items()}
+    for prompt, (_, score) in expected.items():
+        assert actual[prompt][1] == pytest.approx(score, abs=1e-9)
 
 
 # The rules
@@ -76,10 +76,10 @@ def test_infomax_takes_the_pair_whose_probability_varies_most(view):
         p = [1 / (1 + np.exp(-(r[i] - r[j]))) for r in rewards]
         return sum((value - sum(p) / len(p)) ** 2 for value in p) / len(p)
 
-    found = one_pass(Infomax(), view)
+    actual = one_pass(Infomax(), view)
     for prompt, duels in duels_left(view).items():
         value = {pair: variance(i, j) for pair, i, j in duels}
-        pair, score = found[prompt]
+        pair, score = actual[prompt]
         assert score == pytest.approx(max(value.values()), abs=1e-9)
         assert value[pair] == pytest.approx(score, abs=1e-9)
 
@@ -88,11 +88,11 @@ def test_infomax_takes_the_pair_whose_probability_varies_most(view):
 @pytest.mark.parametrize("beta", [0.0, 1.0, 3.0])
 def test_delta_ucb_takes_the_largest_optimistic_gap(view, beta):
     mean, std = bounds_of(view)
-    wanted = {}
+    expected = {}
     for prompt, duels in duels_left(view).items():
         gap = {(mean[i] + beta * std[i]) - (mean[j] - beta * std[j]): pair for pair, i, j in duels}
-        wanted[prompt] = (gap[max(gap)], max(gap))
-    assert_same(one_pass(DeltaUcb(beta=beta), view), wanted)
+        expected[prompt] = (gap[max(gap)], max(gap))
+    assert_same(one_pass(DeltaUcb(beta=beta), view), expected)
 
 
 def max_min_by_loops(view, centre, width):
@@ -102,7 +102,7 @@ def max_min_by_loops(view, centre, width):
         recorded.setdefault(i, []).append(j)
         recorded.setdefault(j, []).append(i)
     plausible = {i: all(centre(i, j) + width(i, j) >= 0 for j in met) for i, met in recorded.items()}
-    wanted, kinds = {}, Counter()
+    expected, kinds = {}, Counter()
     for prompt, duels in duels_left(view).items():
         both = [duel for duel in duels if plausible[duel[1]] and plausible[duel[2]]]
         led = [duel for duel in duels if plausible[duel[1]]]
@@ -112,8 +112,8 @@ def max_min_by_loops(view, centre, width):
         worst = {i: min(value for (leader, _), value in lower.items() if leader == i) for i, _ in lower}
         leader = max(worst, key=worst.get)
         value, pair = min(value for (i, _), value in lower.items() if i == leader)
-        wanted[prompt] = (pair, value)
-    return wanted, kinds
+        expected[prompt] = (pair, value)
+    return expected, kinds
 
 
 def max_min_on_rewards(view, beta):
@@ -124,8 +124,8 @@ def max_min_on_rewards(view, beta):
 @each_view
 @pytest.mark.parametrize("beta", [0.02, 0.3, 1.0])
 def test_max_min_lcb_plays_its_game_on_bounds_of_rewards(view, beta):
-    wanted, _ = max_min_on_rewards(view, beta)
-    assert_same(one_pass(MaxMinLcb(beta=beta), view), wanted)
+    expected, _ = max_min_on_rewards(view, beta)
+    assert_same(one_pass(MaxMinLcb(beta=beta), view), expected)
 
 
 @each_view
@@ -139,8 +139,8 @@ def test_max_min_lcb_plays_its_game_on_bounds_of_pairs(view, beta):
     def width(i, j):
         return beta * np.std(probability(i, j), ddof=1) if len(rewards) > 1 else 0.0
 
-    wanted, _ = max_min_by_loops(view, lambda i, j: probability(i, j).mean() - 0.5, width)
-    assert_same(one_pass(MaxMinLcb(beta=beta, bounds="pairs"), view), wanted)
+    expected, _ = max_min_by_loops(view, lambda i, j: probability(i, j).mean() - 0.5, width)
+    assert_same(one_pass(MaxMinLcb(beta=beta, bounds="pairs"), view), expected)
 
 
 def test_all_three_games_of_max_min_lcb_were_tried():
@@ -172,11 +172,11 @@ def pair_odds(view, prompt, tries):
 @pytest.mark.parametrize("view", [VIEWS["all pairs"], VIEWS["few pairs"]], ids=["all pairs", "few pairs"])
 def test_double_thompson_draws_pairs_as_often_as_its_rule_says(view, tries):
     seeds = 1500
-    found = {prompt: Counter() for prompt in duels_left(view)}
+    actual = {prompt: Counter() for prompt in duels_left(view)}
     for seed in range(seeds):
         for prompt, (pair, _) in one_pass(DoubleThompson(tries=tries), view, seed).items():
-            found[prompt][pair] += 1
-    for prompt, count in found.items():
+            actual[prompt][pair] += 1
+    for prompt, count in actual.items():
         odds = pair_odds(view, prompt, tries)
         assert sum(odds.values()) == pytest.approx(1)
         for pair, p in odds.items():
@@ -206,11 +206,11 @@ def test_draws_from_intervals_give_pairs_as_often_as_loops_do(reverse):
     kind = Drts if reverse else DoubleThompson
     policy = kind(draws="interval", beta=1.5, tries=2)
     rng, (mean, std), left = np.random.default_rng(0), bounds_of(view), duels_left(view)
-    found, wanted = Counter(), Counter()
+    actual, expected = Counter(), Counter()
     for seed in range(seeds):
-        found.update(pair for pair, _ in one_pass(policy, view, seed).values())
-        wanted.update(thompson_by_loops(rng, mean, std, duels, 1.5, 2, reverse) for duels in left.values())
-    shares = np.array([(found[pair] / seeds, wanted[pair] / seeds) for pair in view.unlabelled_U])
+        actual.update(pair for pair, _ in one_pass(policy, view, seed).values())
+        expected.update(thompson_by_loops(rng, mean, std, duels, 1.5, 2, reverse) for duels in left.values())
+    shares = np.array([(actual[pair] / seeds, expected[pair] / seeds) for pair in view.unlabelled_U])
     noise = np.sqrt(2 * shares.mean(axis=1) * (1 - shares.mean(axis=1)) / seeds)
     assert (np.abs(shares[:, 0] - shares[:, 1]) <= 5 * noise).all()
     assert ((shares > 0.05) & (shares < 0.95)).any(axis=1).sum() > 10  # else nothing was left to chance
@@ -249,9 +249,9 @@ def test_every_prompt_has_its_duel_before_any_has_two(policy):
     prompts = view.pool.prompt_of_pair_N[batch].tolist()
     done = 0
     for number in range(1, max(left.values()) + 1):
-        wanted = {prompt for prompt, count in left.items() if count >= number}
-        assert set(prompts[done : done + len(wanted)]) == wanted
-        done += len(wanted)
+        expected = {prompt for prompt, count in left.items() if count >= number}
+        assert set(prompts[done : done + len(expected)]) == expected
+        done += len(expected)
     assert done == len(batch)
 
 

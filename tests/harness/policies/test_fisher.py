@@ -149,9 +149,9 @@ class TestAnyDesign:
         pool = replace(view.pool, responses_of_pair_N2=swapped_N2)
         splits = dict(view.splits) | {"pool": responses_of(pool)}
         swapped = replace(view, index=type(view.index)(pool), splits=splits)
-        found, moved = (policy.select(each, 8, stream(0)) for each in (view, swapped))
-        np.testing.assert_array_equal(moved.pairs_B, found.pairs_B)
-        np.testing.assert_allclose(moved.scores_B, found.scores_B, rtol=1e-9)
+        actual, moved = (policy.select(each, 8, stream(0)) for each in (view, swapped))
+        np.testing.assert_array_equal(moved.pairs_B, actual.pairs_B)
+        np.testing.assert_allclose(moved.scores_B, actual.scores_B, rtol=1e-9)
 
 
 def view_of_directions(features, pairs):
@@ -179,9 +179,9 @@ def test_ties_go_to_the_lowest_number():
     features = [[0.0] * 5, *rng.normal(size=(4, 5)).tolist()]
     pairs = [(0, 4), (0, 3), (0, 2), (0, 1)] * 4  # each direction four times
     view = view_of_directions(features, pairs)
-    found = Adpo().select(view, 16, stream(0)).pairs_B.tolist()
+    actual = Adpo().select(view, 16, stream(0)).pairs_B.tolist()
     for direction in range(4):
-        assert [pair for pair in found if pair % 4 == direction] == [direction + 4 * i for i in range(4)]
+        assert [pair for pair in actual if pair % 4 == direction] == [direction + 4 * i for i in range(4)]
 
 
 def test_gains_that_differ_by_rounding_are_ties():

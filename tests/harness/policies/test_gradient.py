@@ -17,11 +17,11 @@ from balbench.testing.examples import LinearRewards, pool_of, responses_of, view
 def gradients_slow(view):
     """(p - y) D of each unlabelled pair at its most probable answer."""
     table_RH, rewards_KR = view.embedding_RH.double().numpy(), view.rewards_KR.double().numpy()
-    found = []
+    actual = []
     for first, second in view.pool.responses_of_pair_N2[view.unlabelled_U]:
         p = np.mean(1 / (1 + np.exp(rewards_KR[:, second] - rewards_KR[:, first])))
-        found.append((p - (1 if p >= 0.5 else 0)) * (table_RH[first] - table_RH[second]))
-    return np.array(found)
+        actual.append((p - (1 if p >= 0.5 else 0)) * (table_RH[first] - table_RH[second]))
+    return np.array(actual)
 
 
 def test_with_one_sample_it_is_the_gradient_of_the_loss_by_the_last_layer(monkeypatch):
@@ -57,8 +57,8 @@ def test_it_does_not_matter_which_response_stands_first(policy):
     swapped_N2[::2] = swapped_N2[::2, ::-1]
     pool = replace(view.pool, responses_of_pair_N2=swapped_N2)
     swapped = replace(view, index=type(view.index)(pool), splits=dict(view.splits) | {"pool": responses_of(pool)})
-    found, moved = (policy.select(each, 8, stream(0)).pairs_B for each in (view, swapped))
-    np.testing.assert_array_equal(moved, found)
+    actual, moved = (policy.select(each, 8, stream(0)).pairs_B for each in (view, swapped))
+    np.testing.assert_array_equal(moved, actual)
 
 
 class TestBadge:
@@ -78,11 +78,11 @@ class TestBadge:
                 if mass > goal:
                     break
             picks.append(int(np.flatnonzero(ids == identifier)[0]))
-        found = Badge().select(view, 10, stream(5))
-        np.testing.assert_array_equal(found.pairs_B, view.unlabelled_U[picks])
+        actual = Badge().select(view, 10, stream(5))
+        np.testing.assert_array_equal(actual.pairs_B, view.unlabelled_U[picks])
         scores = [(points[picks[0]] ** 2).sum()]
         scores += [min(((points[b] - points[a]) ** 2).sum() for a in picks[:i]) for i, b in enumerate(picks) if i]
-        np.testing.assert_allclose(found.scores_B, scores, rtol=1e-4)
+        np.testing.assert_allclose(actual.scores_B, scores, rtol=1e-4)
 
     def test_the_second_pick_is_drawn_by_squared_distance(self):
         view = view_of(pool_of(prompts=3), acquired=0)

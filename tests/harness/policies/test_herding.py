@@ -84,9 +84,9 @@ def test_max_herding_is_greedy_coverage_to_the_last_pair(space, shape, lengthsca
     view = view_of(pool_of(**shape))
     policy = MaxHerding(space=space, lengthscale=lengthscale)
     picks, scores = herd_slow(view, space, np.ones(len(view.pool)), lengthscale, len(view.unlabelled_U))
-    found = policy.select(view, len(picks), stream(0))
-    np.testing.assert_allclose(found.scores_B, scores, rtol=1e-4, atol=1e-7)
-    np.testing.assert_array_equal(found.pairs_B, picks)
+    actual = policy.select(view, len(picks), stream(0))
+    np.testing.assert_allclose(actual.scores_B, scores, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(actual.pairs_B, picks)
 
 
 @pytest.mark.parametrize("space", ["prompt", "pair"])
@@ -95,18 +95,18 @@ def test_max_herding_is_greedy_coverage_to_the_last_pair(space, shape, lengthsca
 def test_u_herding_is_greedy_uncertainty_coverage(space, seed, acquired):
     view = view_of(pool_of(seed=seed), acquired=acquired, seed=seed)
     picks, scores = herd_slow(view, space, margin_slow(view), 0.7, 20)
-    found = UHerding(space=space, lengthscale=0.7).select(view, 20, stream(0))
-    np.testing.assert_allclose(found.scores_B, scores, rtol=1e-4, atol=1e-7)
-    np.testing.assert_array_equal(found.pairs_B, picks)
+    actual = UHerding(space=space, lengthscale=0.7).select(view, 20, stream(0))
+    np.testing.assert_allclose(actual.scores_B, scores, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(actual.pairs_B, picks)
 
 
 def test_the_lengthscale_is_the_smallest_distance_of_acquired_points():
     view = view_of(pool_of(prompts=30, responses=2), acquired=8)
     squared_nn = squared_slow(view, "prompt")[np.ix_(view.acquired_n, view.acquired_n)]
     expected = np.sqrt(squared_nn[np.triu_indices(8, 1)].min())
-    found = UHerding().select(view, 5, stream(0))
-    assert found.diagnostics["coverage_lengthscale"] == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_array_equal(found.pairs_B, herd_slow(view, "prompt", margin_slow(view), expected, 5)[0])
+    actual = UHerding().select(view, 5, stream(0))
+    assert actual.diagnostics["coverage_lengthscale"] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(actual.pairs_B, herd_slow(view, "prompt", margin_slow(view), expected, 5)[0])
 
 
 @pytest.mark.parametrize("acquired", [0, 1, 5])
@@ -120,8 +120,8 @@ def test_the_margin_is_of_the_mean_probability_at_a_temperature():
     weight_N = margin_slow(view, 2.5)
     np.testing.assert_allclose(UHerding(temperature=2.5)._weight_U(view), weight_N[view.unlabelled_U], rtol=1e-6)
     picks, _ = herd_slow(view, "pair", weight_N, 0.5, 10)
-    found = UHerding(space="pair", temperature=2.5, lengthscale=0.5).select(view, 10, stream(0))
-    np.testing.assert_array_equal(found.pairs_B, picks)
+    actual = UHerding(space="pair", temperature=2.5, lengthscale=0.5).select(view, 10, stream(0))
+    np.testing.assert_array_equal(actual.pairs_B, picks)
 
 
 def test_another_uncertainty_makes_no_use_of_temperature():
@@ -132,7 +132,7 @@ def test_another_uncertainty_makes_no_use_of_temperature():
 
 
 class Certain(LinearRewards):
-    """A posterior whose own measure lies below 0."""
+    """A posterior whose own measure is below 0."""
 
     epistemic_range = (-np.inf, np.inf)
 
@@ -149,9 +149,9 @@ def test_a_measure_below_zero_is_lifted():
 def test_a_point_of_certain_pairs_is_worth_nothing():
     view = view_of(pool_of(), members=1)
     view.rewards_KR.mul_(1e6)  # margins of exactly 0
-    found = UHerding().select(view, len(view.unlabelled_U), stream(0))
-    np.testing.assert_array_equal(found.scores_B, 0)
-    assert len(set(found.pairs_B.tolist())) == len(view.unlabelled_U)
+    actual = UHerding().select(view, len(view.unlabelled_U), stream(0))
+    np.testing.assert_array_equal(actual.scores_B, 0)
+    assert len(set(actual.pairs_B.tolist())) == len(view.unlabelled_U)
 
 
 @pytest.mark.parametrize("lengthscale", [1.0, 1e-3])

@@ -105,10 +105,10 @@ def test_the_batch_is_that_of_the_definition(pseudo_labels, seed):
     policy = ParBaLS(pseudo_labels=pseudo_labels, **SMALL)
     view = view_of(pool_of(seed=seed), acquired=8, seed=seed)
     view.label_n[2] = np.nan  # the annotator abstained
-    found = policy.select(view, 6, stream(seed))
+    actual = policy.select(view, 6, stream(seed))
     pairs, scores = slowly(policy, view, 6, stream(seed))
-    np.testing.assert_array_equal(found.pairs_B, pairs)
-    np.testing.assert_allclose(found.scores_B, scores, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(actual.pairs_B, pairs)
+    np.testing.assert_allclose(actual.scores_B, scores, rtol=1e-4, atol=1e-7)
 
 
 def test_pseudo_labels_matter():

@@ -25,8 +25,8 @@ def differences_slow(view, pairs):
 
 
 def distance_slow(a, b, signed):
-    found = np.linalg.norm(a - b)
-    return found if signed else min(found, np.linalg.norm(a + b))
+    actual = np.linalg.norm(a - b)
+    return actual if signed else min(actual, np.linalg.norm(a + b))
 
 
 def places_slow(view, space):
@@ -43,8 +43,8 @@ def test_pairs_lie_where_they_should_up_to_their_sign(space):
     points = points_of(view, space)
     for point, pairs in ((points.point_U, 0), (points.point_n, 1)):
         expected = places_slow(view, space)[pairs]
-        found = points.points_XQ[torch.from_numpy(point)].double().numpy()
-        gap = [distance_slow(a, b, points.signed) for a, b in zip(found, expected, strict=True)]
+        actual = points.points_XQ[torch.from_numpy(point)].double().numpy()
+        gap = [distance_slow(a, b, points.signed) for a, b in zip(actual, expected, strict=True)]
         np.testing.assert_allclose(gap, 0, atol=1e-6)
 
 

@@ -18,14 +18,14 @@ def test_one_per_group_by_definition(pairs):
     """Pass after pass over the ranking; each pass takes a pair unless it took one of the same group before."""
     score, group = np.array(pairs, dtype=float).T
     ranked = sorted(range(len(pairs)), key=lambda place: (-score[place], place))
-    wanted = []
-    while len(wanted) < len(pairs):
+    expected = []
+    while len(expected) < len(pairs):
         chosen = set()
         for place in ranked:
-            if place not in wanted and group[place] not in chosen:
+            if place not in expected and group[place] not in chosen:
                 chosen.add(group[place])
-                wanted.append(place)
-    assert one_per_group(score, group).tolist() == wanted
+                expected.append(place)
+    assert one_per_group(score, group).tolist() == expected
 
 
 def test_no_prompt_comes_again_before_all_have_come():
@@ -45,8 +45,8 @@ def test_group_winners_by_definition(pairs, size, seed):
     noise = np.random.default_rng(seed).random(len(score))
     dealt = np.argsort(noise)
     groups = [sorted(dealt[start : start + size]) for start in range(0, len(score), size)]
-    wanted = [max(group, key=lambda place: (score[place], -place)) for group in groups]
-    assert group_winners(score, noise, size).tolist() == sorted(wanted)
+    expected = [max(group, key=lambda place: (score[place], -place)) for group in groups]
+    assert group_winners(score, noise, size).tolist() == sorted(expected)
 
 
 def test_one_group_of_all_is_the_ranking():
@@ -70,8 +70,8 @@ def test_a_pair_wins_as_often_as_the_best_of_a_random_group(group):
     draws = 6000
     firsts = [SampleThenRank(group=group).select(view, 1, stream(seed)).pairs_B[0] for seed in range(draws)]
     share = np.bincount([ranked.index(pair) for pair in firsts], minlength=36) / draws
-    wanted = np.array([comb(35 - rank, group - 1) / comb(36, group) for rank in range(36)])
-    np.testing.assert_allclose(share, wanted, atol=4.5 * np.sqrt(wanted.max() / draws))
+    expected = np.array([comb(35 - rank, group - 1) / comb(36, group) for rank in range(36)])
+    np.testing.assert_allclose(share, expected, atol=4.5 * np.sqrt(expected.max() / draws))
 
 
 def test_winners_come_before_what_is_dealt_again():

@@ -43,7 +43,7 @@ def test_random_is_uniform_over_pairs():
 
 
 def positions(view: PoolView, selection: Selection, seed: int) -> list[int]:
-    """Where a batch stands among what is left of the pool, as the run's seed shuffles it."""
+    """Positions of a batch among the unlabelled pairs, in the order of the run's seed."""
     order = view.unlabelled_U[coded_order(view, stream(seed))]
     place = {pair: position for position, pair in enumerate(order.tolist())}
     return [place[pair] for pair in selection.pairs_B.tolist()]
@@ -52,11 +52,11 @@ def positions(view: PoolView, selection: Selection, seed: int) -> list[int]:
 def test_random_as_coded_takes_the_same_positions_in_every_round_and_run():
     first, later = view_of(pool_of()), replace(view_of(pool_of(), seed=5), round=9)
     policy, pairs = Random(variant="as_coded"), set()
-    wanted = np.random.RandomState(42).choice(len(first.unlabelled_U), 6, replace=False).tolist()
+    expected = np.random.RandomState(42).choice(len(first.unlabelled_U), 6, replace=False).tolist()
     for view in (first, later):
         for seed in (0, 3):
             selection = policy.select(view, 6, stream(seed, "policy", view.round))
-            assert positions(view, selection, seed) == wanted
+            assert positions(view, selection, seed) == expected
             pairs.add(tuple(selection.pairs_B.tolist()))
     assert len(pairs) == 4  # the seed shuffles the pool, and other pairs are left
 

@@ -28,9 +28,9 @@ def test_a_batch_is_a_sample_without_replacement(policy):
     view = view_of(pool_of(prompts=2), acquired=0)
     weight = weights(policy, view.epistemic_U)
     share = weight / weight.sum()
-    wanted = {(i, j): share[i] * share[j] / (1 - share[i]) for i, j in permutations(range(6), 2)}
+    expected = {(i, j): share[i] * share[j] / (1 - share[i]) for i, j in permutations(range(6), 2)}
     batches = [tuple(policy.select(view, 2, stream(seed, "policy")).pairs_B.tolist()) for seed in range(6000)]
-    for batch, probability in wanted.items():
+    for batch, probability in expected.items():
         error = 4.5 * np.sqrt(probability * (1 - probability) / len(batches))  # 90 comparisons
         assert batches.count(batch) / len(batches) == pytest.approx(probability, abs=error)
 
@@ -40,8 +40,8 @@ def test_a_batch_is_a_sample_without_replacement(policy):
 def test_with_hardly_any_noise_the_most_uncertain_are_taken(policy, kind):
     view = view_of(pool_of())
     selection = policy(beta=1e9, uncertainty=kind).select(view, 5, stream(0))
-    wanted = view.unlabelled_U[np.argsort(-view.score_U(kind), kind="stable")[:5]]
-    np.testing.assert_array_equal(selection.pairs_B, wanted)
+    expected = view.unlabelled_U[np.argsort(-view.score_U(kind), kind="stable")[:5]]
+    np.testing.assert_array_equal(selection.pairs_B, expected)
 
 
 def test_ties_have_ranks_of_their_own():
@@ -70,18 +70,18 @@ def test_noise_as_coded_is_the_same_by_position():
         view = replace(view_of(pool_of(), seed=number), round=number)
         order = coded_order(view, stream(seed))
         noise = -np.log(-np.log(np.random.RandomState(42).uniform(size=len(order))))
-        wanted = view.epistemic_U[order] + noise
+        expected = view.epistemic_U[order] + noise
         selection = policy.select(view, 8, stream(seed, "policy", number))
-        np.testing.assert_allclose(selection.scores_B, np.sort(wanted)[::-1][:8])
-        np.testing.assert_array_equal(selection.pairs_B, view.unlabelled_U[order][np.argsort(-wanted)[:8]])
+        np.testing.assert_allclose(selection.scores_B, np.sort(expected)[::-1][:8])
+        np.testing.assert_array_equal(selection.pairs_B, view.unlabelled_U[order][np.argsort(-expected)[:8]])
 
 
 def test_annealing_reaches_beta_after_its_rounds():
     policy = PowerBald(beta=8.0, anneal_rounds=15)
-    found = [policy.beta_at(number) for number in range(20)]
-    np.testing.assert_allclose(np.diff(found)[:15], 7.75 / 15)
-    assert found[0] == 0.25
-    assert found[15:] == [8.0] * 5
+    actual = [policy.beta_at(number) for number in range(20)]
+    np.testing.assert_allclose(np.diff(actual)[:15], 7.75 / 15)
+    assert actual[0] == 0.25
+    assert actual[15:] == [8.0] * 5
     assert PowerBald(beta=3.0).beta_at(0) == 3.0
 
 

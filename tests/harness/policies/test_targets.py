@@ -65,5 +65,5 @@ def test_information_is_exact_however_little_the_samples_disagree(spread):
 def test_information_where_samples_are_certain():
     certain = torch.tensor([[1.0, 0.0, 1.0, 1 - 2**-53], [1.0, 0.0, 0.0, 1.0]]).double()
     expected = [[exact(p_S, q_S) for q_S in certain.T] for p_S in certain.T]
-    found = torch.stack([information(certain, q_S[:, None]) for q_S in certain.T], dim=1)
-    np.testing.assert_allclose(found, expected, atol=1e-15)
+    actual = torch.stack([information(certain, q_S[:, None]) for q_S in certain.T], dim=1)
+    np.testing.assert_allclose(actual, expected, atol=1e-15)
