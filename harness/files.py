@@ -7,14 +7,16 @@ import json
 import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from balbench.harness.errors import RunDirectoryError
 
+ABANDONED_SECONDS = 24 * 3600.0
 DEEPEST = 50  # levels of nesting that `not_finite` looks into
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy and incomplete writes give no number at all
 
@@ -49,6 +51,14 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if temporary.is_file():
             temporary.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what `replacing` left in a folder when its process was killed, after a day."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,6 @@ import math
 import os
 import tempfile
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from balbench.harness.errors import DataError
+from balbench.harness.files import cache_directory, replacing
 from balbench.harness.pool.pairs import MEMORY_MAP_BYTES
 
 Array = np.ndarray
@@ -47,13 +47,6 @@ def spare_array(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
             f"{cache_directory()}: no room for {size:,} bytes of features ("
             f"{error.strerror or error}); free space, or set BALBENCH_CACHE to another directory"
         ) from None
-
-
-def cache_directory() -> Path:
-    """Return the directory of caches: BALBENCH_CACHE, or the user's cache directory."""
-    import platformdirs
-
-    return Path(os.environ.get("BALBENCH_CACHE") or platformdirs.user_cache_dir("balbench")).expanduser()
 
 
 class FeatureCache:
@@ -140,15 +133,8 @@ class FeatureCache:
         data = save({"keys": keys, "features": np.stack(list(self._pending.values())).astype(np.float32)})
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{hashlib.sha256(data).hexdigest()}.safetensors"
-        scratch = self.directory / f".{uuid.uuid4().hex}.tmp"
-        try:
-            with scratch.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
         self._place |= {key: (path, row) for row, key in enumerate(self._pending)}
         self._pending = {}
         self._written = time.monotonic()

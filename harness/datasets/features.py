@@ -13,12 +13,13 @@ from pydantic import Field, field_validator
 
 from balbench.harness.component import Component
 from balbench.harness.datasets.dataset import Progress
-from balbench.harness.datasets.feature_cache import FeatureCache, cache_directory
+from balbench.harness.datasets.feature_cache import FeatureCache
 from balbench.harness.datasets.language_model import LanguageModel
 from balbench.harness.datasets.model_files import ModelFiles, Pooling, locate_model
 from balbench.harness.datasets.text_encoder import Batch, TextEncoder, plan_batches
 from balbench.harness.datasets.tokens import Cut, Piece, Tokenizer, Tokens
 from balbench.harness.errors import DataError
+from balbench.harness.files import cache_directory
 from balbench.harness.pool.blocks import array_blocks
 
 Array = np.ndarray

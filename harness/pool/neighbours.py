@@ -10,7 +10,6 @@ neighbours (the point itself first, at distance 0), B rows of a block, E (point,
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from balbench.harness.files import disk_errors
+from balbench.harness.files import disk_errors, replacing
 from balbench.harness.pool.blocks import block_rows, row_blocks
 
 Array = np.ndarray
@@ -80,10 +79,8 @@ class NeighbourIndex:
             if not all(path.exists() for path in paths):
                 self._widen(width)
                 for path, value in zip(paths, (self.neighbour_XM, self.distance_XM), strict=True):
-                    temporary = path.with_suffix(".tmp")
-                    with disk_errors(path), temporary.open("wb") as file:
+                    with disk_errors(path), replacing(path) as temporary, temporary.open("wb") as file:
                         np.save(file, value, allow_pickle=False)
-                    os.replace(temporary, path)
         self.neighbour_XM, self.distance_XM = (np.load(path, mmap_mode="c", allow_pickle=False) for path in paths)
 
     def balls(self, count_X: Array, k: int, *, itself: bool, inclusive: bool) -> Balls:

@@ -1,4 +1,4 @@
-"""Data sets on their way to Dask workers that do not see the coordinator's disk.
+"""Copies of data sets for Dask workers that do not see the coordinator's disk.
 
 Imports stay light, as Dask's scheduler imports this module too.
 """
@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balbench.harness.errors import BalbenchError
-from balbench.harness.files import disk_errors
+from balbench.harness.files import cache_directory, disk_errors, remove_abandoned
 
 if TYPE_CHECKING:
     from distributed import Client
 
 DATA_FACTS = "data.json"
-STALE_SECONDS = 24 * 3600.0  # after which a half-sent data set is taken for abandoned
 CHUNK_BYTES = 32 * 2**20
 
 Say = Callable[[str], None]
@@ -33,13 +31,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DataFiles:
-    """What a worker must find to use a directory as a data set.
+    """The files of a data set, by which a worker knows whether a directory holds the data set.
 
     Attributes:
-        place: where the coordinator has it.
+        place: directory of the data set on the coordinator's machine.
         facts: the bytes of its data.json.
         files: names and sizes of all files.
-        digest: hash of all bytes; "" until it is needed (a worker does not see `place`).
+        digest: hash of all bytes; "" until a worker that does not see `place` needs a copy.
     """
 
     place: Path
@@ -48,7 +46,7 @@ class DataFiles:
     digest: str = ""
 
     def is_at(self, place: Path) -> bool:
-        """Whether a directory of this machine holds the data set, whole."""
+        """Whether a directory of this machine holds the complete data set."""
         try:
             return (place / DATA_FACTS).read_bytes() == self.facts and all(
                 (place / name).stat().st_size == size for name, size in self.files
@@ -58,20 +56,18 @@ class DataFiles:
 
     @property
     def cache(self) -> Path:
-        """Where this machine keeps the data set if it was sent."""
-        from balbench.harness.datasets.feature_cache import cache_directory
-
+        """The directory for a copy of the data set on this machine."""
         return cache_directory() / "data" / self.digest[:32]
 
     def find(self, trust_place: bool) -> Path | None:
-        """Where this machine has the data set: at the same path, or in its cache; None where it does not."""
+        """The directory of the data set on this machine, at the same path or in the cache; None if there is none."""
         if trust_place and self.is_at(self.place):
             return self.place
         return self.cache if self.digest and self.is_at(self.cache) else None
 
 
 def data_files(place: Path) -> DataFiles:
-    """Describe a data set of this machine, without its digest."""
+    """Describe a data set of this machine, without a digest of its bytes."""
     facts = (place / DATA_FACTS).read_bytes()
     names = [*json.loads(facts)["files"], DATA_FACTS]
     return DataFiles(place, facts, tuple((name, (place / name).stat().st_size) for name in names))
@@ -87,7 +83,7 @@ def with_digest(data: DataFiles) -> DataFiles:
 
 
 def receive(data: DataFiles, token: str, name: str, offset: int, chunk: bytes) -> None:
-    """Write a piece of a file of a data set that the coordinator sends; pieces come in order.
+    """Write a chunk of a file that the coordinator sends; the chunks of a file come in order.
 
     Raises:
         BalbenchError: the cache cannot be written.
@@ -97,12 +93,12 @@ def receive(data: DataFiles, token: str, name: str, offset: int, chunk: bytes) -
         place.mkdir(parents=True, exist_ok=True)
         with (place / name).open("ab" if offset else "wb") as file:
             if file.tell() != offset:
-                raise RuntimeError(f"{place / name}: a piece is missing before byte {offset}")
+                raise RuntimeError(f"{place / name}: a chunk is missing before byte {offset}")
             file.write(chunk)
 
 
 def keep(data: DataFiles, token: str) -> None:
-    """Give a data set that was received whole its name, unless another worker of this machine was faster.
+    """Move a data set that was received completely to its place, unless another worker of this machine has done so.
 
     Raises:
         BalbenchError: the cache cannot be written.
@@ -117,9 +113,7 @@ def keep(data: DataFiles, token: str) -> None:
                 if not data.is_at(data.cache):
                     raise
         shutil.rmtree(place, ignore_errors=True)
-        for other in data.cache.parent.glob(".*.tmp"):
-            if time.time() - other.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(other, ignore_errors=True)
+        remove_abandoned(data.cache.parent)
 
 
 def _unfinished(data: DataFiles, token: str) -> Path:
@@ -127,26 +121,26 @@ def _unfinished(data: DataFiles, token: str) -> Path:
 
 
 class DataSender:
-    """The coordinator's side: sees that workers have the data sets that their tasks need."""
+    """Copies data sets from the coordinator to workers that need them."""
 
     def __init__(self, client: Client, say: Say) -> None:
-        """Send by the client of a cluster, and say what is sent."""
+        """Use the client of a cluster, and call `say` with a line for each copy."""
         self._client, self._say = client, say
         self._known: dict[Path, DataFiles] = {}
         self._sending: dict[tuple[str, Path], threading.Lock] = {}
         self._lock = threading.Lock()
 
     def data_files(self, place: Path) -> DataFiles:
-        """What a worker must find to use a directory of this machine; with a digest once it was sent to one."""
+        """The files of a data set of this machine; with a digest once a worker needed a copy."""
         with self._lock:
             if place not in self._known:
                 self._known[place] = data_files(place.absolute())
             return self._known[place]
 
     def send(self, place: Path, worker: str) -> None:
-        """See that a worker has a data set.
+        """Copy a data set to a worker that does not have it.
 
-        A worker that is lost meanwhile is none of our business: Dask gives its task to another, which asks again.
+        If the worker dies, nothing is to be done: Dask gives its task to another worker, which asks again.
 
         Raises:
             BalbenchError: the worker's cache cannot be written.
@@ -178,7 +172,7 @@ class DataSender:
         self._on(worker, keep, data, token)
 
     def _on(self, worker: str, function: Callable, *arguments: Any) -> Any:
-        """Call a function on a worker at once, whatever it runs."""
+        """Call a function on a worker at once, even while a task runs there."""
         try:
             return self._client.run(function, *arguments, workers=[worker])[worker]
         except BalbenchError as error:

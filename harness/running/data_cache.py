@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from balbench.harness.errors import RunDirectoryError, answer_of
-from balbench.harness.files import cache_directory, disk_errors, read_json, replacing, write_json
+from balbench.harness.files import cache_directory, disk_errors, read_json, remove_abandoned, replacing, write_json
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results.records import DataFacts
 from balbench.harness.running.data_facts import DATA_FACTS, facts_of
@@ -86,6 +86,7 @@ def built(cell: Cell, key: str, display: Display) -> Path:
 def _build(cell: Cell, path: Path, display: Display) -> None:
     data = answer_of(cell.dataset.build, PreferenceData, display.data)
     data.check()
+    remove_abandoned(path.parent)
     with disk_errors(path, CACHE_REMEDY), replacing(path) as temporary:
         temporary.mkdir()
         data.save(temporary)

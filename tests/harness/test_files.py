@@ -1,11 +1,13 @@
 """Files are written whole or not at all."""
 
 import errno
+import os
+import time
 
 import pytest
 
 from balbench.harness.errors import RunDirectoryError
-from balbench.harness.files import disk_errors, read_json, replacing, write_json
+from balbench.harness.files import disk_errors, read_json, remove_abandoned, replacing, write_json
 
 
 def test_json_is_written_at_once(tmp_path):
@@ -88,3 +90,12 @@ def interrupted(path, kind, error):
     with replacing(path) as temporary:
         temporary.mkdir() if kind == "directory" else temporary.write_text("half")
         raise error
+
+
+def test_leftovers_of_killed_processes_go_after_a_day(tmp_path):
+    for name, days in ((".a.1.tmp", 2), (".b.2.tmp", 0), ("c.tmp", 2)):
+        path = tmp_path / name
+        path.mkdir() if name == ".a.1.tmp" else path.write_text("")
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    remove_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.2.tmp", "c.tmp"]

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from transformers import AutoModel, AutoTokenizer
 
 from balbench.harness.datasets import feature_cache, model_files, text_encoder
-from balbench.harness.datasets.feature_cache import FeatureCache, cache_directory
+from balbench.harness.datasets.feature_cache import FeatureCache
 from balbench.harness.datasets.features import EncoderSettings, text_key
 from balbench.harness.datasets.model_files import BUNDLED_ENCODER, locate_model
 from balbench.harness.datasets.text_encoder import TextEncoder, plan_batches, pool
 from balbench.harness.datasets.tokens import SPECIAL, Tokenizer, cut_tokens
+from balbench.harness.files import cache_directory
 from support.faults import one_line
 from support.tiny_models import POSITIONS, save_bert, save_gpt
 

@@ -89,9 +89,9 @@ def test_a_transfer_that_was_given_up_is_cleared_away_after_a_day(data):
     assert left(data) == sorted([data.cache.name, f".{data.cache.name}.new.tmp"])
 
 
-def test_a_piece_that_is_missing(data):
+def test_a_chunk_that_is_missing(data):
     receive(data, "x", "a.npy", 0, b"0123")
-    with pytest.raises(RuntimeError, match="a piece is missing before byte 8"):
+    with pytest.raises(RuntimeError, match="a chunk is missing before byte 8"):
         receive(data, "x", "a.npy", 8, b"89")
 
 
