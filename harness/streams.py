@@ -1,7 +1,7 @@
 """Named random streams: every random draw of a study comes from one.
 
 A stream is a seed and a path of names, e.g. (seed 3, "policy", round 7). Its state is the hash of both, so no
-generator is carried from round to round and no draw depends on who drew before.
+generator is passed from round to round and no draw depends on earlier draws.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Stream:
     names: tuple[str, ...] = ()
 
     def child(self, *names: object) -> Stream:
-        """Return the stream of a part: the same names in the same order give the same stream."""
+        """Return a stream with more names; the same names in the same order give the same stream."""
         return Stream(self.seed, self.names + tuple(str(name) for name in names))
 
     def _digest(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Uncertainty of an ensemble about a pair, from its members' probabilities.
+"""Uncertainty of an ensemble about a pair, computed from the probabilities of its members.
 
 Axes: K members (posterior samples), N pairs. p_KN = P(first preferred) under each member; natural logarithms.
 """
@@ -23,7 +23,7 @@ class Uncertainty:
         aleatoric_N: mean_k H[p_k].
         epistemic_N: predictive - aleatoric, the BALD score.
         variance_N: variance of p_k over the members (ddof 0).
-        epistemic_range: what epistemic_N lies in (another where a posterior has its own measure).
+        epistemic_range: lowest and highest value of epistemic_N; a posterior with its own measure has its own range.
     """
 
     mean_N: torch.Tensor
@@ -35,20 +35,20 @@ class Uncertainty:
 
 
 def entropy(p: torch.Tensor) -> torch.Tensor:
-    """Entropy of a Bernoulli variable in nats, elementwise; 0 at p = 0 and p = 1."""
+    """Return the entropy of a Bernoulli variable in nats, elementwise; 0 at p = 0 and p = 1."""
     return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
 
 
 def uncertainty(p_KN: torch.Tensor) -> Uncertainty:
-    """Return the uncertainties of N pairs. Double precision keeps small BALD scores apart."""
+    """Return the uncertainties of N pairs, in double precision so that small BALD scores stay distinct."""
     p_KN = p_KN.double()
     mean_N = p_KN.mean(dim=0)
     predictive_N, aleatoric_N = entropy(mean_N), entropy(p_KN).mean(dim=0)
-    epistemic_N = (predictive_N - aleatoric_N).clamp_min(0)  # rounding can leave -1e-17
+    epistemic_N = (predictive_N - aleatoric_N).clamp_min(0)  # rounding may give -1e-17
     return Uncertainty(mean_N, predictive_N, aleatoric_N, epistemic_N, p_KN.var(dim=0, correction=0))
 
 
 def pair_probabilities(rewards_KR: torch.Tensor, responses_N2: torch.Tensor) -> torch.Tensor:
-    """P(first preferred) under each member, shape (K, N), float64 (Bradley-Terry)."""
+    """Return P(first preferred) under each member, float64 (K, N) (Bradley-Terry)."""
     rewards_KR = rewards_KR.double()
     return torch.sigmoid(rewards_KR[:, responses_N2[:, 0]] - rewards_KR[:, responses_N2[:, 1]])

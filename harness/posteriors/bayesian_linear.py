@@ -14,17 +14,15 @@ from balbench.harness.streams import Stream
 class BayesianLinear(Posterior):
     """Bayesian logistic regression on differences of standardised features: posterior mode, Laplace samples.
 
-    Each feature gets mean 0 and variance 1 / D over the responses at hand, labelled or not, so that the prior
+    Each feature gets mean 0 and variance 1 / D over all responses of the pool, labelled or not, so that the prior
     variance of a typical reward is 1 / prior_precision.
-
-    Attributes:
-        samples: K, draws from the Gaussian.
-        prior_precision: lambda; `eval` takes the one of 100, 10, 1, 0.1, 0.01 under which the samples' mean
-            probabilities have the highest log-likelihood on the eval split (five fits instead of one).
     """
 
     samples: int = Field(50, ge=1, le=4096)
+    """K, the number of draws from the Gaussian."""
     prior_precision: Annotated[float, Field(gt=0)] | Literal["eval"] = "eval"
+    """Lambda. `eval` chooses from 100, 10, 1, 0.1 and 0.01 the value with which the samples' mean probabilities have
+    the highest log-likelihood on the eval split (five fits instead of one)."""
 
     def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> Linear:
         """Find the mode and draw samples (see `Posterior.fit`)."""

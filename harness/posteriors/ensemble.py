@@ -38,24 +38,21 @@ MELO2024: dict[str, Any] = {
 
 
 class Ensemble(TrainingConfig):
-    """K independent MLP heads, trained as one batched program from new weights each round.
-
-    Attributes (and those of `TrainingConfig`):
-        members: K.
-        hidden: widths of the hidden layers.
-        activation: of the hidden layers.
-        weight_std: weights start from N(0, weight_std^2), biases from U(+-1/sqrt(fan_in)).
-        init: `independent` weights for each member, or `shared` as in the authors' code: member 0 its own, all
-            others the same (they then differ by minibatch order only).
-    """
+    """K independent MLP heads, trained as one batched program from new initial weights each round."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024}
 
     members: int = Field(5, ge=1, le=1024)
+    """K, the number of heads."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 256)
+    """Widths of the hidden layers."""
     activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of the hidden layers."""
     weight_std: float = Field(0.01, gt=0)
+    """Initial weights are drawn from N(0, weight_std^2), biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     init: Literal["independent", "shared"] = "independent"
+    """`independent` initial weights for each member, or `shared` as in the authors' code: member 0 has its own, all
+    others have the same, so that they differ by the order of minibatches only."""
 
     def fit_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
@@ -82,7 +79,7 @@ class Ensemble(TrainingConfig):
         return trained
 
     def training_bytes(self, dimension: int) -> int:
-        """Weights, gradients, AdamW's two moments and the best weights, and a minibatch's rows and activations."""
+        """Weights, gradients, AdamW's two moments, the best weights, and rows and activations of a minibatch."""
         sizes = [dimension, *self.hidden, 1]
         numbers = 5 * sum((i + 1) * o for i, o in pairwise(sizes)) + 4 * self.batch * sum(sizes)
         return 4 * self.members * numbers
@@ -92,21 +89,21 @@ class Ensemble(TrainingConfig):
         return fleets_are_exact(((dimension, *self.hidden, 1),), self.members, self.batch)
 
     def trainable(self, heads: Heads, streams: Sequence[Stream]) -> Trainable:
-        """The heads as they are trained."""
+        """Return the heads in the form in which they are trained."""
         return heads
 
     def initial_fleet(self, data: Sequence[LabelledPairs], streams: Sequence[Stream]) -> Heads:
-        """Draw initial weights for each cell and put them together on the device."""
+        """Draw initial weights for each cell and join them on the device."""
         dimension, device = data[0].features_RD.shape[1], data[0].features_RD.device
 
-        def drawn(stream: Stream) -> Heads:
+        def draw(stream: Stream) -> Heads:
             return self.initial_heads(dimension, stream).to(device)
 
-        # A GPU would wait for one core to draw hundreds of millions of numbers; a worker on a CPU has but that core.
-        return Heads.joined(side_by_side(drawn, streams) if device.type == "cuda" else [drawn(s) for s in streams])
+        # Drawing hundreds of millions of numbers on one core would keep a GPU waiting; a CPU worker has one core only.
+        return Heads.joined(side_by_side(draw, streams) if device.type == "cuda" else [draw(s) for s in streams])
 
     def orders_KEn(self, data: LabelledPairs, stream: Stream) -> torch.Tensor:
-        """Draw for each member and epoch the order of the labelled pairs."""
+        """Draw the order of the labelled pairs for each member and epoch."""
         orders = [self._order(len(data.label_n), stream.child("minibatch", k)) for k in range(self.members)]
         return torch.stack(orders).to(data.features_RD.device)
 

@@ -2,7 +2,7 @@
 
 r(x, z) = mu(x) + sigma(h(x), z) + p(x) . z, with index z ~ N(0, I), h the last hidden layer of mu (no gradient flows
 into it from sigma), sigma(h, z) = g([h, z]) . z with g a small MLP that is learned, and p fixed random networks.
-One z gives one reward function; its disagreement with others is unlearned where answers constrain it.
+One z gives one reward function; training removes the disagreement between indices where labels constrain it.
 
 Axes: S indices of a training step, K indices of the posterior, Z dimensions of an index, b responses of a minibatch.
 """
@@ -30,25 +30,22 @@ PRIOR_HIDDEN = (5, 5)  # small networks, as in the paper's testbed
 
 
 class Epinet(SingleHead):
-    """One head and an epinet on its last hidden layer; K indices drawn once give K reward functions.
-
-    Attributes (and those of `SingleHead` and `TrainingConfig`):
-        samples: K.
-        index_dimension: Z.
-        indices: S, drawn anew for each step; the loss is their mean.
-        epinet_hidden: widths of the hidden layers of g.
-        prior_scale: standard deviation of the fixed prior's reward over indices, for a typical response.
-    """
+    """One head and an epinet on its last hidden layer; K indices drawn once give K reward functions."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "melo2024": {name: value for name, value in MELO2024.items() if name != "members"}
     }
 
     samples: int = Field(10, ge=1, le=4096)
+    """K, the number of indices of the posterior."""
     index_dimension: int = Field(8, ge=1, le=1024)
+    """Z, the dimension of an index."""
     indices: int = Field(8, ge=1, le=1024)
+    """S, the number of indices of a training step, drawn anew for each step; the loss is their mean."""
     epinet_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (15, 15)
+    """Widths of the hidden layers of g."""
     prior_scale: float = Field(1.0, ge=0)
+    """Standard deviation over indices of the fixed prior's reward, for a typical response."""
 
     @model_validator(mode="after")
     def _has_a_hidden_layer(self) -> Self:
@@ -70,10 +67,9 @@ class Epinet(SingleHead):
         sizes = [self.hidden[-1] + self.index_dimension, *self.epinet_hidden, self.index_dimension]
         generators = [stream.child("epinet").torch() for stream in streams]
         drawn = [Heads.draw([generator], sizes, None, self.activation, self.precision) for generator in generators]
-        parts = [self._fixed(train, stream) for train, stream in zip(trains, streams, strict=True)]
-        trainable = _TrainableEpinet(
-            alone.initial_fleet(trains, streams), Heads.joined(drawn).to(device), parts, self.indices
-        )
+        epinets = Heads.joined(drawn).to(device)
+        fixed = [self._fixed(train, stream) for train, stream in zip(trains, streams, strict=True)]
+        trainable = _TrainableEpinet(alone.initial_fleet(trains, streams), epinets, fixed, self.indices)
         orders = [alone.orders_KEn(train, stream) for train, stream in zip(trains, streams, strict=True)]
         results = train_fleet(trainable, trains, validation, orders, self)
         return [
@@ -82,7 +78,7 @@ class Epinet(SingleHead):
         ]
 
     def _fixed(self, train: LabelledPairs, stream: Stream) -> _Fixed:
-        """Draw what a cell's training does not change."""
+        """Draw the parts of a cell that training does not change."""
         device = train.features_RD.device
         used_R = torch.unique(train.responses_n2)
         prior = Prior(train.features_RD[used_R], self.index_dimension, self.prior_scale, stream.child("prior"))
@@ -93,8 +89,13 @@ class Epinet(SingleHead):
 
 
 class _Fixed(NamedTuple):
-    """What a cell's training does not change: the prior, its values for the training responses, the posterior's
-    indices, and the source of the training's indices.
+    """The parts of a cell that training does not change.
+
+    Attributes:
+        prior: the fixed random networks.
+        prior_RZ: values of the prior for the training responses.
+        index_KZ: indices of the posterior.
+        generator: source of the indices of training steps.
     """
 
     prior: Prior
@@ -107,14 +108,14 @@ class Prior:
     """Z fixed random networks p: a reward function p(x) . z for each index z, of a given size over z."""
 
     def __init__(self, features_RD: FeatureTable, index_dimension: int, scale: float, stream: Stream) -> None:
-        """Draw the networks; the size is that over the responses given."""
+        """Draw the networks and scale them to the standard deviation `scale` over the given responses."""
         self._standardise, self._root = Standardiser(features_RD), features_RD.shape[1] ** 0.5
         generators = [stream.child(z).torch() for z in range(index_dimension)]
         sizes = [features_RD.shape[1], *PRIOR_HIDDEN, 1]
         self._networks = Heads.draw(generators, sizes, None, "tanh").to(features_RD.device)
         drawn_RZ = self._drawn_RZ(features_RD)
         size = (drawn_RZ - drawn_RZ.mean(dim=0)).square().sum(dim=1).mean().sqrt()
-        # Of identical responses only rounding differs, which must not be blown up.
+        # Identical responses differ by rounding only, which must not be scaled up.
         self._factor = scale / float(size) if size > 1e-5 * drawn_RZ.abs().max() else 0.0
 
     def values_RZ(self, features_RD: FeatureTable) -> torch.Tensor:
@@ -161,7 +162,7 @@ class EpinetHeads:
 
 
 class _TrainableEpinet:
-    """Heads and epinets, one of each a cell, as members that are trained (see `Trainable`)."""
+    """Heads and epinets, one of each for each cell, as members in training (see `Trainable`)."""
 
     def __init__(self, base: Heads, epinet: Heads, fixed: Sequence[_Fixed], indices: int) -> None:
         self._base, self._epinet, self._fixed, self._indices = base, epinet, fixed, indices
@@ -178,11 +179,11 @@ class _TrainableEpinet:
         return EpinetHeads(base, epinet, fixed.prior, fixed.index_KZ, diagnostics)
 
     def step(self, batch: Minibatch, gradients: list[torch.Tensor]) -> torch.Tensor:
-        """The loss is the mean over S new indices."""
+        """Write gradients of the mean loss over S new indices; return the losses (K,)."""
         base, epinet, index_KSZ = self._base, self._epinet, self._draw()
         K, S, own = *index_KSZ.shape[:2], len(base.parameters)
         layers = base.forward(batch.inputs_KbD)
-        epinet_layers = epinet.forward(_each_with_each(layers[-2], index_KSZ))
+        epinet_layers = epinet.forward(_all_combinations(layers[-2], index_KSZ))
         sigma_KSb = (epinet_layers[-1].view(K, S, -1, index_KSZ.shape[2]) * index_KSZ[:, :, None]).sum(dim=3)
         prior_KbZ = torch.stack([f.prior_RZ[rows] for f, rows in zip(self._fixed, batch.responses_Kb, strict=True)])
         rewards_KSb = layers[-1].mT + sigma_KSb + index_KSZ @ prior_KbZ.mT
@@ -196,23 +197,23 @@ class _TrainableEpinet:
         return loss_KS.view(K, S).mean(dim=1)
 
     def _draw(self) -> torch.Tensor:
-        """New indices (K, S, Z), drawn on the CPU."""
+        """Draw new indices (K, S, Z) on the CPU."""
         shape = (self._indices, self._fixed[0].index_KZ.shape[1])
         drawn = torch.stack([torch.randn(shape, generator=fixed.generator) for fixed in self._fixed])
         return drawn.to(self._base.weights[0].device)
 
     def losses(self, pairs: LabelledPairs, members: list[int]) -> torch.Tensor:
-        """The mean over the K indices of the posterior."""
-        found = []
+        """Return the mean loss over the K indices of the posterior, for the chosen members."""
+        losses = []
         for k in members:
             rewards_KR = self.model(k).rewards_KR(pairs.features_RD)
             logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
-            found.append(pair_loss(logit_Kn, pairs.label_n).mean())
-        return torch.stack(found)
+            losses.append(pair_loss(logit_Kn, pairs.label_n).mean())
+        return torch.stack(losses)
 
 
-def _each_with_each(hidden_KbH: torch.Tensor, index_KSZ: torch.Tensor) -> torch.Tensor:
-    """Each hidden layer with each index, (K, S b, H + Z)."""
+def _all_combinations(hidden_KbH: torch.Tensor, index_KSZ: torch.Tensor) -> torch.Tensor:
+    """Combine each hidden layer with each index, (K, S b, H + Z)."""
     S, b = index_KSZ.shape[1], hidden_KbH.shape[1]
     parts = hidden_KbH[:, None].expand(-1, S, -1, -1), index_KSZ[:, :, None].expand(-1, -1, b, -1)
     return torch.cat(parts, dim=3).flatten(1, 2)

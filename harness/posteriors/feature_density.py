@@ -18,11 +18,11 @@ from balbench.harness.posteriors.single_head import OnTrainedHead, only_used, pr
 from balbench.harness.streams import Stream
 
 ROWS = 16384
-LEAST_VARIANCE = 1e-12  # of a direction: keeps densities finite where all features are equal
+LEAST_VARIANCE = 1e-12  # variance in each direction; keeps densities finite if all features are equal
 
 
 class ClassGaussian:
-    """A Gaussian fitted to weighted points; its covariance is shrunk, so fewer points than dimensions will do."""
+    """A Gaussian fitted to weighted points; its covariance is shrunk, so fewer points than dimensions suffice."""
 
     def __init__(self, points_nH: torch.Tensor, weight_n: torch.Tensor) -> None:
         points_nH, count = points_nH.double(), weight_n.sum()
@@ -44,9 +44,9 @@ class ClassGaussian:
 
 
 def oas_shrinkage(covariance_HH: torch.Tensor, count: float) -> float:
-    """Share of the scaled identity in a covariance of `count` points (oracle approximating shrinkage).
+    """Return the share of the scaled identity in a covariance of `count` points (oracle approximating shrinkage).
 
-    Chen et al. 2010 (0907.4698) eq. 23 without its terms in 2 / H, as scikit-learn's `oas` has it.
+    Chen et al. 2010 (0907.4698) eq. 23 without its terms in 2 / H, as in scikit-learn's `oas`.
     """
     H = len(covariance_HH)
     square, trace_square = float((covariance_HH**2).sum()), float(covariance_HH.trace()) ** 2
@@ -55,7 +55,7 @@ def oas_shrinkage(covariance_HH: torch.Tensor, count: float) -> float:
 
 
 class FeatureDensityModel:
-    """A head with the densities of its training responses' last hidden layer (see `OwnEpistemic`)."""
+    """A head with densities of the last hidden layer of its training responses (see `OwnEpistemic`)."""
 
     epistemic_range = (-math.inf, math.inf)
 
@@ -89,15 +89,12 @@ class FeatureDensityModel:
 
 
 class FeatureDensity(OnTrainedHead):
-    """One head; a pair is uncertain where its last hidden features have low density among the training responses.
-
-    Attributes (and those of `SingleHead` and `TrainingConfig`):
-        scale: `raw` scores are in nats and grow with the width of the last hidden layer; `standardised` ones have
-            mean 0 and variance 1 over the training pairs, so that a weight beside another score (beta of BAL-PM) keeps
-            its meaning over rounds and widths.
-    """
+    """One head; a pair is uncertain if its last hidden layer has low density among the training responses."""
 
     scale: Literal["raw", "standardised"] = "raw"
+    """`raw` scores are in nats and increase with the width of the last hidden layer. `standardised` scores have mean 0
+    and variance 1 over the training pairs, so that a weight against another score (beta of BAL-PM) means the same in
+    all rounds and for all widths."""
 
     def fitted(
         self, heads: Heads, train: LabelledPairs, validation: LabelledPairs, stream: Stream

@@ -2,7 +2,7 @@
 
 r(x) = w . phi(x), P(first preferred) = sigmoid(w . d) with d = phi(first) - phi(second), prior w ~ N(0, I / lambda).
 Laplace's approximation is N(w, M^-1) with M = lambda I + sum_n p_n (1 - p_n) d_n d_n^T at the weights w (MacKay 1992;
-Bishop 2006, section 4.5). All is float64. Axes: n answered pairs, C candidate pairs, H weights, K samples.
+Bishop 2006, section 4.5). All arrays are float64. Axes: n labelled pairs, C candidate pairs, H weights, K samples.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.posterior import DivergedError
 
-ROWS = 4096  # rows of a block: bounds what is held beside the differences
-DECREMENT = 1e-14  # of the objective, in nats: the mode is then found to 1e-7 posterior standard deviations
-MOST_STEPS = 100  # of Newton's method, of some 10 needed
-MOST_ITERATIONS = 500  # of conjugate gradients in a step, of some 20 needed
+ROWS = 4096  # rows of a block, which bounds the memory beside the differences
+DECREMENT = 1e-14  # of the objective, in nats; the mode is then accurate to 1e-7 posterior standard deviations
+MOST_STEPS = 100  # Newton steps; about 10 are needed
+MOST_ITERATIONS = 500  # conjugate gradient iterations in a step; about 20 are needed
 PRIOR_GRID = (1e2, 1e1, 1e0, 1e-1, 1e-2)
 
 
@@ -43,15 +43,15 @@ class Gaussian:
         return self.mean_H + torch.linalg.solve_triangular(self.cholesky_HH.mT, noise_HK, upper=True).mT
 
     def spread_HC(self, difference_CH: torch.Tensor) -> torch.Tensor:
-        """Columns v with v_a . v_b = cov(w . d_a, w . d_b), so L^-1 d for each d."""
+        """Return columns v = L^-1 d, so that v_a . v_b = cov(w . d_a, w . d_b)."""
         return torch.linalg.solve_triangular(self.cholesky_HH, difference_CH.mT, upper=False)
 
     def covariance_HH(self) -> torch.Tensor:
-        """M^-1."""
+        """Return M^-1."""
         return torch.cholesky_inverse(self.cholesky_HH)
 
     def after_answers(self, difference_CH: torch.Tensor, target_C: torch.Tensor) -> Answered:
-        """The posteriors after one more answered pair, for each of C candidates at once (see `Answered`)."""
+        """Return the posteriors after one more labelled pair, for each of C candidates at once (see `Answered`)."""
         spread_HC = self.spread_HC(difference_CH)
         shift_C, shrink_C = answer_step(difference_CH @ self.mean_H, (spread_HC**2).sum(dim=0), target_C)
         direction_CH = torch.linalg.solve_triangular(self.cholesky_HH.mT, spread_HC, upper=True).mT
@@ -59,7 +59,7 @@ class Gaussian:
 
 
 class Answered(NamedTuple):
-    """Posteriors after one more answered pair: N(mean_c, cov - shrink_c direction_c direction_c^T) for candidate c.
+    """Posteriors after one more labelled pair: N(mean_c, cov - shrink_c direction_c direction_c^T) for candidate c.
 
     Attributes:
         mean_CH: new means.
@@ -75,21 +75,21 @@ class Answered(NamedTuple):
 def answer_step(
     mean: torch.Tensor, variance: torch.Tensor, target: torch.Tensor, steps: int = 100
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How a Gaussian changes by one more answer to a pair whose logit is N(mean, variance); elementwise.
+    """Return the change of a Gaussian by one more label of a pair whose logit is N(mean, variance); elementwise.
 
-    The new mode lies at mean + cov d (y - sigmoid(t)), where t is its logit and solves t = m + v (y - sigmoid(t)); by
-    Sherman and Morrison the covariance becomes cov - cov d d^T cov s / (1 + s v) with s = sigmoid'(t). That is
-    Laplace's approximation, one observation at a time (Spiegelhalter and Lauritzen 1990), with its mode found exactly.
+    The new mode is mean + cov d (y - sigmoid(t)), where its logit t solves t = m + v (y - sigmoid(t)); by
+    Sherman and Morrison the covariance becomes cov - cov d d^T cov s / (1 + s v) with s = sigmoid'(t). This is
+    Laplace's approximation, one observation at a time (Spiegelhalter and Lauritzen 1990), with the exact mode.
     It holds for weights and, with cov d the covariances with that logit, for any logits that are jointly Gaussian.
 
     Args:
         mean: m.
         variance: v.
         target: y, P(first preferred).
-        steps: Newton steps, or halvings of the bracket where those would not do.
+        steps: number of Newton steps, or of halvings of the bracket where Newton steps fail.
 
     Returns:
-        y - sigmoid(t), to multiply cov d by, and s / (1 + s v).
+        y - sigmoid(t), the factor of cov d, and s / (1 + s v).
     """
     low, high = mean - variance * (1 - target), mean + variance * target
     logit, before = mean.clone(), torch.full_like(mean, torch.inf)
@@ -99,7 +99,7 @@ def answer_step(
         low, high = torch.where(excess < 0, logit, low), torch.where(excess > 0, logit, high)
         step = -excess / (1 + variance * p * (1 - p))
         inside = (logit + step >= low) & (logit + step <= high)
-        # Steps that do not shrink by half could cycle; steps of the size of rounding have arrived.
+        # Steps that do not shrink by half could cycle; steps as small as rounding have converged.
         newton = inside & (step.abs() <= before / 2) | (step.abs() <= 1e-13 * (1 + logit.abs()))
         before = torch.where(newton, step.abs(), high - low)
         logit = torch.where(newton, logit + step, (low + high) / 2)
@@ -109,36 +109,36 @@ def answer_step(
 
 
 class BradleyTerry:
-    """The likelihood of answered pairs as a function of the weights.
+    """The likelihood of labelled pairs as a function of the weights.
 
     At D = 4096 and 24,000 pairs a posterior costs two Gram matrices (8e11 flops each) and about a hundred products
-    with the differences, which are held once (0.8 GB).
+    with the differences, which are in memory once (0.8 GB).
     """
 
     def __init__(self, difference_nH: torch.Tensor, label_n: torch.Tensor) -> None:
-        """Take float64 differences and answers.
+        """Take float64 differences and labels.
 
         Raises:
-            DivergedError: a difference is not a number.
+            DivergedError: a difference is not finite.
         """
         if not bool(torch.isfinite(difference_nH).all()):
             raise DivergedError("a difference of features is not a number: look at the features")
         self._difference_nH, self._target_n = difference_nH, label_n.double()
 
     def posterior(self, prior_precision: float, start_H: torch.Tensor | None = None) -> Gaussian:
-        """Laplace's approximation at the mode."""
+        """Return Laplace's approximation at the mode."""
         return self.laplace(self.mode_H(prior_precision, start_H), prior_precision)
 
     def laplace(self, weights_H: torch.Tensor, prior_precision: float) -> Gaussian:
-        """Laplace's approximation at given weights."""
+        """Return Laplace's approximation at given weights."""
         p_n = torch.sigmoid(self._difference_nH @ weights_H)
         return Gaussian(weights_H, _cholesky(_gram_HH(self._difference_nH, p_n * (1 - p_n)), prior_precision))
 
     def mode_H(self, prior_precision: float, start_H: torch.Tensor | None = None) -> torch.Tensor:
-        """The weights of highest posterior density (the objective is convex), by Newton steps with a line search.
+        """Return the weights of highest posterior density by Newton steps with a line search (the objective is convex).
 
         Raises:
-            DivergedError: no convergence, which needs a prior too weak for float64.
+            DivergedError: no convergence, because the prior is too weak for float64.
         """
         bound_HH = _cholesky(self._quarter_HH, prior_precision)
         H, device = self._difference_nH.shape[1], self._difference_nH.device
@@ -153,10 +153,10 @@ class BradleyTerry:
     def _newton_step(
         self, w: torch.Tensor, prior_precision: float, bound_HH: torch.Tensor
     ) -> tuple[torch.Tensor, float]:
-        """M^-1 gradient and its product with the gradient.
+        """Return M^-1 gradient and its product with the gradient.
 
-        By conjugate gradients, preconditioned with M where p (1 - p) stands at its bound of 1/4 (Boehning and Lindsay
-        1988), so that no Hessian is formed on the way to the mode.
+        Conjugate gradients are preconditioned with M at the bound 1/4 of p (1 - p) (Boehning and Lindsay 1988), so that
+        no Hessian is computed before the mode is known.
         """
         X = self._difference_nH
         p_n = torch.sigmoid(X @ w)
@@ -171,7 +171,7 @@ class BradleyTerry:
 
     def _descend(self, w: torch.Tensor, step: torch.Tensor, decrement: float, prior_precision: float) -> torch.Tensor:
         value, rate = self._objective(w, prior_precision), 1.0
-        limit = value + 1e-12 * (1 + abs(value))  # the objective's own rounding
+        limit = value + 1e-12 * (1 + abs(value))  # rounding of the objective
         while self._objective(w - rate * step, prior_precision) > limit - 1e-4 * rate * decrement:
             rate /= 2
         return w - rate * step
@@ -204,11 +204,11 @@ def _cholesky(gram_HH: torch.Tensor, prior_precision: float) -> torch.Tensor:
 def _conjugate_gradients(
     product: Callable[[torch.Tensor], torch.Tensor], right_H: torch.Tensor, preconditioner_HH: torch.Tensor
 ) -> torch.Tensor:
-    """Solve product(x) = right; the preconditioner is given as its Cholesky factor."""
+    """Solve product(x) = right, given the Cholesky factor of the preconditioner."""
     x, residual = torch.zeros_like(right_H), right_H.clone()
     z = torch.cholesky_solve(residual[:, None], preconditioner_HH)[:, 0]
     direction, energy = z, float(residual @ z)
-    enough = 1e-16 * energy  # the preconditioner can be 1e9 times too strong where answers are nearly certain
+    enough = 1e-16 * energy  # the preconditioner can be 1e9 times too strong if labels are nearly certain
     for _ in range(min(2 * len(right_H) + 10, MOST_ITERATIONS)):
         if energy <= enough:
             break
@@ -224,7 +224,7 @@ def _conjugate_gradients(
 class Standardiser:
     """Features with mean 0 and, over all of them together, mean square norm 1; constant features become 0.
 
-    So the prior variance of a typical reward is 1 / lambda, however many features there are.
+    The prior variance of a typical reward is then 1 / lambda for any number of features.
     """
 
     def __init__(self, features_RD: FeatureTable) -> None:
@@ -233,12 +233,12 @@ class Standardiser:
         self.mean_D = sum((block.double().sum(dim=0) for block in table_blocks(features_RD, ROWS)), none_D) / R
         centred = (block.double() - self.mean_D for block in table_blocks(features_RD, ROWS))
         square_D = sum((block.square().sum(dim=0) for block in centred), none_D) / R
-        # Rounding of a constant feature must not be blown up to unit variance.
+        # Rounding of a constant feature must not be scaled up to unit variance.
         varies_D = square_D.sqrt() > 1e-6 * self.mean_D.abs()
         self.scale_D = torch.where(varies_D, (square_D * D).rsqrt(), 0.0)
 
     def __call__(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Standardise, float32 (R, D)."""
+        """Return standardised features, float32 (R, D)."""
         scaled_RD = torch.empty(features_RD.shape, dtype=torch.float32, device=features_RD.device)
         start = 0
         for block_bD in table_blocks(features_RD, ROWS):
@@ -247,12 +247,12 @@ class Standardiser:
         return scaled_RD
 
     def differences(self, features_RD: FeatureTable, responses_n2: torch.Tensor) -> torch.Tensor:
-        """First response minus second of each pair, standardised, float64 (n, D)."""
+        """Return first response minus second of each pair, standardised, float64 (n, D)."""
         return differences(features_RD, responses_n2) * self.scale_D
 
 
 def differences(features_RH: FeatureTable, responses_n2: torch.Tensor) -> torch.Tensor:
-    """First response minus second of each pair, float64 (n, H)."""
+    """Return first response minus second of each pair, float64 (n, H)."""
     return features_RH[responses_n2[:, 0]].double().sub_(features_RH[responses_n2[:, 1]])
 
 
@@ -269,12 +269,12 @@ class Linear:
         self.diagnostics = diagnostics or {}
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Reward of each response under each sample, float32 (K, R), in blocks of responses."""
+        """Return the reward of each response under each sample, float32 (K, R), computed in blocks of responses."""
         parts = [self._embed(block_bD) @ self._weights_HK for block_bD in table_blocks(features_RD, 4 * ROWS)]
         return torch.cat(parts).mT.contiguous()
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
-        """What the linear rewards see, float32 (R, H)."""
+        """Return the inputs of the linear rewards, float32 (R, H)."""
         return self._embed(features_RD)
 
 
@@ -286,21 +286,21 @@ def best_samples(
     difference_nH: torch.Tensor,
     label_n: torch.Tensor,
 ) -> torch.Tensor:
-    """Samples (K, H) of the posterior, under the prior precision with which they predict held-out answers best.
+    """Return samples (K, H) of the posterior, at the prior precision with the best predictions of held-out labels.
 
     Args:
-        posterior_at: prior precision -> posterior.
-        priors: prior precisions to try; the first of equals is taken.
+        posterior_at: returns the posterior of a prior precision.
+        priors: prior precisions to compare; ties go to the first.
         count: K.
-        generator: makes the same generator anew, so that priors are compared on the same noise.
+        generator: returns a new generator in the same state, so that priors are compared on the same noise.
         difference_nH: held-out pairs.
-        label_n: their answers.
+        label_n: labels of the held-out pairs.
     """
     if len(priors) == 1:
         return posterior_at(priors[0]).samples_KH(count, generator())
-    found = []
+    scored = []
     for prior_precision in priors:
         samples_KH = posterior_at(prior_precision).samples_KH(count, generator())
         p_n = torch.sigmoid(difference_nH @ samples_KH.mT).mean(dim=1)
-        found.append((-float(F.binary_cross_entropy(p_n, label_n.double())), samples_KH))
-    return max(found, key=lambda one: one[0])[1]
+        scored.append((-float(F.binary_cross_entropy(p_n, label_n.double())), samples_KH))
+    return max(scored, key=lambda score_and_samples: score_and_samples[0])[1]

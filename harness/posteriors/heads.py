@@ -17,9 +17,9 @@ from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.stack import contiguous, restore_layout
 from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
 
-SCORING_BYTES = 64 * 2**20  # bound on the largest activation held while scoring
+SCORING_BYTES = 64 * 2**20  # largest activation in memory during scoring
 
-# The activation, and the product of a gradient and its derivative given its output; both in place.
+# The activation, and the product of a gradient and the activation's derivative given its output; both in place.
 ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
     "tanh": (torch.tanh_, lambda grad, out: torch.ops.aten.tanh_backward.grad_input(grad, out, grad_input=grad)),
     "relu": (torch.relu_, lambda grad, out: grad.mul_(out > 0)),
@@ -27,11 +27,11 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
 
 
 class Dropout(NamedTuple):
-    """Which hidden units stay in a step (inverted dropout, Srivastava et al. 2014).
+    """The hidden units that stay in a step (inverted dropout, Srivastava et al. 2014).
 
     Attributes:
         keep_Kbo: for each hidden layer 1 where a unit stays and 0 where it is left out, float32.
-        scale: 1 / (1 - p), which what stays is multiplied by.
+        scale: 1 / (1 - p), the factor on units that stay.
     """
 
     keep_Kbo: list[torch.Tensor]
@@ -39,10 +39,10 @@ class Dropout(NamedTuple):
 
 
 class Heads:
-    """Stacked multilayer perceptrons D -> hidden -> 1 with gradients by hand (no autograd graph is kept).
+    """Stacked multilayer perceptrons D -> hidden -> 1 with explicit gradients (without an autograd graph).
 
     Attributes:
-        weights: one (K, i, o) tensor for each layer (its memory may be that of (K, o, i)).
+        weights: one (K, i, o) tensor for each layer (in memory it may be contiguous as (K, o, i)).
         biases: one (K, 1, o) tensor for each layer.
         diagnostics: of the training (see `FittedPosterior`); empty before it.
     """
@@ -68,15 +68,15 @@ class Heads:
         activation: str,
         precision: Precision = "float32",
     ) -> Heads:
-        """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), one generator a member.
+        """Draw weights from N(0, weight_std^2) and biases from U(+-1/sqrt(fan_in)), with one generator for each member.
 
-        Without a weight_std, that of a layer is 1/sqrt(fan_in).
+        Without a weight_std, the standard deviation of a layer is 1/sqrt(fan_in).
         """
         weights, biases = [], []
         for fan_in, out in pairwise(sizes):
             std = fan_in**-0.5 if weight_std is None else weight_std
             drawn = torch.stack([torch.randn(out, fan_in, generator=g) * std for g in generators])
-            # Matrix products are fastest with the longer side contiguous in memory.
+            # Matrix products are fastest if the longer side is contiguous in memory.
             weights.append(drawn.transpose(1, 2) if out < fan_in else drawn.transpose(1, 2).contiguous())
             limit = fan_in**-0.5
             biases.append(torch.stack([(2 * torch.rand(1, out, generator=g) - 1) * limit for g in generators]))
@@ -97,7 +97,12 @@ class Heads:
         return self.rebuilt([parameter.to(device) for parameter in self.parameters])
 
     def rebuilt(self, parameters: list[torch.Tensor], members: list[int] | None = None) -> Heads:
-        """Return heads of the same shape with other parameters (`members` are whose: see `Trainable`)."""
+        """Return heads of the same shape with other parameters.
+
+        Args:
+            parameters: in the order of `parameters`.
+            members: indices of the members that the parameters belong to; heads do not use them (see `Trainable`).
+        """
         depth = len(self.weights)
         return Heads(parameters[:depth], parameters[depth:], self.activation, self._matmul.precision)
 
@@ -107,15 +112,15 @@ class Heads:
 
     @classmethod
     def joined(cls, parts: Sequence[Heads]) -> Heads:
-        """Return the members of several heads of the same shape, one after another (copies, if there are several)."""
+        """Return the members of several heads of the same shape, one after another; copies unless there is one part."""
         if len(parts) == 1:
             return parts[0]
-        lie = zip(*([contiguous(parameter) for parameter in part.parameters] for part in parts), strict=True)
-        together = zip((torch.cat(tensors) for tensors in lie), parts[0].parameters, strict=True)
-        return parts[0].rebuilt([restore_layout(tensor, like) for tensor, like in together])
+        layers = zip(*([contiguous(parameter) for parameter in part.parameters] for part in parts), strict=True)
+        joined = zip((torch.cat(tensors) for tensors in layers), parts[0].parameters, strict=True)
+        return parts[0].rebuilt([restore_layout(tensor, like) for tensor, like in joined])
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Reward of each response under each member, shape (K, R), computed in blocks of responses."""
+        """Return the reward of each response under each member, shape (K, R), computed in blocks of responses."""
         return self._rewards_kR(features_RD, range(self.members))
 
     def _rewards_kR(self, features_RD: FeatureTable, members: Sequence[int]) -> torch.Tensor:
@@ -129,13 +134,13 @@ class Heads:
         return rewards_kR
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Last hidden layer of member 0 for each response, shape (R, H); without hidden layers the features."""
+        """Return the last hidden layer of member 0 for each response, shape (R, H); the features if there is none."""
         widest = max(w.shape[2] for w in self.weights)
         rows = max(256, SCORING_BYTES // (4 * widest))
         return torch.cat([self._last_hidden(0, block_bD) for block_bD in table_blocks(features_RD, rows)])
 
     def hidden(self, layer: int, k: int, inputs_bi: torch.Tensor) -> torch.Tensor:
-        """Outputs (b, o) of one layer of member k; those of the last layer are rewards."""
+        """Return the outputs (b, o) of one layer of member k; the outputs of the last layer are rewards."""
         product_bo = self._matmul.addmm(self.biases[layer][k], inputs_bi, self.weights[layer][k])
         return product_bo if layer + 1 == len(self.weights) else self._activate(product_bo)
 
@@ -148,14 +153,14 @@ class Heads:
         return self.hidden(len(self.weights) - 1, k, self._last_hidden(k, features_bD))[:, 0]
 
     def step(self, batch: Minibatch, gradients: list[torch.Tensor], dropout: Dropout | None = None) -> torch.Tensor:
-        """Write the gradients of the members' mean losses; return these, shape (K,) (see `Trainable`)."""
+        """Write the gradients of the members' mean losses; return the losses (K,) (see `Trainable`)."""
         layers = self.forward(batch.inputs_KbD, dropout)
         loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.label_Kb, batch.weight_Kb)
         self.backward(layers, grad_Kb[..., None], gradients, dropout)
         return loss_K
 
     def losses(self, pairs: LabelledPairs, members: Sequence[int] | None = None) -> torch.Tensor:
-        """Mean loss of each (chosen) member over pairs, shape (K,)."""
+        """Return the mean loss over pairs of all or of the chosen members, shape (K,)."""
         rewards_kR = self._rewards_kR(pairs.features_RD, range(self.members) if members is None else members)
         logit_kn = rewards_kR[:, pairs.responses_n2[:, 0]] - rewards_kR[:, pairs.responses_n2[:, 1]]
         return pair_loss(logit_kn, pairs.label_n).mean(dim=1)
@@ -164,7 +169,7 @@ class Heads:
         """Return the inputs of every layer and, last, the rewards (K, b, 1)."""
         layers = [inputs_Kbi]
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            # What dropout leaves is scaled in the product that follows, so that `layers` holds plain activations.
+            # Units that stay are scaled in the next product, so that `layers` holds the plain activations.
             scale = dropout.scale if dropout and number else 1.0
             layers.append(self._matmul.baddbmm(bias, layers[-1], weight, scale))
             if number + 1 < len(self.weights):
@@ -180,7 +185,7 @@ class Heads:
         gradients: list[torch.Tensor],
         dropout: Dropout | None = None,
     ) -> None:
-        """Write the gradients of all parameters (in their order), given that of the loss by the rewards."""
+        """Write the gradients of all parameters (in their order), given the gradient of the loss by the rewards."""
         depth, grad = len(self.weights), grad_Kb1
         for layer in reversed(range(depth)):
             torch.sum(grad, dim=1, keepdim=True, out=gradients[depth + layer])

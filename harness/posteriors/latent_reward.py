@@ -1,4 +1,4 @@
-"""Latent reward uncertainty: how far in the tails of the training rewards a pair lies (Melo et al. 2024, LRU)."""
+"""Latent reward uncertainty: how far a pair is in the tails of the training rewards (Melo et al. 2024, LRU)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RewardGaussian(NamedTuple):
 
     @classmethod
     def fitted(cls, reward_n: torch.Tensor, weight_n: torch.Tensor | None = None) -> RewardGaussian:
-        """Mean and unbiased standard deviation of rewards (of weighted ones whose weights are shares of answers)."""
+        """Return mean and unbiased standard deviation of rewards, weighted by shares of votes if these are given."""
         reward_n = reward_n.double()
         weight_n = torch.ones_like(reward_n) if weight_n is None else weight_n
         count = weight_n.sum()
@@ -39,7 +39,7 @@ class RewardGaussian(NamedTuple):
 def tail_score(
     preferred: RewardGaussian, other: RewardGaussian, preferred_N: torch.Tensor, other_N: torch.Tensor
 ) -> torch.Tensor:
-    """Minus the sum of the two tail probabilities of each pair, in [-1, 0]; far from the training rewards is 0."""
+    """Return minus the sum of the two tail probabilities of each pair, in [-1, 0]; 0 is far from training rewards."""
     return -(preferred.tail_probability(preferred_N) + other.tail_probability(other_N))
 
 
@@ -63,16 +63,16 @@ class LatentRewardModel:
     def epistemic_N(
         self, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
     ) -> torch.Tensor:
-        """`tail_score` of each pair, the response with the higher reward taken as the preferred one."""
+        """Return `tail_score` of each pair; the response with the higher reward counts as preferred."""
         reward_N2 = rewards_KR[0][responses_N2].double()
         return tail_score(self._preferred, self._other, reward_N2.amax(dim=1), reward_N2.amin(dim=1))
 
 
 class LatentReward(OnTrainedHead):
-    """One head; a pair is uncertain where its two rewards lie in the tails of the training rewards.
+    """One head; a pair is uncertain if its two rewards are in the tails of the training rewards.
 
-    Gaussians are fitted to the rewards of the preferred and of the other training responses. A pair that is not
-    labelled yet has no preferred response, so the head's own prediction stands in for it.
+    Gaussians are fitted to the rewards of the preferred and of the other training responses. An unlabelled pair has no
+    preferred response, so the head's own prediction replaces it.
     """
 
     def fitted(

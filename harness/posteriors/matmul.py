@@ -1,7 +1,7 @@
 """Matrix products of heads at a named precision: operands are rounded, sums stay float32.
 
-On a GPU with tensor cores these are the products of its hardware. On a CPU they are imitated by rounding, so that
-what a precision does to results can be measured anywhere; there they are slower than float32.
+On a GPU with tensor cores, the hardware computes these products. On a CPU operands are rounded before a float32
+product, so that the effect of a precision on results can be measured anywhere; this is slower than float32.
 
 Axes: K members, b rows, i and o the inputs and outputs of a layer.
 """
@@ -19,30 +19,31 @@ TF32_DROPPED = 13  # of float32's 23 bits of mantissa
 
 
 class MatMul:
-    """MatMul in float32.
+    """Products of float32 operands.
 
     Attributes:
-        precision: of the operands: float32 (24 significant bits), tf32 (11, NVIDIA's TensorFloat-32) or bf16 (8).
+        precision: precision of the operands: float32 (24 significant bits), tf32 (11, NVIDIA's TensorFloat-32) or bf16
+            (8).
     """
 
     precision: Precision = "float32"
 
     def addmm(self, bias_o: torch.Tensor, inputs_bi: torch.Tensor, weight_io: torch.Tensor) -> torch.Tensor:
-        """bias + inputs weight, shape (b, o)."""
+        """Return bias + inputs weight, shape (b, o)."""
         return torch.addmm(bias_o, inputs_bi, weight_io)
 
     def baddbmm(
         self, bias_K1o: torch.Tensor, inputs_Kbi: torch.Tensor, weight_Kio: torch.Tensor, scale: float = 1.0
     ) -> torch.Tensor:
-        """bias + scale inputs weight of each member, shape (K, b, o)."""
-        if _lonely_vector(weight_Kio):
+        """Return bias + scale inputs weight of each member, shape (K, b, o)."""
+        if _is_single_vector(weight_Kio):
             twice = (tensor.expand(2, -1, -1) for tensor in (bias_K1o, inputs_Kbi, weight_Kio))
             return torch.baddbmm(*twice, alpha=scale)[:1].clone()
         return torch.baddbmm(bias_K1o, inputs_Kbi, weight_Kio, alpha=scale)
 
     def bmm(self, left_Kbi: torch.Tensor, right_Kio: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """left right of each member, shape (K, b, o)."""
-        if _lonely_vector(right_Kio):
+        """Return left right of each member, shape (K, b, o)."""
+        if _is_single_vector(right_Kio):
             product_1bo = torch.bmm(left_Kbi.expand(2, -1, -1), right_Kio.expand(2, -1, -1))[:1]
             return product_1bo.clone() if out is None else out.copy_(product_1bo)
         return torch.bmm(left_Kbi, right_Kio, out=out)
@@ -102,7 +103,7 @@ MATMULS: dict[Precision, MatMul] = {p.precision: p for p in (MatMul(), Tf32MatMu
 
 @contextmanager
 def _tensor_cores(tensor: torch.Tensor) -> Iterator[None]:
-    """Let a GPU round the operands of float32 products to tf32."""
+    """Allow tf32 operands in float32 products on a GPU."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tensor.is_cuda or before
     try:
@@ -116,7 +117,7 @@ def _tf32(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def rounded(tensor: torch.Tensor, precision: Precision) -> torch.Tensor:
-    """The nearest float32 numbers that the precision has; ties go away from 0 in tf32 and to even in bf16."""
+    """Round to the nearest numbers of the precision, as float32; ties round away from 0 in tf32 and to even in bf16."""
     if precision == "float32":
         return tensor
     if precision == "bf16":
@@ -125,8 +126,8 @@ def rounded(tensor: torch.Tensor, precision: Precision) -> torch.Tensor:
     return tensor.view(torch.int32).add(half).bitwise_and_(-(1 << TF32_DROPPED)).view(torch.float32)
 
 
-# On a CPU the product of one matrix with a vector goes another way than a batch of several, with other bits; those of
-# a single member must be those that it has among others.
-def _lonely_vector(right_Kio: torch.Tensor) -> bool:
+# On a CPU, the product of one matrix with a vector uses other code than a batch of several, with other bits; a single
+# member must have the same bits as among others.
+def _is_single_vector(right_Kio: torch.Tensor) -> bool:
     K, _, o = right_Kio.shape
     return K == 1 and o == 1 and not right_Kio.is_cuda

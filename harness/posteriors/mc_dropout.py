@@ -1,6 +1,6 @@
 """MC dropout with consistent masks (Gal and Ghahramani 2016, 1506.02142; Kirsch et al. 2019, 1906.08158).
 
-A head trained with dropout is scored under K masks of its hidden units. A mask is drawn once and holds for all
+A head trained with dropout is scored under K masks of its hidden units. A mask is drawn once and applies to all
 responses, so that a sample is one reward function and rewards of different responses can be compared.
 """
 
@@ -23,19 +23,16 @@ Draw = Callable[[Sequence[torch.Generator], int, torch.device], Dropout]
 
 
 class McDropout(Ensemble):
-    """Heads trained with dropout, and K samples of each pair's rewards by masks of their hidden units.
-
-    Attributes (and those of `Ensemble` and `TrainingConfig`):
-        members: networks; sample k belongs to network k modulo members.
-        samples: K.
-        rate: probability with which a hidden unit is left out, when training and when sampling.
-    """
+    """Heads trained with dropout, and K samples of each pair's rewards by masks of their hidden units."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024 | {"members": 1, "samples": 5, "rate": 0.2}}
 
     members: int = Field(1, ge=1, le=1024)
+    """Number of networks; sample k belongs to network k modulo members."""
     samples: int = Field(10, ge=1, le=4096)
+    """K, the number of masks."""
     rate: float = Field(0.2, ge=0, lt=1)
+    """Probability that a hidden unit is left out, in training and in sampling."""
 
     @model_validator(mode="after")
     def _has_units_to_leave_out(self) -> Self:
@@ -57,15 +54,15 @@ class McDropout(Ensemble):
         ]
 
     def trainable(self, heads: Heads, streams: Sequence[Stream]) -> Trainable:
-        """The networks as they are trained: with dropout."""
+        """Return the networks in the form in which they are trained: with dropout."""
         generators = [stream.child("dropout", k).torch() for stream in streams for k in range(self.members)]
-        return _Thinned(heads, generators, self._draw)
+        return _TrainableDropout(heads, generators, self._draw)
 
     def _masks(self, stream: Stream, device: torch.device) -> Dropout:
         return self._draw([stream.child("mask", k).torch() for k in range(self.samples)], 1, device)
 
     def _draw(self, generators: Sequence[torch.Generator], rows: int, device: torch.device) -> Dropout:
-        """Draw what stays, one generator a network or sample, on the CPU: the same on every device."""
+        """Draw the units that stay, with one generator for each network or sample, on the CPU for all devices."""
         keep_Kbo = torch.empty(len(generators), rows, sum(self.hidden))
         for keep_bo, generator in zip(keep_Kbo, generators, strict=True):
             keep_bo.uniform_(generator=generator)
@@ -73,8 +70,8 @@ class McDropout(Ensemble):
         return Dropout(list(keep_Kbo.split(self.hidden, dim=2)), 1 / (1 - self.rate))
 
 
-class _Thinned:
-    """Heads that are trained with dropout and evaluated without (see `Trainable`)."""
+class _TrainableDropout:
+    """Heads that are trained with dropout and evaluated without dropout (see `Trainable`)."""
 
     def __init__(self, heads: Heads, generators: Sequence[torch.Generator], draw: Draw) -> None:
         self._heads, self._generators, self._draw = heads, generators, draw
@@ -96,7 +93,7 @@ class MaskedHeads:
 
     Attributes:
         heads: the networks.
-        masks: for each hidden layer what stays under each sample, (K, 1, o).
+        masks: the units that stay under each sample, (K, 1, o) for each hidden layer.
     """
 
     def __init__(self, heads: Heads, masks: Dropout) -> None:
@@ -110,14 +107,14 @@ class MaskedHeads:
         for block_bD in table_blocks(features_RD, rows):
             stop = start + len(block_bD)
             for network in range(networks):
-                first_bo = self.heads.hidden(0, network, block_bD)  # what all masks of a network share
+                first_bo = self.heads.hidden(0, network, block_bD)  # common to all masks of a network
                 for k in range(network, samples, networks):
                     rewards_KR[k, start:stop] = self._rewards(k, network, first_bo)
             start = stop
         return rewards_KR
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Last hidden layer of the first network with all its units, float32 (R, H)."""
+        """Return the last hidden layer of the first network with all its units, float32 (R, H)."""
         return self.heads.embedding_RH(features_RD)
 
     def _rewards(self, k: int, network: int, hidden_bo: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""One reward head, trained as a member of the ensemble is: the base of posteriors built on a deterministic network."""
+"""One reward head, trained like a member of the ensemble: the base of posteriors built on a deterministic network."""
 
 from __future__ import annotations
 
@@ -17,24 +17,21 @@ from balbench.harness.streams import Stream
 
 
 class SingleHead(TrainingConfig):
-    """One MLP head D -> hidden -> 1, trained by the recipe. With the same settings it is member 0 of the ensemble.
-
-    Attributes (and those of `TrainingConfig`):
-        hidden: widths of the hidden layers.
-        activation: of the hidden layers.
-        weight_std: weights start from N(0, weight_std^2), biases from U(+-1/sqrt(fan_in)).
-    """
+    """One MLP head D -> hidden -> 1. With the same settings it equals member 0 of the ensemble."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "melo2024": {name: value for name, value in MELO2024.items() if name != "members"}
     }
 
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 256)
+    """Widths of the hidden layers."""
     activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of the hidden layers."""
     weight_std: float = Field(0.01, gt=0)
+    """Initial weights are drawn from N(0, weight_std^2), biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
 
     def training_bytes(self, dimension: int) -> int:
-        """Those of the head (see `Ensemble`)."""
+        """Estimate the bytes of the head's training (see `Ensemble`)."""
         return self.as_ensemble().training_bytes(dimension)
 
     def fleet_is_exact(self, dimension: int) -> bool:
@@ -48,7 +45,7 @@ class SingleHead(TrainingConfig):
 
 
 class OnTrainedHead(SingleHead):
-    """A posterior that is fitted to a head after its training."""
+    """A posterior that is fitted to a trained head."""
 
     @abstractmethod
     def fitted(self, heads: Heads, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
@@ -66,16 +63,17 @@ class OnTrainedHead(SingleHead):
 
 
 def only_used(pairs: LabelledPairs) -> LabelledPairs:
-    """The same pairs on a table of only the responses that stand in them."""
+    """Return the same pairs on a table of their own responses only."""
     used_R, place = torch.unique(pairs.responses_n2, return_inverse=True)
     return LabelledPairs(pairs.features_RD[used_R], place, pairs.label_n)
 
 
 def preferred_weights(train: LabelledPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The responses of answered pairs as two classes, preferred and not: a share counts in its proportion.
+    """Split the responses of labelled pairs into two classes, preferred and other; shares of votes are weights.
 
     Returns:
-        responses (2n,) and their float64 weights in the class of preferred and of other responses; either sum to n.
+        The responses (2n,), and their float64 weights in the classes of preferred and of other responses; the weights
+        of each class sum to n.
     """
     label_n = train.label_n.double()
     responses = train.responses_n2.T.flatten()

@@ -11,40 +11,40 @@ from itertools import accumulate
 import torch
 from torch.optim.adamw import adamw
 
-# Vectorised code then has no remainder in the buffer, so that a member's bits do not depend on how many others it has.
+# Vectorised code has no remainder at the buffer's end, so that a member's bits do not depend on the number of members.
 MULTIPLE = 64
 
 
 class MemberStack:
-    """Stacked parameters of K members: layer after layer, in each layer the members side by side, in one buffer.
+    """Stacked parameters of K members in one buffer: layer after layer, and in each layer member after member.
 
     Attributes:
-        flat: the buffer, one axis; what is left at its end is 0.
-        tensors: its parts as (K, i, o), each in the memory order of the tensor that it was made for.
+        flat: the buffer, with one axis; padding at its end is 0.
+        tensors: parts of the buffer as (K, i, o), each in the memory layout of the tensor that it was made for.
     """
 
     def __init__(self, like: Sequence[torch.Tensor], members: int) -> None:
-        """Make room for some members with parameters like these (K', i, o); all numbers are 0."""
-        self._lie = [contiguous(tensor) for tensor in like]
+        """Allocate zeros for a number of members with parameters like these (K', i, o)."""
+        layouts = [contiguous(tensor) for tensor in like]
         self._widths = [tensor[0].numel() for tensor in like]
         self._starts = [0, *accumulate(members * width for width in self._widths)]
         length = -(-self._starts[-1] // MULTIPLE) * MULTIPLE
         self.flat = torch.zeros(length, dtype=like[0].dtype, device=like[0].device)
         self.tensors = [
-            restore_layout(part.view(members, *lie.shape[1:]), tensor)
-            for part, lie, tensor in zip(self.members(0, members), self._lie, like, strict=True)
+            restore_layout(part.view(members, *layout.shape[1:]), tensor)
+            for part, layout, tensor in zip(self.members(0, members), layouts, like, strict=True)
         ]
 
     @classmethod
     def of(cls, tensors: Sequence[torch.Tensor], members: torch.Tensor | None = None) -> MemberStack:
-        """Copy stacked parameters, of all or of the chosen members."""
+        """Copy stacked parameters of all or of the chosen members."""
         stack = cls(tensors, len(tensors[0]) if members is None else len(members))
-        for mine, theirs in zip(stack.tensors, tensors, strict=True):
-            mine.copy_(theirs if members is None else theirs[members])
+        for copy, tensor in zip(stack.tensors, tensors, strict=True):
+            copy.copy_(tensor if members is None else tensor[members])
         return stack
 
     def members(self, start: int, stop: int) -> list[torch.Tensor]:
-        """The parts of the buffer that hold consecutive members, one a layer."""
+        """Return the parts of the buffer with consecutive members, one part for each layer."""
         return [
             self.flat[begin + start * width : begin + stop * width]
             for begin, width in zip(self._starts, self._widths, strict=False)
@@ -52,20 +52,21 @@ class MemberStack:
 
 
 def contiguous(weight: torch.Tensor) -> torch.Tensor:
-    """The weight, or its transpose if that is what is contiguous in memory."""
+    """Return the weight, or its transpose if the transpose is contiguous in memory."""
     return weight if weight.is_contiguous() else weight.transpose(1, 2)
 
 
 def restore_layout(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Undo `contiguous` for a tensor that lies as that of `like` does."""
+    """Restore the layout of `like` (inverse of `contiguous`)."""
     return part if like.is_contiguous() else part.transpose(1, 2)
 
 
 class AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over a stack, whose members may have rates of their own and may leave.
+    """AdamW (Loshchilov and Hutter 2019) over a stack; members may have different learning rates and may be dropped.
 
     Attributes:
-        weights, gradients: what a step changes and by what.
+        weights: the parameters, changed by each step.
+        gradients: the gradients that a step uses.
     """
 
     def __init__(self, weights: MemberStack, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
@@ -76,7 +77,7 @@ class AdamW:
         self._steps = 0
 
     def keep(self, members: torch.Tensor) -> None:
-        """Go on with the chosen members only."""
+        """Keep the chosen members only."""
         self.weights, self._mean, self._square = (
             MemberStack.of(stack.tensors, members) for stack in (self.weights, self._mean, self._square)
         )

@@ -1,4 +1,4 @@
-"""The training config of Melo et al. 2024: its settings, its learning rates, its evaluations."""
+"""How heads are trained (Melo et al. 2024): settings, learning rates and times of evaluations."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingConfig(Posterior):
-    """How heads are trained.
-
-    Attributes:
-        epochs, batch: passes over the labels, pairs a minibatch (the last of an epoch may be smaller).
-        learning_rate: AdamW's peak rate; up linearly over `warmup` steps from 0, then down to 0.
-        betas, epsilon, weight_decay: AdamW's.
-        clip: largest norm of a member's gradient.
-        evaluate_every: steps between evaluations on the eval split (each epoch's end is evaluated as well).
-        patience: evaluations without a strictly lower loss after which a member stops; its best weights are kept.
-        repeat_evaluations: as coded by the authors, an evaluation step that ends an epoch is evaluated twice and
-            the repeat counts against patience.
-        precision: of the operands of the heads' matrix products, in training and in scoring (harness/posteriors/
-            products.py); weights, sums and the optimiser are float32.
-    """
+    """The settings of the training of heads, for all posteriors that have heads."""
 
     epochs: int = Field(4, ge=1)
+    """Passes over the labels."""
     batch: int = Field(32, ge=1)
+    """Pairs of a minibatch; the last one of an epoch may be smaller."""
     learning_rate: float = Field(3e-5, gt=0)
+    """Peak learning rate of AdamW: it rises linearly from 0 over `warmup` steps, then falls linearly to 0."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of AdamW's moments."""
     epsilon: float = Field(1e-8, gt=0)
+    """Term in the denominator of AdamW."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     clip: float = Field(1.0, gt=0)
+    """Largest norm of a member's gradient; larger gradients are scaled down to this norm."""
     warmup: int = Field(5, ge=0)
+    """Steps in which the learning rate rises."""
     evaluate_every: int = Field(100, ge=1)
+    """Steps between evaluations on the eval split; the end of each epoch is evaluated as well."""
     patience: int = Field(3, ge=1)
+    """A member stops after this many evaluations without a strictly lower loss; its best weights are kept."""
     repeat_evaluations: bool = False
+    """As in the authors' code: an evaluation step that ends an epoch is evaluated twice, and the repeat counts against
+    patience."""
     precision: Precision = "float32"
+    """Precision of the operands of the heads' matrix products, in training and in scoring. Weights, sums and the
+    optimiser are float32."""
 
     def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
         """Train a fleet of one cell (see `Posterior.fit`)."""
@@ -56,14 +57,14 @@ class TrainingConfig(Posterior):
 
 
 def rate_at(step: int, steps: int, warmup: int) -> float:
-    """Factor on the learning rate: s / warmup while warming up, then down to 0 linearly."""
+    """Return the factor on the learning rate: step / warmup during warm-up, then linearly down to 0."""
     if step < warmup:
         return step / warmup
     return max(0.0, (steps - step) / max(1, steps - warmup))
 
 
 def evaluations_after(step: int, steps: int, config: TrainingConfig) -> int:
-    """How often the eval split is looked at after `step` steps of `steps`: at intervals and at each epoch's end."""
+    """Return the number of evaluations after `step` of `steps` steps: at intervals and at the end of each epoch."""
     at_interval, at_epoch = step % config.evaluate_every == 0, step % (steps // config.epochs) == 0
-    # As coded, a step that is both is evaluated twice, and the repeat counts against patience.
+    # In the authors' code a step that is both is evaluated twice, and the repeat counts against patience.
     return at_interval + at_epoch if config.repeat_evaluations else int(at_interval or at_epoch)

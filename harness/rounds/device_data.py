@@ -1,9 +1,8 @@
-"""A data set on a device, with what all cells on it share."""
+"""A data set on a device, shared by all cells of a process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,23 +12,23 @@ from balbench.harness.pool.feature_table import FeatureTable, StreamedTable, can
 from balbench.harness.pool.index import PoolIndex, Responses
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.posteriors.posterior import LabelledPairs
+from balbench.harness.rounds.worker import Features
 
 Array = np.ndarray
-Placement = Literal["auto", "resident", "streamed"]
 
 
 class DeviceData:
-    """The splits of a data set, their features on a device or on disk; made once and used by all cells of a process.
+    """The splits of a data set, with features on a device or on disk.
 
     Attributes:
         data: the data set.
-        device: where the features lie, or are brought when they are needed.
-        pool: the split to acquire from.
-        index: what was computed from the pool's features.
+        device: the device of the features; streamed features are copied to it when they are needed.
+        pool: the split from which policies acquire.
+        index: results computed once from the pool's features.
         features: float32 features of the responses of each split.
-        held_out: names of the other splits.
+        held_out: names of all splits but the pool.
         unlabelled: each split as policies see it.
-        eval_pairs: the answered pairs to select models by.
+        eval_pairs: the labelled pairs for model selection.
     """
 
     def __init__(
@@ -37,21 +36,21 @@ class DeviceData:
         data: PreferenceData,
         device: torch.device,
         index: PoolIndex | None = None,
-        placement: Placement = "auto",
+        placement: Features = "auto",
         processes: int = 1,
     ) -> None:
         """Place the features.
 
         Args:
             data: the data set.
-            device: where to compute.
-            index: what was computed from the pool's features before.
+            device: the device that computes.
+            index: results computed before from the pool's features.
             placement: `resident` holds all features on the device; `streamed` reads them from disk in blocks (arrays
                 that are not mapped from disk stay resident); `auto` streams the largest splits until the rest fits.
-            processes: how many processes share the device with a table each.
+            processes: number of processes that share the device, each with its own table.
 
         Raises:
-            DataError: a file of features is not what it was when it was loaded.
+            DataError: a file of features has changed since it was loaded.
         """
         self.data, self.device = data, device
         self.pool = data.splits["pool"]
@@ -67,36 +66,36 @@ class DeviceData:
         self.eval_pairs = self.labelled_pairs("eval", data.splits["eval"].records.first_share_N)
 
     def responses(self, name: str, pairs: Array | slice = slice(None)) -> torch.Tensor:
-        """The two responses of pairs of a split, on the device."""
+        """Return the two responses of pairs of a split, int64 (n, 2), on the device."""
         return torch.from_numpy(np.asarray(self.data.splits[name].pairs.responses_of_pair_N2[pairs])).to(self.device)
 
     def labelled_pairs(self, name: str, label_n: Array, pairs: Array | slice = slice(None)) -> LabelledPairs:
-        """Pairs of a split with answers; those without (NaN) are left out."""
+        """Return pairs of a split with labels; pairs without a label (NaN) are left out."""
         known = torch.from_numpy(~np.isnan(label_n)).to(self.device)
-        target = torch.from_numpy(label_n.astype(np.float32)).to(self.device)
-        return LabelledPairs(self.features[name], self.responses(name, pairs)[known], target[known])
+        labels = torch.from_numpy(label_n.astype(np.float32)).to(self.device)
+        return LabelledPairs(self.features[name], self.responses(name, pairs)[known], labels[known])
 
 
 def streamed_splits(
-    arrays: Mapping[str, Array], placement: Placement, device: torch.device, processes: int = 1
+    arrays: Mapping[str, Array], placement: Features, device: torch.device, processes: int = 1
 ) -> dict[str, np.memmap]:
-    """Which features to read from disk as they are needed: with `auto` the largest, until the rest fits."""
+    """Return the features to read from disk when they are needed: with `auto` the largest, until the rest fits."""
     mapped = {name: features_RD for name, features_RD in arrays.items() if can_stream(features_RD)}
     if placement != "auto":
         return mapped if placement == "streamed" else {}
-    left = device_budget(device)
-    found = {}
+    free_bytes = device_budget(device)
+    streamed = {}
     for name in sorted(arrays, key=lambda name: arrays[name].size):
-        # On a CPU, mapped float32 features are used as they lie; all else is a copy in each process.
+        # On a CPU, mapped float32 features are used without a copy; others are copied in each process.
         shared = device.type == "cpu" and name in mapped and arrays[name].dtype == np.float32
-        left -= 4 * arrays[name].size * (1 if shared else processes)
-        if left < 0 and name in mapped:
-            found[name] = mapped[name]
-    return found
+        free_bytes -= 4 * arrays[name].size * (1 if shared else processes)
+        if free_bytes < 0 and name in mapped:
+            streamed[name] = mapped[name]
+    return streamed
 
 
 def device_budget(device: torch.device) -> int:
-    """Bytes of features that a device may hold: half of a machine's memory, what is free on a GPU less a quarter."""
+    """Return the bytes of features that may be on a device: half of the memory; on a GPU, the free memory less 25%."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return free - total // 4
