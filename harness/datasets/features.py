@@ -90,14 +90,23 @@ class EncoderSettings(Component):
         """Return D, the number of features, from the model's configuration (no weights are read).
 
         Raises:
-            DataError: a model does not exist, transformers does not know its configuration, or its pooling is not
-                supported.
+            DataError: a model does not exist, transformers does not know its configuration, its pooling is not supported,
+                or the templates lack the prompt that it expects.
         """
         files, language_model = self.encoder_files(), self.perplexity_files()
         self.pooling_of(files)
+        self._check_prompt(files)
         if language_model is not None:
             language_model.load("AutoConfig")
         return files.width()
+
+    def _check_prompt(self, files: ModelFiles) -> None:
+        prompt = files.default_prompt()
+        if prompt and not (self.template.startswith(prompt) and self.prompt_template.startswith(prompt)):
+            raise DataError(
+                f"dataset.template: {files.name} expects {prompt!r} before every text; begin dataset.template and"
+                " dataset.prompt_template with it"
+            )
 
     def pooling_of(self, files: ModelFiles) -> tuple[Pooling, bool]:
         """Return how to pool the states of a model, and whether to scale features to length 1.

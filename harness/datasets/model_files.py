@@ -113,6 +113,12 @@ class ModelFiles:
         """Return whether the files of a sentence-transformers model declare features of length 1."""
         return "Normalize" in self._modules()
 
+    def default_prompt(self) -> str:
+        """Return the text that a sentence-transformers model puts before every text by default; mostly empty."""
+        config = self._read("config_sentence_transformers.json") or {}
+        name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}
+        return str(prompts.get(name) or "") if isinstance(name, str) else ""
+
     def _unsupported(self, declared: str) -> DataError:
         return DataError(
             f"dataset.pooling: {self.root or self.name} declares {declared}, which balbench cannot apply; choose how to"

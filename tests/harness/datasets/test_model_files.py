@@ -140,6 +140,17 @@ def test_what_cannot_be_honoured_is_refused_unless_a_setting_replaces_it(tmp_pat
     assert np.array_equal(encode(model, pooling="cls"), encode(save_bert(tmp_path / "plain"), pooling="cls"))
 
 
+def test_a_prompt_that_the_model_expects_belongs_to_the_templates(tmp_path):
+    model = declare(save_bert(tmp_path / "model"), {"pooling_mode_cls_token": True})
+    config = {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": "query"}
+    (model / "config_sentence_transformers.json").write_text(json.dumps(config))
+    one_line(EncoderSettings(encoder=str(model)).width, f"dataset.template: {model} expects 'query: ' before every")
+    templates = {"template": "query: {prompt}\n{response}", "prompt_template": "query: {prompt}"}
+    assert EncoderSettings(encoder=str(model), **templates).width() == 16
+    (model / "config_sentence_transformers.json").write_text(json.dumps(config | {"default_prompt_name": None}))
+    assert EncoderSettings(encoder=str(model)).width() == 16
+
+
 def test_the_pooling_of_a_hub_model_is_read_at_its_commit(tmp_path, monkeypatch):
     snapshot = declare(save_bert(tmp_path / "snapshots" / "c0ffee"), {"pooling_mode_cls_token": True})
     asked = []

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from balbench.harness.datasets import encoding_probe
-from balbench.harness.datasets.encoding_probe import encoding_seconds, sample
 from balbench.harness.datasets.jsonl import JsonLines
 from balbench.harness.datasets.reading import votes
 from balbench.harness.datasets.text_facts import RowCounts
@@ -67,19 +66,3 @@ def test_a_model_that_is_large_for_the_memory_is_not_loaded_by_the_check(dataset
     monkeypatch.setattr("balbench.harness.datasets.jsonl.usable_memory", lambda: 1000)
     monkeypatch.setattr(JsonLines, "load_encoder", None)
     assert dataset.examine()[1][-1].startswith("encoding: time unknown, as a probe would load a model of 0.0 GiB")
-
-
-def test_the_time_of_encoding_grows_with_the_number_of_texts(dataset, monkeypatch):
-    monkeypatch.setattr(encoding_probe, "PROBE_SECONDS", 0.0)
-    tokens = dataset.tokenise([("question", "answer" * (n % 5 + 1)) for n in range(50)], lambda *_: None)
-    ticks = iter(float(n) for n in range(100))
-    monkeypatch.setattr(encoding_probe.time, "perf_counter", lambda: next(ticks))
-    few, many = (encoding_seconds(dataset, tokens, count) for count in (50, 500))
-    assert many == pytest.approx(10 * few)
-    assert few > 0
-
-
-def test_a_sample_is_spread_evenly():
-    assert sample(0, 5) == []
-    assert sample(4, 5) == [0, 1, 2, 3]
-    assert sample(101, 5) == [0, 25, 50, 75, 100]
