@@ -16,7 +16,12 @@ from balbench.harness import registry
 from balbench.harness.errors import StudyError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from balbench.harness.results import Run
+
+
+SETTING_COLUMNS = ("setting", "default", "values", "what")
 
 
 def components_table(kind: str) -> Table:
@@ -56,17 +61,32 @@ def component_details(kind: str, name: str) -> Group:
     """
     component = registry.load(kind, name)
     lines = [f"{kind}: {name}", "", *(inspect.cleandoc(component.__doc__ or "").splitlines())]
-    table = Table("setting", "default", "values", "what")
+    table = Table(*SETTING_COLUMNS)
     table.columns[0].no_wrap = True
-    for setting, field in component.model_fields.items():
-        default = "required" if field.is_required() else json.dumps(field.get_default(), default=str)
-        table.add_row(*map(escape, (setting, default, _values(component, setting), field.description or "")))
-    presets = []
-    for preset, settings in (getattr(component, "presets", None) or {}).items():
-        values = ", ".join(f"{setting} {json.dumps(value, default=str)}" for setting, value in settings.items())
-        presets.append(escape(f"preset {preset}: {values or 'the defaults'}"))
-    settings_table = [table] if table.row_count else ["There are no settings."]
-    return Group(escape("\n".join(lines)), *settings_table, *presets)
+    for row in setting_rows(component):
+        table.add_row(*map(escape, row))
+    settings = [table] if table.row_count else ["There are no settings."]
+    return Group(escape("\n".join(lines)), *settings, *map(escape, preset_lines(component)))
+
+
+def setting_rows(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    """Return name, default, possible values and meaning of each setting (see SETTING_COLUMNS)."""
+    rows = []
+    for setting, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "required" if field.is_required() else json.dumps(default, default=str)
+        rows.append((setting, shown, _values(model, setting), " ".join((field.description or "").split())))
+    return rows
+
+
+def preset_lines(component: Any) -> list[str]:
+    """Return one line for each preset of a component, with its settings."""
+    presets = getattr(component, "presets", None) or {}
+    texts = {
+        preset: ", ".join(f"{setting} {json.dumps(value, default=str)}" for setting, value in settings.items())
+        for preset, settings in presets.items()
+    }
+    return [f"preset {preset}: {values or 'the defaults'}" for preset, values in texts.items()]
 
 
 def _values(component: Any, setting: str) -> str:
