@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 HEAD = """# Reference
 
-The keys of a study file, and every component with its settings. `balbench list KIND NAME` prints a part of this page, and
-`python -m balbench.benchmarks.reference > docs/reference.md` writes the page anew.
+The keys of a study file, and every component with its settings. `balbench list KIND NAME` prints a part of this page.
+`python -m balbench.benchmarks.reference > docs/reference.md` writes it anew.
 """
 
 
