@@ -90,8 +90,8 @@ class EncoderSettings(Component):
         """Return D, the number of features, from the model's configuration (no weights are read).
 
         Raises:
-            DataError: a model does not exist, transformers does not know its configuration, its pooling is not supported,
-                or the templates lack the prompt that it expects.
+            DataError: a model does not exist, transformers does not know its configuration, its pooling is not
+                supported, or the templates lack the prompt that it expects.
         """
         files, language_model = self.encoder_files(), self.perplexity_files()
         self.pooling_of(files)

@@ -11,5 +11,7 @@ def test_the_contents_of_a_built_data_set_count_the_pairs_of_a_prompt():
     pool = data.splits["pool"].pairs
     contents = Contents.of(data)
     assert contents.splits == tuple(data.splits)
-    assert contents.response_tables == frozenset()
+    assert contents.response_tables == {
+        name for name in ("response_log_perplexity_R", "response_token_entropy_R") if getattr(pool, name) is not None
+    }
     assert contents.most_pairs_a_prompt == max(np.unique(pool.prompt_of_pair_N, return_counts=True)[1])
