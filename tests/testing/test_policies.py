@@ -209,7 +209,7 @@ BROKEN = {
     "global numpy": (drawing(np.random.random)(), "the global generator of numpy"),
     "global torch": (drawing(lambda: torch.rand(1))(), "the global generator of torch"),
     "hidden global": (HiddenGlobal(), "gives two answers to the same view and stream"),
-    "storage": (StoragePosition(), "another batch where the pool stores its pairs in another order"),
+    "storage": (StoragePosition(), "another batch where the pool is stored in another order"),
     "label_n": (Scribbles(), "select changes label_n of the view"),
     "unlabelled_U": (Scribbles(target="unlabelled_U"), "select changes unlabelled_U of the view"),
     "rewards": (ScribblesOnRewards(), "select changes rewards_KR of the view"),

@@ -116,17 +116,50 @@ def responses_of(pool: PreferencePool) -> Responses:
 
 def shuffled(view: PoolView, order: Array) -> PoolView:
     """Return the same round with the pairs of the pool stored in another order: new pair i is old pair order[i]."""
-    place = np.argsort(order)
     moved = replace(
         view.pool, responses_of_pair_N2=view.pool.responses_of_pair_N2[order], pair_id_N=view.pool.pair_id_N[order]
     )
+    return _in_pool(view, moved, order)
+
+
+def _in_pool(view: PoolView, pool: PreferencePool, order: Array) -> PoolView:
+    """Return a round with the same pairs in another pool, whose pair i is the old pair order[i]."""
+    place = np.argsort(order)
     return replace(
         view,
-        index=PoolIndex(moved),
+        index=PoolIndex(pool),
         unlabelled_U=np.sort(place[view.unlabelled_U]),
         acquired_n=place[view.acquired_n],
-        splits=dict(view.splits) | {"pool": responses_of(moved)},
+        splits=dict(view.splits) | {"pool": responses_of(pool)},
     )
+
+
+def reordered(pool: PreferencePool, seed: int) -> tuple[PreferencePool, Array, Array]:
+    """Return the same pool with pairs, responses and prompts stored in other orders.
+
+    Returns:
+        The pool, the old number of each new pair, and the old number of each new response.
+    """
+    rng = np.random.default_rng(seed)
+    pair_order, response_order, prompt_order = (
+        rng.permutation(count) for count in (len(pool), len(pool.prompt_of_response_R), len(pool.prompt_features_PQ))
+    )
+    scores = {name: getattr(pool, name) for name in ("response_log_perplexity_R", "response_token_entropy_R")}
+    moved = PreferencePool(
+        pool.response_features_RD[response_order],
+        pool.prompt_features_PQ[prompt_order],
+        np.argsort(prompt_order)[pool.prompt_of_response_R[response_order]],
+        np.argsort(response_order)[pool.responses_of_pair_N2[pair_order]],
+        pool.pair_id_N[pair_order],
+        **{name: None if table_R is None else table_R[response_order] for name, table_R in scores.items()},
+    )
+    return moved, pair_order, response_order
+
+
+def reordered_view(view: PoolView, seed: int) -> tuple[PoolView, Array]:
+    """Return the same round with a reordered pool (see `reordered`), and the old number of each new pair."""
+    moved, pair_order, _ = reordered(view.pool, seed)
+    return _in_pool(view, moved, pair_order), pair_order
 
 
 def labelled_pairs(n: int, responses: int = 40, dimension: int = 5, seed: int = 0) -> LabelledPairs:

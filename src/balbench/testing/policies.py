@@ -16,7 +16,7 @@ from balbench.harness.policies.policy import Policy, PoolView, Selection
 from balbench.harness.pool.contents import Contents
 from balbench.harness.streams import Stream, stream
 from balbench.testing.contract import Subject, fingerprint, same
-from balbench.testing.examples import on_disk, pool_of, shuffled, view_of
+from balbench.testing.examples import on_disk, pool_of, reordered_view, view_of
 
 Array = np.ndarray
 StorageOrder = Literal["same_batch", "same_pairs", "ignored"]
@@ -42,8 +42,8 @@ def check_policy(
     Args:
         policy: with the settings to check.
         views: rounds by name; by default those of `example_views`.
-        storage_order: what stays the same when the pool stores its pairs in another order: the ordered batch, the
-            pairs of the batch (for scores that depend on the order of a sum), or nothing.
+        storage_order: what stays the same if pairs, responses and prompts are stored in another order: the ordered
+            batch, the pairs of the batch (for scores that depend on the order of a sum), or nothing.
         nested: whether a larger batch begins with the smaller one.
 
     Raises:
@@ -149,15 +149,15 @@ class _PolicyChecks:
 
     def ignores_storage_order(self, promise: StorageOrder, rounds: Mapping[str, PoolView]) -> None:
         for name, view in rounds.items():
-            order = np.random.default_rng(5).permutation(len(view.pool))
+            other, order = reordered_view(view, seed=5)
             batch_size = min(BATCH, len(view.unlabelled_U))
             stored = self.select(name, view, batch_size).pairs_B
-            moved = order[self.select(f"{name}, pairs in another order", shuffled(view, order), batch_size).pairs_B]
+            moved = order[self.select(f"{name}, stored in another order", other, batch_size).pairs_B]
             if promise == "same_pairs":
                 stored, moved = np.sort(stored), np.sort(moved)
             self.subject.require(
                 promise == "ignored" or np.array_equal(stored, moved),
-                "gives another batch where the pool stores its pairs in another order",
+                "gives another batch where the pool is stored in another order",
                 f"the round {name!r}, batch_size {batch_size}",
                 "draw noise by view.uniform_U(stream) and break ties by view.index.rank_N, or pass storage_order",
             )

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from balbench.harness.policies.dueling import DeltaUcb, DoubleThompson, Drts, Infomax, MaxMinLcb
 from balbench.harness.pool.index import PoolIndex
 from balbench.harness.streams import stream
-from balbench.testing.examples import LinearRewards, pool_of, responses_of, view_of
-from support.duels import restored, thinned
+from balbench.testing.examples import LinearRewards, pool_of, reordered, responses_of, view_of
+from support.duels import thinned
 
 VIEWS = {
     "all pairs": view_of(pool_of(prompts=12, responses=4), acquired=20, members=4),
@@ -292,7 +292,7 @@ def test_a_pass_plays_on_with_what_is_left(policy):
 @each_policy
 def test_the_storage_order_of_responses_and_prompts_does_not_matter_either(policy):
     view = VIEWS["few pairs"]
-    moved, pair_order, response_order = restored(view.pool, seed=4)
+    moved, pair_order, response_order = reordered(view.pool, seed=4)
     place = np.argsort(pair_order)
     stored = replace(
         view,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from balbench.harness.pool.duels import Segments
 from balbench.harness.pool.index import PoolIndex
 from balbench.harness.pool.pairs import PreferencePool
-from balbench.testing.examples import pool_of
-from support.duels import restored, thinned
+from balbench.testing.examples import pool_of, reordered
+from support.duels import thinned
 
 
 def recorded(pool: PreferencePool) -> dict[tuple[int, int], int]:
@@ -67,7 +67,7 @@ def test_responses_and_prompts_without_pairs_are_left_out():
 
 def test_arms_and_prompts_do_not_depend_on_how_the_pool_is_stored():
     pool = thinned(pool_of(responses=4), 0.7)
-    moved, pair_order, response_order = restored(pool, seed=3)
+    moved, pair_order, response_order = reordered(pool, seed=3)
     one, two = PoolIndex(pool).duels, PoolIndex(moved).duels
     np.testing.assert_array_equal(response_order[two.response_A], one.response_A)
     np.testing.assert_array_equal(two.prompt_A, one.prompt_A)
