@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from balbench.harness.results import CellLog, RunDirectory
+from balbench.harness.results.records import RoundRecord
 from balbench.harness.rounds.fleet import TaskResult
 from balbench.harness.rounds.worker import Task
 from balbench.harness.running.placement import Placement
@@ -54,7 +55,12 @@ class AnswersAtOnce:
             for number in range(past.rounds, min(past.rounds + self._rounds, ROUNDS)):
                 metrics = dict.fromkeys(("eval", "test", "ood", "buffer", "pool", "batch"), METRICS)
                 acquired = list(range(number * BATCH, (number + 1) * BATCH)) if number + 1 < ROUNDS else []
-                record = {"round": number, "labels": BATCH * (number + 1), "metrics": metrics, "acquired": acquired}
+                record: RoundRecord = {
+                    "round": number,
+                    "labels": BATCH * (number + 1),
+                    "metrics": metrics,
+                    "acquired": acquired,
+                }
                 report.rounds.append(
                     (cell.directory, record, {"round": number, "seconds": {"fit": 1.0, "select": 0.1}})
                 )

@@ -14,6 +14,7 @@ import torch
 from balbench.harness.errors import CELL_ERRORS, BalbenchError
 from balbench.harness.machine import MKL_CBWR, out_of_memory
 from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior
+from balbench.harness.results.records import RoundRecord, RoundTimings
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.loop import CellRun, Past
 from balbench.harness.streams import Stream
@@ -52,7 +53,7 @@ class TaskResult:
         device: the engine's name for the worker's device.
     """
 
-    rounds: list[tuple[str, dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    rounds: list[tuple[str, RoundRecord, RoundTimings]] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
     out_of_memory: bool = False
     notices: list[str] = field(default_factory=list)

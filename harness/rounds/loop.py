@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from balbench.harness.posteriors.posterior import (
     pair_uncertainty,
     sampled_rewards,
 )
+from balbench.harness.results.records import RoundRecord, RoundTimings
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.streams import Stream, stream
 from balbench.harness.study.cell import Cell
@@ -53,7 +54,7 @@ class Past(NamedTuple):
     acquired_n: Array
 
     @classmethod
-    def of(cls, records: Sequence[Mapping[str, Any]]) -> Past:
+    def of(cls, records: Sequence[RoundRecord]) -> Past:
         """The past in a cell's records."""
         acquired = [pair for record in records for pair in record["acquired"]]
         return cls(len(records), np.array(acquired, dtype=np.int64))
@@ -98,7 +99,7 @@ class CellRun:
         """The randomness of the next round's fit."""
         return stream(self.cell.seed, "posterior", self.rounds_done)
 
-    def round(self, model: FittedPosterior, fit_seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    def round(self, model: FittedPosterior, fit_seconds: float) -> tuple[RoundRecord, RoundTimings]:
         """Evaluate the round's posterior and acquire a batch with it; return the round's record and timings."""
         number, clock = self.rounds_done, _Clock({"fit": round(fit_seconds, 6)})
         metrics: dict[str, dict[str, float]] = {
@@ -107,7 +108,7 @@ class CellRun:
         if diagnostics := fit_diagnostics(model):
             metrics["fit"] = diagnostics
         clock.lap("evaluate")
-        record = {"round": number, "labels": len(self.acquired_n), "metrics": metrics, "acquired": []}
+        record: RoundRecord = {"round": number, "labels": len(self.acquired_n), "metrics": metrics, "acquired": []}
         view = self._view(model)
         acquires = number + 1 < self.cell.rounds and len(view.unlabelled_U) > 0
         scores = acquires and self.cell.policy.needs_rewards
@@ -165,7 +166,17 @@ class CellRun:
             "unique_prompt_share": unique / len(selection.pairs_B),
             "unique_prompt_share_of_all": len(np.unique(prompt_N[self.acquired_n])) / len(self.acquired_n),
         }
-        return facts | dict(selection.diagnostics)
+        return facts | _score_facts(selection.scores_B) | dict(selection.diagnostics)
+
+
+def _score_facts(scores_B: Array) -> dict[str, float]:
+    """Mean and range of the finite scores of a batch: 3 numbers per round in place of B."""
+    scores_B = np.asarray(scores_B, dtype=np.float64)
+    finite_b = scores_B[np.isfinite(scores_B)]
+    if not len(finite_b):
+        return {}
+    summary = {"score_mean": finite_b.mean(), "score_min": finite_b.min(), "score_max": finite_b.max()}
+    return {name: float(value) for name, value in summary.items()}
 
 
 def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from balbench.harness.errors import BalbenchError
 from balbench.harness.results import RunDirectory
+from balbench.harness.results.records import RoundRecord, RoundTimings
 from balbench.harness.rounds.fleet import Failure, TaskResult
 from balbench.harness.rounds.worker import Task
 from balbench.harness.running.cell_progress import CellProgress
@@ -224,7 +225,7 @@ class Scheduler:
                 self._notices.add(line)
                 self._display.say(line)
         failed = dict(report.failed)
-        rounds: dict[str, list[tuple]] = {}
+        rounds: dict[str, list[tuple[RoundRecord, RoundTimings]]] = {}
         for key, record, timings in report.rounds:
             rounds.setdefault(key, []).append((record, timings))
         for key, new in rounds.items():

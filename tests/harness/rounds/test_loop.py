@@ -17,7 +17,7 @@ from balbench.harness.pool.pairs import PreferenceData, Split
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.fleet import advance
-from balbench.harness.rounds.loop import CellRun, Past
+from balbench.harness.rounds.loop import CellRun, Past, _score_facts
 from balbench.harness.streams import stream
 from balbench.harness.study.study import check_study
 from balbench.oracles.replay import Replay
@@ -93,6 +93,20 @@ def test_a_round_says_what_it_bought_and_how_well_it_did():
     pairs = DATA.splits["pool"].pairs
     unique = len(np.unique(pairs.prompt_of_pair_N[records[0]["acquired"]]))
     assert records[0]["metrics"]["batch"]["unique_prompts"] == unique
+    batch = records[0]["metrics"]["batch"]
+    assert 0 <= batch["score_min"] <= batch["score_mean"] <= batch["score_max"] <= np.log(2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "summary"),
+    [
+        ([1.0, np.inf, 3.0], {"score_mean": 2.0, "score_min": 1.0, "score_max": 3.0}),
+        ([np.nan, -np.inf], {}),
+        ([], {}),
+    ],
+)
+def test_only_finite_scores_enter_the_record(scores, summary):
+    assert _score_facts(np.array(scores)) == summary
 
 
 class Priced(Replay):
