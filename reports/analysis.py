@@ -12,9 +12,11 @@ import pandas as pd
 
 from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curves
+from balbench.reports.files import significant
 from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, savings_table
 from balbench.reports.statement import fault_texts, statement
 from balbench.reports.training import training_faults
+from balbench.reports.wording import savings_text
 
 if TYPE_CHECKING:
     from balbench.harness.results import Run
@@ -112,4 +114,5 @@ def _distinct(path: Path, paths: list[Path]) -> str:
 
 def _json_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     kept = rows[["policy", "outcome", "no_level", "seeds", "savings", "low", "high", "final_level"]]
+    kept = significant(kept.assign(text=[savings_text(row) for row in records(rows)]))
     return records(kept.astype(object).where(kept.notna(), None))

@@ -27,8 +27,12 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """Return a table as CSV: numbers with `DIGITS` significant digits, an empty field where a number is missing."""
-    rounded = {str(name): table[name].map(_rounded) for name in table.select_dtypes("float")}
-    return table.assign(**rounded).to_csv(index=False, lineterminator="\n").encode()
+    return significant(table).to_csv(index=False, lineterminator="\n").encode()
+
+
+def significant(table: pd.DataFrame) -> pd.DataFrame:
+    """Round all floats of a table to `DIGITS` significant digits."""
+    return table.assign(**{str(name): table[name].map(_rounded) for name in table.select_dtypes("float")})
 
 
 def _rounded(value: float) -> float:

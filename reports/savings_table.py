@@ -13,7 +13,7 @@ from balbench.reports.curves import Curve, Curves
 from balbench.reports.learning import CHANCE, Learning, direction, learning
 from balbench.reports.savings import LevelSavings, Outcome, label_savings, melo2024_savings
 from balbench.reports.statistics import RESAMPLES
-from balbench.reports.training import FIT, MOST_MEMBERS, Fault, initial_weights, undertrained
+from balbench.reports.training import FIT, LARGEST_SHARE, Fault, initial_weights, undertrained
 
 if TYPE_CHECKING:
     from balbench.harness.results import Run
@@ -129,7 +129,7 @@ def _no_level(curves: Curves, place: dict[str, str], reference: str, curve: Curv
     if curve.pair_errors_ST is None:
         return NO_PAIR_ERRORS
     unchanged = initial_weights(curves, setting, reference)
-    if unchanged is not None and unchanged.share >= MOST_MEMBERS:
+    if unchanged is not None and unchanged.share >= LARGEST_SHARE:
         return str(Fault.INITIAL_WEIGHTS)
     if not learnt.missing and metric != "accuracy" and _too_small(curves, setting, reference, split):
         return str(Fault.UNDERTRAINED)

@@ -82,7 +82,7 @@ def in_short(no_level: str, reference: str) -> str:
         ONE_ROUND: "there is one round only",
         NO_PAIR_ERRORS: "the results have no standard errors: they were made by an older version of balbench",
         Fault.UNDERTRAINED: f"{reference} is undertrained (a temperature would gain more than training gained)",
-        Fault.INITIAL_WEIGHTS: f"training changed nothing in most members of {reference}",
+        Fault.INITIAL_WEIGHTS: f"training improved nothing in at least half of the members of {reference}",
     }
     return reasons[no_level]
 

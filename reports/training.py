@@ -17,7 +17,7 @@ from balbench.reports.curves import Curves
 from balbench.reports.learning import NOT_ABOVE_CHANCE, learning
 
 NOTABLE_GAIN = 0.005  # nats for a vote
-MOST_MEMBERS = 0.5  # of a reference without training for so many members, no level is taken
+LARGEST_SHARE = 0.5  # of members with their initial weights; at this share, a reference gives no level
 FIT = "fit"  # the pseudo split with the diagnostics of training
 
 
