@@ -1,4 +1,4 @@
-"""Hash of the source of a class, so that results of an edited class are told apart from those of the class before."""
+"""Hash of the source of a class, so that an edited class does not continue results of the class before the edit."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class CellLog:
         _append(self._rounds, records)
 
     def finish(self, machine: dict[str, Any]) -> None:
-        """Write the manifest: the rounds that are there are finished."""
+        """Write the manifest: all rounds of the log are finished."""
         manifest: Manifest = {"rounds": len(self.rounds()), "sha256": self._digest(), "machine": machine}
         write_json(self.directory / "manifest.json", manifest)
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from balbench.harness.rounds.fleet import TaskResult
 
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 30.0  # a scheduler that is silent for longer is gone
+ANSWER_SECONDS = 30.0  # a scheduler that does not answer for longer counts as lost
 LOOK_SECONDS = 1.0  # between counts of the workers
-SENDS = 100  # how often the data of one task may be sent: each time Dask may choose another worker
+SENDS = 100  # copies of its data that one task may cause, as Dask may choose another worker each time
 
 
 def cluster_engine(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
@@ -54,11 +54,11 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
     Args:
         address: `tcp://host:port`, `tls://host:port`, or `local:N` for N worker processes of this machine.
         device: "cpu", or "cuda": then a task takes the resource GPU=1 of its worker.
-        directory: of the run, to say what is kept when the cluster is lost.
-        say: prints a line that stays (to standard error by default).
+        directory: the run directory, for the message when the cluster is lost.
+        say: called with lines for the user; by default they go to standard error.
 
     Raises:
-        StudyError: the address is wrong, nobody answers, or the extra is not installed.
+        StudyError: the address is wrong, no scheduler answers, or Dask is not installed.
     """
     count = local_workers(address)
     distributed = _distributed(address)
@@ -70,9 +70,9 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
             if cluster is None:
                 asyncio.run(_greet(address))
             client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, MemoryError) as error:  # MemoryError: another protocol's bytes, read as a length
+    except (OSError, ValueError, MemoryError) as error:  # MemoryError: bytes of another protocol, read as a length
         raise StudyError(
-            f"cluster {address}: nobody answers there ({type(error).__name__}); start `dask scheduler` and give "
+            f"cluster {address}: no scheduler answers there ({type(error).__name__}); start `dask scheduler` and give "
             "the address that it prints",
             setting="cluster",
         ) from None
@@ -80,11 +80,11 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
 
 
 async def _greet(address: str) -> None:
-    """See that a scheduler answers; a Client that meets another service hangs when it is closed.
+    """Check that a scheduler answers; a Client that is connected to another service hangs when it is closed.
 
     Raises:
-        OSError: nobody answers in Dask's protocol.
-        StudyError: it is a worker that answers, or tls lacks its certificates.
+        OSError: no program answers in Dask's protocol.
+        StudyError: a worker answers instead of a scheduler, or certificates for tls are missing.
     """
     from distributed.core import rpc
     from distributed.security import Security
@@ -92,15 +92,15 @@ async def _greet(address: str) -> None:
     options = Security().get_connection_args("client")
     if address.startswith("tls") and options.get("ssl_context") is None:
         raise StudyError(
-            f"cluster {address}: needs certificates; name them in Dask's configuration, distributed.comm.tls",
+            f"cluster {address}: needs certificates; give them in Dask's configuration, distributed.comm.tls",
             setting="cluster",
         )
     async with asyncio.timeout(2 * CONNECT_SECONDS):  # rpc's own timeout bounds the connection, not the answer
-        async with rpc(address, timeout=CONNECT_SECONDS, connection_args=options) as there:
-            who = (await there.identity())["type"]
-    if who != "Scheduler":
+        async with rpc(address, timeout=CONNECT_SECONDS, connection_args=options) as server:
+            kind = (await server.identity())["type"]
+    if kind != "Scheduler":
         raise StudyError(
-            f"cluster {address}: a Dask {who.lower()} answers there; give the scheduler's address", setting="cluster"
+            f"cluster {address}: a Dask {kind.lower()} answers there; give the scheduler's address", setting="cluster"
         )
 
 
@@ -113,20 +113,20 @@ def _distributed(address: str) -> Any:
             setting="cluster",
         ) from None
     for name in ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters is said once, by the engine
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # the engine reports these errors itself, once
     return distributed
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Dask's table of versions that differ: the engine compares those that matter."""
+    """Suppress Dask's table of versions that differ; the engine compares the versions that matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _local_cluster(count: int, device: str) -> Any:
-    """Worker processes of one thread each, started again by a nanny when they die; with a GPU each in turn."""
+    """Start worker processes of one thread each; a nanny restarts a worker that dies. GPUs are assigned in turn."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     here = {"host": "127.0.0.1", "dashboard": False}
@@ -152,7 +152,7 @@ def _with_gpu(worker: dict[str, Any], number: int, device: str) -> dict[str, Any
 
 @dataclass(eq=False)
 class _Job:
-    """A task from its submission to its report."""
+    """A task from its submission to its result."""
 
     task: Task
     report: Future[TaskResult]
@@ -161,7 +161,7 @@ class _Job:
 
 
 class ClusterEngine:
-    """Tasks on a Dask cluster (see Engine). A cluster that was not started here outlives it."""
+    """Tasks on a Dask cluster (see Engine). Closing the engine ends only a cluster that was started for it."""
 
     def __init__(
         self,
@@ -176,14 +176,14 @@ class ClusterEngine:
         """Wrap a connected client.
 
         Args:
-            client: of the cluster.
-            address: of the cluster, for messages.
+            client: the client of the cluster.
+            address: the cluster's address, for messages.
             device: "cpu" or "cuda".
-            directory: of the run.
-            cluster: is closed with the engine.
-            say: prints a line that stays.
-            trust_places: whether workers may use the coordinator's data directory where they see it; if not, each
-                is sent a copy.
+            directory: the run directory.
+            cluster: a cluster to close with the engine.
+            say: called with lines for the user.
+            trust_places: whether workers may read the data at the coordinator's path where that path exists; if not,
+                each worker is sent a copy.
         """
         self.where = address
         self._client, self._cluster, self._trust_places = client, cluster, trust_places
@@ -200,7 +200,7 @@ class ClusterEngine:
 
     @property
     def slots(self) -> int:
-        """How many tasks can run at once: workers, or their GPUs; it follows workers that join and leave.
+        """How many tasks can run at once: the present number of workers, or of their GPUs.
 
         Raises:
             ClusterError: the cluster is gone.
@@ -210,7 +210,7 @@ class ClusterEngine:
         return self._slots
 
     def wait_for_worker(self) -> None:
-        """Wait until there is a worker; jobs of a batch system may start much later.
+        """Wait until a worker has connected; jobs of a batch system may start much later.
 
         Raises:
             ClusterError: the cluster is gone.
@@ -222,11 +222,11 @@ class ClusterEngine:
             time.sleep(LOOK_SECONDS)
 
     def _workers(self) -> list[str]:
-        """Addresses of the workers that take our tasks; one stands there as often as it has GPUs."""
-        found = self._ask(self._client.scheduler.identity, n_workers=-1)["workers"]
+        """Addresses of the workers that run tasks; on GPUs, a worker is listed once per GPU."""
+        workers = self._ask(self._client.scheduler.identity, n_workers=-1)["workers"]
         if self._device == "cpu":
-            return list(found)
-        return [address for address, facts in found.items() for _ in range(int(facts["resources"].get("GPU", 0)))]
+            return list(workers)
+        return [address for address, facts in workers.items() for _ in range(int(facts["resources"].get("GPU", 0)))]
 
     def _ask(self, function: Callable, **arguments: Any) -> Any:
         """Call a coroutine of the client.
@@ -238,7 +238,7 @@ class ClusterEngine:
             if self._client.status != "running":
                 raise OSError
             return self._client.sync(function, **arguments, callback_timeout=ANSWER_SECONDS)
-        except (OSError, AttributeError):  # distributed drops its parts when the connection breaks
+        except (OSError, AttributeError):  # distributed deletes its attributes when the connection breaks
             raise self._gone() from None
 
     def _gone(self) -> ClusterError:
@@ -246,11 +246,11 @@ class ClusterEngine:
         kept, total = sum(self._run.cell(cell["directory"]).count() for cell in cells), sum(c["rounds"] for c in cells)
         return ClusterError(
             f"the cluster at {self.where} is gone; {kept} of {total} rounds are kept in {self._run.path}; "
-            "run the same command to go on"
+            "run the same command to resume"
         )
 
     def free_bytes(self) -> int | None:
-        """See Engine; of the workers that are there now.
+        """See Engine; only the workers that are connected now count.
 
         Raises:
             ClusterError: the cluster is gone.
@@ -260,15 +260,15 @@ class ClusterEngine:
         self.wait_for_worker()
         workers = self._workers()
         try:
-            found = self._client.run(free_bytes, self._device, workers=sorted(set(workers)))
+            free_of = self._client.run(free_bytes, self._device, workers=sorted(set(workers)))
         except (RuntimeError, AssertionError) as error:  # torch without CUDA, or no GPU
             raise StudyError(
                 f"cluster {self.where}: a worker with GPU=1 cannot use a GPU ({error})", setting="cluster"
             ) from None
-        return min(free // workers.count(address) for address, free in found.items())
+        return min(free // workers.count(address) for address, free in free_of.items())
 
     def submit(self, task: Task) -> Future[TaskResult]:
-        """See Engine. Dask runs a task again elsewhere when its worker is lost, three times at most."""
+        """See Engine. Dask runs the task of a worker that dies on another worker, at most three times."""
         job = _Job(task, Future())
         self._jobs.add(job)
         self._send(job)
@@ -290,12 +290,12 @@ class ClusterEngine:
             self._end(job, self._gone())
 
     def _arrived(self, job: _Job) -> None:
-        """Leave Dask's only thread for callbacks."""
+        """Handle the reply in a thread of our own, as Dask has only one thread for callbacks."""
         with suppress(RuntimeError):  # closed
             self._arrivals.submit(self._settle, job)
 
     def _settle(self, job: _Job) -> None:
-        """Pass on what came back of a job, or send it again together with its data."""
+        """Pass on the result of a job, or send the job again together with its data."""
         try:
             reply = self._reply(job)
             self._compare(reply)
@@ -306,7 +306,7 @@ class ClusterEngine:
                 return
             job.sends += 1
             if job.sends > SENDS:
-                raise ClusterError(f"{job.task.data}: workers of {self.where} lost it {SENDS} times")
+                raise ClusterError(f"{job.task.data}: workers of {self.where} lost the data {SENDS} times")
             self._sender.send(job.task.data, reply.worker)
             self._send(job)
         except BaseException as error:
@@ -335,23 +335,24 @@ class ClusterEngine:
         except BaseException as error:
             if self._client.status != "running" or job.dask.cancelled():
                 raise self._gone() from None
-            if isinstance(error, OSError):  # its worker was lost with the result
+            if isinstance(error, OSError):  # the worker died before its result was fetched
                 raise WorkerDied from None
             if "deserializ" in str(error):
                 raise self._other_code("the scheduler or a worker", f" ({error})") from None
             raise
 
-    def _other_code(self, who: str, why: str = "") -> StudyError:
+    def _other_code(self, process: str, why: str = "") -> StudyError:
         return StudyError(
-            f"cluster {self.where}: {who} has other code of balbench than this machine{why}; install the same on all",
+            f"cluster {self.where}: {process} has other code of balbench than this machine{why}; install the same "
+            "version everywhere",
             setting="cluster",
         )
 
     def _compare(self, reply: TaskReply) -> None:
-        """Say once how versions differ.
+        """Report once how versions differ.
 
         Raises:
-            StudyError: it is balbench itself that differs.
+            StudyError: the code of balbench differs.
         """
         if reply.versions["balbench"] != self._versions["balbench"]:
             raise self._other_code(f"the worker at {reply.worker}")

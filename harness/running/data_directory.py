@@ -1,4 +1,4 @@
-"""The data sets of a run: built, or found in the cache, and checked against what the cells need."""
+"""The data sets of a run: built or read from the cache, and checked against the needs of the cells."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _sources(cell: Cell) -> list[list[str]]:
 
 
 def check_needs(cells: list[Cell], place: Path) -> None:
-    """See that a prepared data set holds what policies and oracles need.
+    """Check that a prepared data set holds what policies and oracles need.
 
     Raises:
         DataError: with the policy or oracle, what is missing and the remedy.
@@ -123,7 +123,7 @@ def check_needs(cells: list[Cell], place: Path) -> None:
 
 
 def check_sizes(cells: list[Cell], sizes: Sizes) -> None:
-    """See that a data set of these sizes suffices for the protocol and the policies, before it is built.
+    """Check that a data set of these sizes suffices for the protocol and the policies, before it is built.
 
     Raises:
         StudyError: the pool is too small.
@@ -145,7 +145,7 @@ def _check_policies(cells: list[Cell], contents: Contents) -> None:
 
 
 def check_budgets(cells: list[Cell], pool_size: int) -> None:
-    """See that every round has a pair to buy (the last batch may be smaller).
+    """Check that every round has a pair to buy (the last batch may be smaller).
 
     Raises:
         StudyError: the pool is too small.

@@ -1,4 +1,4 @@
-"""Where tasks run: worker processes of this machine. (A cluster is another engine, harness/running/dask_engine.py.)"""
+"""The contract of engines, which run tasks: on this machine (local_engine.py) or on a cluster (dask_engine.py)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 class WorkerDied(Exception):
-    """The worker of a task was lost, and what it did not return yet."""
+    """The worker of a task died; rounds that it had not returned are lost."""
 
 
 class Engine(Protocol):
     """Runs tasks somewhere.
 
     Attributes:
-        where: what they run on, for people: "cpu", "cuda:0, cuda:1", an address.
+        where: devices or address, for messages: "cpu", "cuda:0, cuda:1", "tcp://node1:8786".
     """
 
     where: str
 
     @property
     def slots(self) -> int:
-        """How many tasks can run at once; it may change."""
+        """How many tasks can run at once; the number may change."""
         ...
 
     def free_bytes(self) -> int | None:
@@ -34,13 +34,13 @@ class Engine(Protocol):
         ...
 
     def submit(self, task: Task) -> Future[TaskResult]:
-        """Start a task, of which no more than `slots` may run at once.
+        """Start a task; at most `slots` tasks may run at once.
 
-        The future raises WorkerDied where the worker was lost, BalbenchError where no task can go on. The engine
-        sets the task's device and processes, and the report's device, for messages.
+        The future raises WorkerDied if the worker died, and BalbenchError if no task can run any more. The engine
+        sets the task's device and processes, and the device of the result, for messages.
         """
         ...
 
     def close(self) -> None:
-        """End all workers now, whatever they do."""
+        """End all workers at once, even while they run tasks."""
         ...

@@ -1,4 +1,4 @@
-"""Which engine runs a study."""
+"""The choice of the engine that runs a study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from balbench.harness.running.placement import Placement
 
 
 def make_engine(placement: Placement, directory: Path, say: Callable[[str], None]) -> Engine:
-    """The engine that was asked for; `say` prints a line that stays.
+    """Make the engine that the placement asks for; `say` is called with lines for the user.
 
     Raises:
         StudyError: there is no such device or cluster, or what a cluster needs is not installed.

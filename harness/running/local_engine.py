@@ -119,7 +119,7 @@ class LocalEngine:
         return returned
 
     def _returned(self, inner: Future, slot: _Slot, outer: Future) -> None:
-        """Free the slot, then pass on what came back; runs in a thread of the executor."""
+        """Free the slot, then pass on the result; called in a thread of the executor."""
         self._idle.append(slot)
         error = inner.exception()
         if error is not None:

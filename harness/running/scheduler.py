@@ -262,7 +262,7 @@ class Scheduler:
         fleet.careful = True
         done = min(self._progress[cell.directory].done for cell in fleet.cells)
         if fleet.deaths < DEATHS:
-            self._display.say(f"the worker of {fleet.title} died; going on from round {done}")
+            self._display.say(f"the worker of {fleet.title} died; continuing from round {done}")
             self._waiting.appendleft(fleet)
         else:
             reason = f"its worker died {fleet.deaths} times, last in round {done} (killed, or out of memory?)"
@@ -271,7 +271,7 @@ class Scheduler:
     def _out_of_memory(self, fleet: PendingFleet, device: str) -> None:
         if len(fleet.cells) > 1:
             sizes = " and ".join(str(len(half.cells)) for half in fleet.halves())
-            self._display.say(f"out of memory on {device} with {len(fleet.cells)} cells; going on with {sizes}")
+            self._display.say(f"out of memory on {device} with {len(fleet.cells)} cells; continuing with {sizes}")
         reason = (
             f"out of memory on {device} with this cell alone; lower posterior.members or posterior.hidden, "
             "let fewer processes run (`jobs`, `fleets_per_device`), or set `features` to streamed"

@@ -50,8 +50,7 @@ class Protocol(BaseModel):
 class Keys(NamedTuple):
     """Hashes of what determines the result of a cell.
 
-    No key depends on labels, module paths or the number of rounds: more rounds of a cell continue the rounds that
-    are there.
+    No key depends on labels, module paths or the number of rounds: more rounds of a cell continue its earlier rounds.
 
     Attributes:
         dataset: the data set, including the contents of its files.

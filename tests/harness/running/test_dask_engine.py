@@ -105,7 +105,7 @@ def test_addresses_of_no_known_form(tmp_path, address):
 
 def test_nobody_answers(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_engine, "CONNECT_SECONDS", 1)
-    with pytest.raises(StudyError, match=r"cluster tcp://127.0.0.1:1: nobody answers there .*start `dask scheduler`"):
+    with pytest.raises(StudyError, match=r"cluster tcp://127.0.0.1:1: no scheduler answers .*start `dask scheduler`"):
         cluster_engine("tcp://127.0.0.1:1", "cpu", tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_another_service_answers(tmp_path, monkeypatch, words):
         connections = []
         threading.Thread(target=serve, daemon=True).start()
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(StudyError, match=f"cluster {address}: nobody answers there"):
+        with pytest.raises(StudyError, match=f"cluster {address}: no scheduler answers there"):
             cluster_engine(address, "cpu", tmp_path)
     for connection in connections:
         connection.close()
@@ -322,7 +322,7 @@ def test_a_cell_that_kills_its_workers_fails_alone(tmp_path, monkeypatch):
         _, outcome, said = schedule(tmp_path / "run", on(cluster.address), policies=policies, seeds=[3])
     assert list(outcome.failed) == ["test_mortal, seed 3"]
     assert "its worker died 3 times" in outcome.failed["test_mortal, seed 3"]
-    assert "the worker of test_mortal, seed 3 died; going on from round 0" in said
+    assert "the worker of test_mortal, seed 3 died; continuing from round 0" in said
 
 
 @pytest.mark.slow
@@ -341,7 +341,7 @@ def test_check_asks_the_cluster(cluster, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dask_engine, "CONNECT_SECONDS", 1)
     code, _, err = checked("tcp://127.0.0.1:1")
     assert (code, err.count("\n")) == (2, 1)
-    assert "nobody answers there" in err
+    assert "no scheduler answers there" in err
 
 
 @pytest.mark.slow
@@ -364,7 +364,7 @@ def test_the_scheduler_is_killed(quiet, tmp_path):
     last = err.splitlines()[-1]
     assert process.returncode == 2, err
     assert last.startswith(f"balbench: the cluster at {cluster.address} is gone; ")
-    assert last.endswith(f" of 50 rounds are kept in {tmp_path / 'run'}; run the same command to go on")
+    assert last.endswith(f" of 50 rounds are kept in {tmp_path / 'run'}; run the same command to resume")
     assert not [word for word in ("Traceback", "Error", "distributed", "tornado") if word in err], err
     with DaskCluster(tmp_path / "second", workers=2) as cluster:
         results, outcome, _ = schedule(tmp_path / "run", on(cluster.address))

@@ -160,7 +160,7 @@ def test_a_worker_that_dies_is_named_and_tried_again(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", str(tmp_path / "died"))
     outcome, said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=1)
     assert not outcome.failed
-    assert "the worker of test_mortal, seed 0 died; going on from round" in said
+    assert "the worker of test_mortal, seed 0 died; continuing from round" in said
     assert set(read_run(tmp_path / "run").cells["state"]) == {"finished"}
 
 
@@ -199,7 +199,7 @@ def test_a_fleet_with_a_deadly_cell_is_split_until_it_is_found(tmp_path, monkeyp
     policies = ["random", "bald", {"name": "test_mortal"}]
     outcome, said = schedule(tmp_path / "run", 1, 6, policies=policies, full_data=False)
     assert list(outcome.failed) == ["test_mortal, seed 0", "test_mortal, seed 1"]
-    assert "the worker of random, seed 0 and 5 other cells died; going on from round 0" in said
+    assert "the worker of random, seed 0 and 5 other cells died; continuing from round 0" in said
     states = read_run(tmp_path / "run").cells.set_index("policy")["state"]
     assert states["random"].tolist() == states["bald"].tolist() == ["finished", "finished"]
 
@@ -241,9 +241,9 @@ def test_a_fleet_that_does_not_fit_is_halved(tmp_path, name):
         outcome, said = schedule(tmp_path / f"{fleet}", fleet=fleet, engine=engine, posterior=posterior)
         assert not outcome.failed
     assert said.splitlines()[1:] == [
-        "out of memory on cuda:3 with 8 cells; going on with 4 and 4",
-        "out of memory on cuda:3 with 4 cells; going on with 2 and 2",
-        "out of memory on cuda:3 with 4 cells; going on with 2 and 2",
+        "out of memory on cuda:3 with 8 cells; continuing with 4 and 4",
+        "out of memory on cuda:3 with 4 cells; continuing with 2 and 2",
+        "out of memory on cuda:3 with 4 cells; continuing with 2 and 2",
     ]
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "8")
 
