@@ -169,12 +169,12 @@ def _by_products(
         centred_BQ = (centres_XQ[block].double() - mean_Q).to(dtype)
         norm_B = centred_BQ.double().norm(dim=1)
         approximate_BA = torch.addmm((norm_A**2).to(dtype)[None], centred_BQ, centred_AQ.T, alpha=-2)
-        found = torch.topk(approximate_BA, k + SLACK + 1, largest=False)
-        candidate_BM = found.indices[:, :-1]
+        nearest = torch.topk(approximate_BA, k + SLACK + 1, largest=False)
+        candidate_BM = nearest.indices[:, :-1]
         sorted_BM, order_BM = torch.sort(_candidate_distances(centres_XQ[block], others_AQ, candidate_BM), dim=1)
         counts_BM = count_A[candidate_BM.gather(1, order_BM).numpy()]
         nearest_Xk[block] = nearest_Bk = _repeated(sorted_BM.numpy(), counts_BM, k)
-        floor_B = distance_floor(found.values[:, -1].double() + norm_B**2, norm_B, norm_A.max(), Q, dtype)
+        floor_B = distance_floor(nearest.values[:, -1].double() + norm_B**2, norm_B, norm_A.max(), Q, dtype)
         unproven.append(block[torch.from_numpy(nearest_Bk[:, -1]).double() > floor_B])
     return torch.cat(unproven)
 
