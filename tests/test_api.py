@@ -126,7 +126,12 @@ def test_an_interrupt_keeps_what_is_done_and_propagates(tmp_path, monkeypatch, c
         with pytest.raises(KeyboardInterrupt):
             balbench.run_study(SMALL, tmp_path, seeds=1)
     assert "stopped: 0 of 8 rounds are kept" in capsys.readouterr().err
-    assert len(balbench.read_run(tmp_path).cells) == 2
+    run = balbench.read_run(tmp_path)
+    assert len(run.cells) == 2
+    assert "0 of 8 rounds" in run._repr_html_()
+    assert not len(run.savings())
+    with pytest.raises(balbench.BalbenchError, match="the run has no results yet"):
+        run.plot()
 
 
 def test_a_study_runs_in_another_thread(tmp_path):

@@ -235,7 +235,7 @@ def test_cells_and_keys():
         ("protocol.batch", 11), ("protocol.initial", 3), ("oracle", {"name": "replay", "votes": "majority"}),
     ],
 )  # fmt: skip
-def test_whatever_determines_a_result_is_in_its_key(path, value):
+def test_all_that_determines_a_result_is_in_its_key(path, value):
     before = {cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells if cell.label != "full data"}
     after = {cell.key for cell in check_study(broken(path, value), "t").cells if cell.label != "full data"}
     assert not before & after
@@ -250,7 +250,7 @@ def test_a_new_version_of_a_policy_is_another_cell(monkeypatch):
     assert [label for label in before if before[label] != after[label]] == ["bald"]
 
 
-def test_a_policy_may_bring_its_own_posterior():
+def test_a_policy_may_have_its_own_posterior():
     own = {"name": "bald", "label": "small bald", "posterior": {"name": "ensemble", "members": 2, "hidden": [4]}}
     cells = check_study(broken("policies", ["random", "bald", own]), "t").cells
     members = {cell.label: cell.posterior.members for cell in cells}
@@ -282,7 +282,7 @@ def test_names_and_labels_are_not_in_the_key():
     assert [cell.key for cell in check_study(renamed, "t").cells] == before
 
 
-def test_directories_of_cells_stay_short_however_long_a_label():
+def test_directories_of_cells_are_short_for_any_label():
     study = check_study(broken("policies.1", {"name": "bald", "label": "../long " * 99}), "t")
     assert max(len(cell.directory) for cell in study.cells) < 80
     assert not any(set(cell.directory) & set("./ ") for cell in study.cells)
@@ -294,9 +294,10 @@ def test_full_data_does_not_depend_on_the_protocol():
 
     assert key(copy.deepcopy(TINY)) == key(broken("protocol.batch", 3))
     assert not key(broken("full_data", False))
+    assert not key({name: value for name, value in TINY.items() if name != "full_data"})
 
 
-def test_a_fault_that_is_there_without_the_grid_is_not_blamed_on_it():
+def test_an_error_without_the_grid_does_not_name_the_grid():
     raw = broken("policies.1", {"name": "bald", "beta": 3}) | {"grid": {"posterior.members": [2, 3]}}
     with pytest.raises(StudyError) as fault:
         check_study(raw, "t")
