@@ -1,0 +1,42 @@
+"""Examples of the documentation run, its links exist, and no page is out of date."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(([^)#\s]+)?(#[^)\s]+)?\)")
+
+
+def anchors(page):
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith(("http:", "https:", "mailto:")):
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{page.name}: {target} does not exist"
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path), f"{page.name}: {target}{anchor} is no heading"
+
+
+def test_label_savings_of_arrays():
+    """The example of docs/python.md."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    block = next(block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "label_savings" in block)
+    names = {}
+    exec("import balbench\n" + block, names)
+    assert str(names["savings"].outcome) == "saved"
+
+
+def test_tests_and_modules_that_the_documentation_names_exist():
+    for page in PAGES:
+        for path in re.findall(r"\b((?:tests|harness|reports|oracles|benchmarks)/[\w/]+\.py)\b", page.read_text("utf-8")):
+            assert (ROOT / path).is_file(), f"{page.name}: {path} does not exist"
