@@ -1,4 +1,4 @@
-"""Examples of the documentation run, its links exist, and no page is out of date."""
+"""Links and paths in the documentation exist."""
 
 import re
 from pathlib import Path
@@ -27,16 +27,9 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(path), f"{page.name}: {target}{anchor} is no heading"
 
 
-def test_label_savings_of_arrays():
-    """The example of docs/python.md."""
-    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    block = next(block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "label_savings" in block)
-    names = {}
-    exec("import balbench\n" + block, names)
-    assert str(names["savings"].outcome) == "saved"
-
-
 def test_tests_and_modules_that_the_documentation_names_exist():
     for page in PAGES:
-        for path in re.findall(r"\b((?:tests|harness|reports|oracles|benchmarks)/[\w/]+\.py)\b", page.read_text("utf-8")):
+        for path in re.findall(
+            r"\b((?:tests|harness|reports|oracles|benchmarks)/[\w/]+\.py)\b", page.read_text("utf-8")
+        ):
             assert (ROOT / path).is_file(), f"{page.name}: {path} does not exist"
