@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 HEAD = """# Reference
 
-The keys of a study file, and every component with its settings. `balbench list KIND NAME` prints a part of this page.
-`python -m balbench.benchmarks.reference > docs/reference.md` writes it anew.
+The commands, the keys of a study file, and every component with its settings. `python -m balbench.benchmarks.reference >
+docs/reference.md` generates this page; `balbench list KIND NAME` prints one component.
 """
 
 
@@ -24,13 +24,39 @@ def page() -> str:
     from balbench.harness.study.cell import Protocol
     from balbench.harness.study.study_file import StudyFile
 
-    lines = [HEAD, "## study file", ""]
+    lines = [HEAD, "## commands", "", *_commands(), "## study file", ""]
     lines += [*_settings(StudyFile), "### protocol", "", *_settings(Protocol)]
     for kind in registry.KINDS:
         lines += [f"## {kind}", ""]
         for name in registry.BUILT_IN[kind]:
             lines += _component(kind, name)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _commands() -> Iterator[str]:
+    """Describe each command of the command line, with its options."""
+    from typer.main import get_command
+
+    from balbench.benchmarks.cli import app
+
+    group: Any = get_command(app)
+    for name, command in group.commands.items():
+        arguments = [p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"]
+        yield from (f"### {' '.join(['balbench', name, *arguments])}", "", _flat(command.help), "")
+        options = [option for option in command.params if option.param_type_name == "option"]
+        if options:
+            yield from ("| option | what |", "|---|---|", *map(_option, options), "")
+
+
+def _option(option: Any) -> str:
+    default = (
+        "" if option.default in (None, False, ()) or "[default" in option.help else f" [default: {option.default}]"
+    )
+    return f"| `{option.opts[-1]}` | {_flat(option.help)}{default} |"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split()).replace("<", "\\<")
 
 
 def _component(kind: str, name: str) -> Iterator[str]:
