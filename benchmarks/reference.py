@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 HEAD = """# Reference
 
-The commands, the keys of a study file, and every component with its settings. `python -m balbench.benchmarks.reference >
-docs/reference.md` generates this page; `balbench list KIND NAME` prints one component.
+The commands, the keys of a study file, and every component with its settings. `balbench list KIND NAME` prints one
+component. `python -m balbench.benchmarks.reference > docs/reference.md` generates this page.
 """
 
 
