@@ -41,6 +41,7 @@ def test_the_wheel_has_all_modules_and_data_and_no_speed_benchmarks(wheel_names)
     for package in ("oracles", "harness", "reports", "benchmarks"):
         modules = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")]
         expected |= {f"balbench/{path.as_posix()}" for path in modules if path.parts[1] != "speed"}
-    expected |= {f"balbench/reports/templates/{path.name}" for path in (ROOT / "reports" / "templates").iterdir()}
+    for folder in ("templates", "fonts"):
+        expected |= {f"balbench/reports/{folder}/{path.name}" for path in (ROOT / "reports" / folder).iterdir()}
     assert expected <= wheel_names
     assert not [name for name in wheel_names if "/speed/" in name]
