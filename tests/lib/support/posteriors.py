@@ -11,6 +11,9 @@ class Crowded(Ensemble):
 
     most: int = 2
 
+    def fleet_is_exact(self, dimension):
+        return True  # so that a fleet is fitted together on every processor
+
     def fit_fleet(self, trains, validation, streams):
         if len(trains) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -26,6 +29,9 @@ class Leaving(Ensemble):
 
 class Greedy(Ensemble):
     """Asks a CPU for more memory than there are addresses, for more than two cells."""
+
+    def fleet_is_exact(self, dimension):
+        return True  # so that a fleet is fitted together on every processor
 
     def fit_fleet(self, trains, validation, streams):
         torch.empty(2**58 if len(trains) > 2 else 1, dtype=torch.uint8)
