@@ -21,8 +21,6 @@ from balbench.reports.wording import savings_text
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-LEADING_SPLITS = ("test", "ood")  # of the headline and the terminal
-
 
 @dataclass(frozen=True)
 class Analysis:
@@ -58,7 +56,7 @@ class Analysis:
         faults = [
             fault
             for setting in self.curves.settings
-            for fault in training_faults(self.curves, setting, self.run.policies, list(LEADING_SPLITS))
+            for fault in training_faults(self.curves, setting, self.run.policies, list(SPLITS))
         ]
         return fault_texts(faults, len(self.curves.settings))
 

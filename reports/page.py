@@ -14,7 +14,7 @@ import yaml
 from markupsafe import Markup
 
 from balbench.harness.errors import RunDirectoryError
-from balbench.reports.analysis import LEADING_SPLITS, Analysis
+from balbench.reports.analysis import Analysis
 from balbench.reports.figures import learning_curves, timings
 from balbench.reports.figures.plot import figure_module
 from balbench.reports.files import slug, write_bytes
@@ -229,7 +229,7 @@ def _outcome(view: RunView, analysis: Analysis) -> list[str]:
         return ["No results yet."]
     if len(view.settings) == 1:
         return [split.outcome for split in view.settings[0].splits[:2] if split.outcome]
-    return [text for split in LEADING_SPLITS if (text := tally(table, split))]
+    return [text for split in SPLITS if (text := tally(table, split))]
 
 
 def _policy_settings(run: Run, policy: str) -> dict[str, str]:

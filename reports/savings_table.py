@@ -18,7 +18,7 @@ from balbench.reports.training import FIT, LARGEST_SHARE, Fault, initial_weights
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-SPLITS = ("test", "ood", "eval")
+SPLITS = ("test", "ood")  # training selects weights on eval, so scores on eval are no test
 METRICS = ("log_likelihood", "accuracy", "brier")
 NO_PAIR_ERRORS = "no standard errors"
 

@@ -10,8 +10,9 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from balbench.reports.analysis import LEADING_SPLITS, Analysis
+from balbench.reports.analysis import Analysis
 from balbench.reports.savings import Outcome
+from balbench.reports.savings_table import SPLITS
 from balbench.reports.tables import caption, display_rows, reference_of, rows_of
 from balbench.reports.wording import split_name
 
@@ -30,7 +31,7 @@ def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
         name = analysis.name if len(analyses) > 1 else ""
         table = analysis.leading_table
         for setting in analysis.curves.settings if table is not None else ():
-            for split in LEADING_SPLITS:
+            for split in SPLITS:
                 if table is not None and len(rows_of(table, setting, split)):
                     yield terminal_table(table, setting, split, name)
         yield from (escape(f"{name}: {fault}" if name else fault) for fault in analysis.faults)

@@ -11,7 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from scipy.optimize import isotonic_regression
 
 _GAP = 0.16  # inches between the axes and the labels
 _MARGIN = 0.06  # inches between the labels and the edge of the figure
@@ -84,7 +83,11 @@ def spread(targets_L: np.ndarray, heights_L: np.ndarray, low: float, high: float
     The boxes stay within [low, high] if they fit, and exceed the upper end if not.
     """
     offsets_L = np.cumsum(heights_L) - heights_L / 2
-    bases_L = isotonic_regression(targets_L - offsets_L).x
+    bases_L = targets_L - offsets_L
+    if np.any(np.diff(bases_L) < 0):
+        from scipy.optimize import isotonic_regression  # a slow import, which most figures do not need
+
+        bases_L = isotonic_regression(bases_L).x
     return np.clip(bases_L, low, max(low, high - heights_L.sum())) + offsets_L
 
 
