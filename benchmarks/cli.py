@@ -12,7 +12,7 @@ from balbench.benchmarks.console import say, standard_output
 from balbench.harness.errors import StudyError
 
 if TYPE_CHECKING:
-    from balbench.harness.rounds.worker import Features
+    from balbench.harness.rounds.task import Features
 
 app = typer.Typer(
     help="How many human preference labels does active learning save? Simulate, measure, report.",

@@ -18,8 +18,7 @@ from rich.console import Console
 
 from balbench.harness.results import CellLog, RunDirectory
 from balbench.harness.results.records import RoundRecord
-from balbench.harness.rounds.fleet import TaskResult
-from balbench.harness.rounds.worker import Task
+from balbench.harness.rounds.task import Task, TaskResult
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
 from balbench.harness.running.scheduler import Scheduler

@@ -22,8 +22,7 @@ from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.fleet import advance
-from balbench.harness.rounds.loop import Past
-from balbench.harness.rounds.worker import Task
+from balbench.harness.rounds.task import Past, Task
 from balbench.harness.running.data_directory import prepare_data
 from balbench.harness.running.local_engine import LocalEngine
 from balbench.harness.running.placement import cells_together

@@ -12,7 +12,7 @@ from balbench.harness.pool.feature_table import FeatureTable, StreamedTable, can
 from balbench.harness.pool.index import PoolIndex, Responses
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.posteriors.posterior import LabelledPairs
-from balbench.harness.rounds.worker import Features
+from balbench.harness.rounds.task import Features
 
 Array = np.ndarray
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +11,9 @@ import torch
 from balbench.harness.errors import CELL_ERRORS, BalbenchError
 from balbench.harness.machine import MKL_CBWR, out_of_memory
 from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior
-from balbench.harness.results.records import RoundRecord, RoundTimings
 from balbench.harness.rounds.device_data import DeviceData
-from balbench.harness.rounds.loop import CellRun, Past
+from balbench.harness.rounds.loop import CellRun
+from balbench.harness.rounds.task import Failure, Past, TaskResult
 from balbench.harness.streams import Stream
 from balbench.harness.study.cell import Cell
 
@@ -24,41 +21,6 @@ NOT_EXACT = (
     "on this processor a fleet changes the last bits of its cells, so the cells train one after another (slower, with "
     f"the same results); the environment variable {MKL_CBWR}=AUTO usually avoids that"
 )
-
-
-class Failure(NamedTuple):
-    """Why a cell cannot continue: one line, and the traceback."""
-
-    reason: str
-    details: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Describe an error."""
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return cls(reason, "".join(traceback.format_exception(error)))
-
-
-@dataclass
-class TaskResult:
-    """The rounds that a fleet ran in one task.
-
-    Attributes:
-        rounds: directory of the cell, record and timings of each finished round, in order. (Two cells of a study may
-            have the same key, hence the same results, under two labels.)
-        failed: why cells failed, by directory.
-        out_of_memory: whether the fleet did not fit on the device in its last round.
-        notices: lines for the user, each to be shown once in a run.
-        facts: the worker's machine and versions, for the manifests of cells.
-        device: the engine's name for the worker's device.
-    """
-
-    rounds: list[tuple[str, RoundRecord, RoundTimings]] = field(default_factory=list)
-    failed: dict[str, Failure] = field(default_factory=dict)
-    out_of_memory: bool = False
-    notices: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    device: str = ""
 
 
 def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_on: Callable[[], bool]) -> TaskResult:

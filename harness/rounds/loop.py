@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from balbench.harness.posteriors.posterior import (
 )
 from balbench.harness.results.records import RoundRecord, RoundTimings
 from balbench.harness.rounds.device_data import DeviceData
+from balbench.harness.rounds.task import Past
 from balbench.harness.streams import Stream, stream
 from balbench.harness.study.cell import Cell
 from balbench.harness.uncertainty import Uncertainty
@@ -45,19 +44,6 @@ class _Clock:
 
     def rounded(self) -> dict[str, float]:
         return {stage: round(seconds, 6) for stage, seconds in self.seconds.items()}
-
-
-class Past(NamedTuple):
-    """The number of finished rounds of a cell and the pairs that they acquired, in order."""
-
-    rounds: int
-    acquired_n: Array
-
-    @classmethod
-    def of(cls, records: Sequence[RoundRecord]) -> Past:
-        """The past in a cell's records."""
-        acquired = [pair for record in records for pair in record["acquired"]]
-        return cls(len(records), np.array(acquired, dtype=np.int64))
 
 
 class CellRun:

@@ -11,47 +11,19 @@ import platform
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from balbench.harness.errors import DataError
 from balbench.harness.files import disk_errors
 from balbench.harness.machine import MKL_CBWR, one_thread, out_of_memory
-from balbench.harness.study.cell import Cell
+from balbench.harness.rounds.task import Features, Task, TaskResult
 
 if TYPE_CHECKING:
     from balbench.harness.rounds.device_data import DeviceData
-    from balbench.harness.rounds.fleet import TaskResult
-    from balbench.harness.rounds.loop import Past
 
-Features = Literal["auto", "resident", "streamed"]
 WATCH_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """Some rounds of a fleet. A task can run anywhere, at any time, and twice.
-
-    Attributes:
-        cells, pasts: the fleet, and the finished rounds of each cell.
-        dataset_key: key of the data set.
-        data: the directory of the data set's arrays, as the worker sees it.
-        seconds: begin no round after this many seconds; at least one round is run.
-        device: "cpu" or "cuda:i", as the worker's process sees it; set by the engine.
-        features: whether features are held on the device or streamed to it.
-        processes: how many processes share the device; set by the engine.
-    """
-
-    cells: tuple[Cell, ...]
-    pasts: tuple[Past, ...]
-    dataset_key: str
-    data: Path
-    seconds: float
-    device: str = "cpu"
-    features: Features = "auto"
-    processes: int = 1
 
 
 def start_worker(coordinator: int) -> None:

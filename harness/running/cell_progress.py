@@ -10,8 +10,7 @@ import numpy as np
 
 from balbench.harness.results import CellLog
 from balbench.harness.results.records import RoundRecord, RoundTimings
-from balbench.harness.rounds.fleet import Failure
-from balbench.harness.rounds.loop import Past
+from balbench.harness.rounds.task import Failure, Past
 from balbench.harness.running.progress import CellState
 from balbench.harness.study.cell import Cell
 

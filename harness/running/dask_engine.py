@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from balbench.harness.errors import ClusterError, StudyError
 from balbench.harness.machine import worker_environment
 from balbench.harness.results import RunDirectory
-from balbench.harness.rounds.worker import Task, free_bytes
+from balbench.harness.rounds.task import Task
+from balbench.harness.rounds.worker import free_bytes
 from balbench.harness.running.dask_data import DataSender, Say
 from balbench.harness.running.dask_worker import RemoteTask, TaskReply, perform, versions
 from balbench.harness.running.engine import WorkerDied
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed import Future as DaskFuture
 
-    from balbench.harness.rounds.fleet import TaskResult
+    from balbench.harness.rounds.task import TaskResult
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # a scheduler that does not answer for longer counts as lost

@@ -24,7 +24,7 @@ from balbench.harness.running.signals import STOPPING
 from balbench.harness.source_hash import code_digest
 
 if TYPE_CHECKING:
-    from balbench.harness.rounds.fleet import TaskResult
+    from balbench.harness.rounds.task import TaskResult
 
 COMPARED = ("torch", "numpy")  # libraries whose version may change a result's last digits
 

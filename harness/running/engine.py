@@ -5,10 +5,10 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
-from balbench.harness.rounds.worker import Task
+from balbench.harness.rounds.task import Task
 
 if TYPE_CHECKING:
-    from balbench.harness.rounds.fleet import TaskResult
+    from balbench.harness.rounds.task import TaskResult
 
 
 class WorkerDied(Exception):

@@ -16,12 +16,13 @@ from loky.backend import resource_tracker as loky_tracker
 
 from balbench.harness.errors import StudyError
 from balbench.harness.machine import worker_environment
-from balbench.harness.rounds.worker import Task, free_bytes, start_worker, work
+from balbench.harness.rounds.task import Task
+from balbench.harness.rounds.worker import free_bytes, start_worker, work
 from balbench.harness.running.engine import WorkerDied
 from balbench.harness.running.signals import starting_processes
 
 if TYPE_CHECKING:
-    from balbench.harness.rounds.fleet import TaskResult
+    from balbench.harness.rounds.task import TaskResult
 
 
 PICK_UP_SECONDS = 5.0  # upper bound; loky takes about a millisecond

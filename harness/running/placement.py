@@ -11,7 +11,7 @@ from typing import get_args
 from joblib import cpu_count
 
 from balbench.harness.errors import StudyError
-from balbench.harness.rounds.worker import Features
+from balbench.harness.rounds.task import Features
 from balbench.harness.study.cell import Cell
 
 # On a CPU, cells gain from training together as long as the data of a step stay in the CPU's caches.

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from balbench.harness.errors import BalbenchError
 from balbench.harness.results import RunDirectory
 from balbench.harness.results.records import RoundRecord, RoundTimings
-from balbench.harness.rounds.fleet import Failure, TaskResult
-from balbench.harness.rounds.worker import Task
+from balbench.harness.rounds.task import Failure, Task, TaskResult
 from balbench.harness.running.cell_progress import CellProgress
 from balbench.harness.running.data_directory import PreparedData, add_lines, feature_bytes, prepare
 from balbench.harness.running.engine import Engine, WorkerDied

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from balbench.harness.rounds.worker import Features
+    from balbench.harness.rounds.task import Features
     from balbench.harness.running.placement import Placement
     from balbench.harness.running.progress import Display
     from balbench.harness.running.scheduler import Scheduler

@@ -14,7 +14,7 @@ from balbench.harness.pool.pairs import PreferenceData, Split
 from balbench.harness.rounds import device_data
 from balbench.harness.rounds.device_data import DeviceData, streamed_splits
 from balbench.harness.rounds.fleet import advance
-from balbench.harness.rounds.loop import Past
+from balbench.harness.rounds.task import Past
 from balbench.harness.study.study import check_study
 from support.studies import TINY
 

@@ -13,7 +13,7 @@ from balbench.harness.errors import DataError
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.fleet import NOT_EXACT, advance
-from balbench.harness.rounds.loop import Past
+from balbench.harness.rounds.task import Past
 from balbench.harness.study.study import check_study
 from balbench.oracles.annotations import Choice
 from balbench.oracles.replay import Replay

@@ -17,7 +17,8 @@ from balbench.harness.pool.pairs import PreferenceData, Split
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.fleet import advance
-from balbench.harness.rounds.loop import CellRun, Past, _score_facts
+from balbench.harness.rounds.loop import CellRun, _score_facts
+from balbench.harness.rounds.task import Past
 from balbench.harness.streams import stream
 from balbench.harness.study.study import check_study
 from balbench.oracles.replay import Replay

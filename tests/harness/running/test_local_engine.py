@@ -13,8 +13,7 @@ import torch
 from rich.console import Console
 
 from balbench.harness.results import RunDirectory
-from balbench.harness.rounds.loop import Past
-from balbench.harness.rounds.worker import Task
+from balbench.harness.rounds.task import Past, Task
 from balbench.harness.running.data_directory import prepare_data
 from balbench.harness.running.engine import WorkerDied
 from balbench.harness.running.local_engine import LocalEngine

@@ -3,7 +3,8 @@
 from concurrent.futures import Future
 from dataclasses import replace
 
-from balbench.harness.rounds.worker import Task, work
+from balbench.harness.rounds.task import Task
+from balbench.harness.rounds.worker import work
 
 
 class InProcess:
