@@ -13,7 +13,7 @@ import pandas as pd
 from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curves
 from balbench.reports.files import significant
-from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, savings_table
+from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, rows_of, savings_table
 from balbench.reports.statement import fault_texts, statement
 from balbench.reports.training import training_faults
 from balbench.reports.wording import savings_text
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A run with its name among others, and its savings.
+    """A run, its name in the report, and its savings.
 
     Attributes:
         run: from `balbench.harness.results.read_run`.
@@ -52,7 +52,7 @@ class Analysis:
 
     @cached_property
     def faults(self) -> list[str]:
-        """Faults of training in words, with remedies."""
+        """Faults of training as sentences with remedies."""
         faults = [
             fault
             for setting in self.curves.settings
@@ -62,8 +62,7 @@ class Analysis:
 
     def rows(self, setting: str, split: str, metric: str) -> pd.DataFrame:
         """Return the rows of `tables` of one setting, split and metric."""
-        table = self.tables[metric]
-        return table[(table["setting"] == setting) & (table["split"] == split)]
+        return rows_of(self.tables[metric], setting, split)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the results for a JSON file: one record for each setting, split and metric."""
@@ -84,7 +83,7 @@ class Analysis:
 
 
 def analyse(runs: Sequence[Run]) -> list[Analysis]:
-    """Analyse runs, with distinct names: that of the study, and the directory where studies have the same name.
+    """Analyse runs. A name is that of the study; where studies have the same name, the directory is added.
 
     Raises:
         BalbenchError: there is no run, or a directory occurs twice.

@@ -11,7 +11,7 @@ from balbench.reports.statistics import percentile_ends
 
 
 class Kind(StrEnum):
-    """How a number relates to the savings."""
+    """Whether a number is the savings, or which bound on them."""
 
     EXACT = "exact"
     AT_LEAST = "at_least"
@@ -55,9 +55,8 @@ def crossing(labels_T: np.ndarray, mean_BT: np.ndarray, tau_B: np.ndarray) -> tu
         tau_B: the levels.
 
     Returns:
-        n_B: labels from which on the curve stays at or above the level; infinite if it ends below.
-        at_start_B: whether the curve is never below the level, so that n is only known to be at most
-            `labels_T[0]`.
+        n_B: number of labels from which on the curve stays at or above the level; infinite if the curve ends below.
+        at_start_B: whether the curve is never below the level; n is then only known to be at most `labels_T[0]`.
     """
     steps = mean_BT.shape[1]
     below_BT = mean_BT < tau_B[:, None]
@@ -87,7 +86,7 @@ def savings_at(
         mean_BT: curves of the policy.
         reference_labels_T: labels of the reference at each step.
         reference_mean_BT: curves of the reference.
-        tau_B: levels, none above the end of its reference curve.
+        tau_B: levels; each is at most the last value of its reference curve.
     """
     n_B, at_start_B = crossing(labels_T, mean_BT, tau_B)
     n_reference_B, reference_at_start_B = crossing(reference_labels_T, reference_mean_BT, tau_B)

@@ -1,8 +1,8 @@
 """Learning curves: a metric against the number of labels, as matrices of seeds x rounds.
 
-Seeds of an unfinished run differ in length. A curve then keeps the rectangle of seeds x rounds with the most values:
-a finished run is kept whole, one cell that has only begun does not shorten all others, and the curve records which
-seeds and rounds it holds.
+Seeds of an unfinished run have different numbers of rounds. A curve then keeps the rectangle of seeds x rounds with the
+most values: a finished run is kept whole, and a cell that has only begun does not shorten all others. The curve records
+its seeds and rounds.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def _array(name: str, values: ArrayLike, axes: int) -> np.ndarray:
     if array.ndim != axes or not array.size:
         raise BalbenchError(f"{name}: has the shape {array.shape}; give {shape}, with at least one number")
     if not np.isfinite(array).all():
-        where = ", ".join(str(place) for place in np.argwhere(~np.isfinite(array))[0])
-        raise BalbenchError(f"{name}: is {array[~np.isfinite(array)][0]} at index [{where}]; give finite numbers")
+        index = ", ".join(str(number) for number in np.argwhere(~np.isfinite(array))[0])
+        raise BalbenchError(f"{name}: is {array[~np.isfinite(array)][0]} at index [{index}]; give finite numbers")
     return array
 
 
@@ -112,14 +112,14 @@ class _Table:
     values_ST: np.ndarray
 
     def at(self, seeds_S: np.ndarray, rounds_T: np.ndarray) -> _Table:
-        """Select seeds and rounds; NaN for those that the table does not have."""
+        """Select seeds and rounds; values of seeds and rounds that the table lacks are NaN."""
         if np.array_equal(seeds_S, self.seeds_S) and np.array_equal(rounds_T, self.rounds_T):
             return self
-        here = np.isin(seeds_S, self.seeds_S)[:, None] & np.isin(rounds_T, self.rounds_T)
+        known_ST = np.isin(seeds_S, self.seeds_S)[:, None] & np.isin(rounds_T, self.rounds_T)
         rows = np.minimum(np.searchsorted(self.seeds_S, seeds_S), len(self.seeds_S) - 1)
         columns = np.minimum(np.searchsorted(self.rounds_T, rounds_T), len(self.rounds_T) - 1)
         cells = np.ix_(rows, columns)
-        labels_ST, values_ST = (np.where(here, array[cells], np.nan) for array in (self.labels_ST, self.values_ST))
+        labels_ST, values_ST = (np.where(known_ST, array[cells], np.nan) for array in (self.labels_ST, self.values_ST))
         return _Table(seeds_S, rounds_T, labels_ST, values_ST)
 
 
@@ -208,7 +208,7 @@ def _table(seed: np.ndarray, round: np.ndarray, labels: np.ndarray, value: np.nd
 
 
 def _largest_rectangle(present_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Choose seeds and rounds without a gap so that most values remain; with equal numbers, prefer more seeds."""
+    """Choose seeds and rounds without gaps such that the most values remain; among equals, prefer more seeds."""
     longest_first = np.argsort(-present_ST.sum(axis=1), kind="stable")
     most, kept = 0, None
     for count in range(1, len(longest_first) + 1):

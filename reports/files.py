@@ -17,7 +17,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file atomically: a reader sees the old content or the new, and a failed write leaves no trace.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -40,7 +40,7 @@ def _rounded(value: float) -> float:
 
 
 def slug(text: str, longest: int = 60) -> str:
-    """Turn a label into a part of a file name, such that different labels stay different."""
+    """Turn a label into a part of a file name; different labels give different parts."""
     clean = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:longest]
     if clean and clean == text:
         return clean

@@ -1,7 +1,8 @@
 """Whether a model learnt beyond chance: the condition for any statement about label savings.
 
-Savings compare how soon two policies reach a level. Where the reference did not learn, its final level is noise, and
-so is every number of labels at which a curve crosses that level. Both of these conditions must hold for a level:
+Savings compare the numbers of labels at which two policies reach a level. Where the reference did not learn, its final
+level is noise, and so is every number of labels at which a curve crosses that level. Both of these conditions must hold
+for a level:
 
 1. The gain over chance at the last round is positive. Chance is what a model scores that predicts 1/2 for every pair:
    a log-likelihood of -ln 2, an accuracy of 1/2, a Brier score of 1/4 for single votes.
@@ -15,8 +16,8 @@ seeds share the pairs, so b_i does not average out over S seeds. The mean over n
     var(a)/S + var(b)/n + var(e)/(S n).
 
 The sample variance of the seeds' means, divided by S, estimates var(a)/S + var(e)/(S n). The square of a seed's
-standard error over pairs (clustered by prompt, see `harness.metrics`) estimates (var(b) + var(e))/n. Their sum is
-never too small in expectation, and too large by var(e)/n:
+standard error over pairs (clustered by prompt, see `balbench.harness.metrics`) estimates (var(b) + var(e))/n. The sum
+of both is never too small in expectation, and too large by var(e)/n:
 
     error^2 = s^2/S + mean over seeds of (pair error)^2.
 
@@ -43,7 +44,7 @@ NOT_ABOVE_CHANCE = "not above chance"
 NOT_ABOVE_FIRST = "not above the first round"
 ONE_ROUND = "one round only"
 
-LEVEL = 0.025  # of each one-sided test
+LEVEL = 0.025  # significance level of each one-sided test
 _NORMAL = 1e9  # degrees of freedom at which Student's t is the normal distribution
 
 DIRECTIONS = {"log_likelihood": 1, "accuracy": 1, "brier": -1}
@@ -87,9 +88,9 @@ def learning(curve: Curve, metric: str, chance: float | None = None) -> Learning
     """Test whether a curve learnt beyond chance (see the module).
 
     Args:
-        curve: of the reference. Without `pair_errors`, the error over seeds is used alone, which is too small: held-out
-            pairs are shared by all seeds.
-        metric: its name, for direction and chance.
+        curve: the curve of the reference. Without `pair_errors` only the error over seeds is used, which is too small,
+            because all seeds share the held-out pairs.
+        metric: name of the metric, which gives direction and chance.
         chance: what a model scores that predicts 1/2 for every pair; by default, that of the metric.
 
     Raises:

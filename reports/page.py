@@ -18,7 +18,7 @@ from balbench.reports.analysis import Analysis
 from balbench.reports.figures import learning_curves, timings
 from balbench.reports.figures.plot import figure_module
 from balbench.reports.files import slug, write_bytes
-from balbench.reports.savings_table import METRICS, SPLITS
+from balbench.reports.savings_table import METRICS, SPLITS, records
 from balbench.reports.statement import statement, tally
 from balbench.reports.style import Look, looks
 from balbench.reports.tables import TEMPLATES, savings_csv, savings_html
@@ -27,7 +27,7 @@ from balbench.reports.wording import axis_name, metric_name, split_name
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-REPORT_VERSION = 5  # raise it when the same results no longer give the same report
+REPORT_VERSION = 5  # raise this number when the same results no longer give the same report
 _MOST_CELLS_LISTED = 60
 
 
@@ -88,12 +88,12 @@ class RunView:
 def write_report(analyses: Sequence[Analysis], out: Path, force: bool = False) -> Path:
     """Write `out/report.html` for one or more runs, with figures, tables and `report.json` beside it.
 
-    Nothing is drawn again if `report.json` holds the same results and no file is missing.
+    If `report.json` describes the same results and no file is missing, the existing report is kept.
 
     Args:
         analyses: from `balbench.reports.analysis.analyse`; the page names unfinished runs as such.
-        out: a folder; it is made if it does not exist.
-        force: draw again in any case.
+        out: a folder; it is created if it does not exist.
+        force: write the report again in any case.
 
     Returns:
         the path of the page.
@@ -117,7 +117,7 @@ def _write(analyses: Sequence[Analysis], out: Path, page: Path, manifest: Path, 
     policies = [policy for each in analyses for policy in each.run.policies]
     policy_looks = looks(policies, analyses[0].run.reference)
     views = [_run_view(each, number, out, policy_looks) for number, each in enumerate(analyses, start=1)]
-    html = TEMPLATES.get_template("report.html.j2").render(runs=views, split_names=split_name)
+    html = TEMPLATES.get_template("report.html.j2").render(runs=views)
     write_bytes(page, html.encode())
     files = sorted(path.relative_to(out).as_posix() for view in views for path in view.files)
     content = identity | {
@@ -146,8 +146,8 @@ def _run_view(analysis: Analysis, number: int, out: Path, policy_looks: dict[str
         path = savings_csv(table, view.folder / f"savings-{metric}.csv")
         view.files.append(path)
         view.csv[metric_name(metric)] = path.relative_to(out).as_posix()
-    for place, setting in enumerate(analysis.curves.settings, start=1):
-        view.settings.append(_setting_view(analysis, view, setting, f"{view.anchor}s{place}", policy_looks))
+    for setting_number, setting in enumerate(analysis.curves.settings, start=1):
+        view.settings.append(_setting_view(analysis, view, setting, f"{view.anchor}s{setting_number}", policy_looks))
     view.outcome, view.faults = _outcome(view, analysis), analysis.faults
     view.protocol = ", ".join(f"{key} {value}" for key, value in run.protocol.items())
     view.policies = [_policy_settings(run, policy) for policy in run.policies]
@@ -182,8 +182,8 @@ def _split_view(
     figures, tables = [], {}
     for metric in metrics:
         rows = analysis.rows(setting, split, metric)
-        shown = learning_curves.panel(analysis.run, analysis.curves, rows, setting, split, metric)
-        paths = figure_module(shown).write(shown, policy_looks, view.folder / f"{prefix}{split}-{metric}")
+        panel = learning_curves.make_panel(analysis.run, analysis.curves, rows, setting, split, metric)
+        paths = figure_module(panel).write(panel, policy_looks, view.folder / f"{prefix}{split}-{metric}")
         figures.append(_figure_view(view, paths, metric, f"{axis_name(split, metric)} by labels"))
         tables[metric] = Markup(savings_html(analysis.tables[metric], setting, split))
     leading, *others = metrics
@@ -199,7 +199,7 @@ def _split_view(
 def _figure_view(view: RunView, paths: list[Path], metric: str, alt: str) -> FigureView:
     view.files += paths
     by_ending = {path.suffix[1:]: path for path in paths}
-    # separate images, because names inside one drawing would clash with those of another
+    # each figure is an image of its own, because identifiers of two inline drawings would clash
     picture = base64.b64encode(by_ending["svg"].read_bytes()).decode()
     files = {ending.upper(): path.relative_to(view.folder.parent).as_posix() for ending, path in by_ending.items()}
     return FigureView(metric, alt, Markup(f"data:image/svg+xml;base64,{picture}"), files)
@@ -249,5 +249,4 @@ def _describe_cells(view: RunView, cells: pd.DataFrame) -> None:
     listed = ", ".join(f"{count} {state}" for state, count in states.items())
     view.progress = f"Partial results: {len(unfinished)} of {len(cells)} cells are not finished ({listed})."
     view.unlisted = max(len(unfinished) - _MOST_CELLS_LISTED, 0)
-    shown = unfinished.head(_MOST_CELLS_LISTED).fillna("")
-    view.unfinished = [{str(key): value for key, value in row.items()} for row in shown.to_dict("records")]
+    view.unfinished = records(unfinished.head(_MOST_CELLS_LISTED).fillna(""))

@@ -15,12 +15,12 @@ Where the data give only a bound, the result is that bound (censored), never an 
 
 - The policy does not (lastingly) reach tau: n_policy > N, its last number of labels, so savings <
   1 - N / n_reference, which is at most 0 when both bought the same number. Kind NOT_REACHED.
-- The policy is above tau from its first point on: n_policy <= its first number of labels, taken as equal to
-  that number, so the result is the least that was saved. Kind AT_LEAST.
-- The reference is above tau from its first point on and the policy is not: likewise the result is the most that was
-  saved. Kind AT_MOST.
-- Both are above tau from their first points on: neither needed an acquired label; the first numbers
-  of labels are compared as they are, which gives 0 when both start from the same initial set.
+- The policy is above tau from its first point on: n_policy is at most its first number of labels and is set to that
+  number, so the result is a lower bound on the savings. Kind AT_LEAST.
+- The reference is above tau from its first point on and the policy is not: by the same rule, the result is an upper
+  bound. Kind AT_MOST.
+- Both are above tau from their first points on: neither needed an acquired label. Their first numbers of labels are
+  compared, which gives 0 when both start from the same initial set.
 
 The interval is a 95% percentile bootstrap, paired over seeds: both curves are resampled with the same
 seeds, and tau is computed again in each resample. Resamples whose savings are bounded from above sort below all
@@ -44,7 +44,7 @@ from balbench.reports.curves import Curve
 from balbench.reports.learning import Learning, direction, learning
 from balbench.reports.statistics import FEWEST_SEEDS, RESAMPLES, percentile_ends, resample, resampled_means
 
-SMOOTHING_WINDOW = 3  # of Melo et al. 2024
+SMOOTHING_WINDOW = 3  # rounds, as in Melo et al. 2024
 
 
 class Outcome(StrEnum):
@@ -140,9 +140,9 @@ def label_savings(
     Args:
         policy: the policy's curve.
         reference: the reference's curve, on the same seeds and with as many rounds.
-        metric: "log_likelihood", "accuracy" or "brier": gives the direction and the level of chance.
+        metric: "log_likelihood", "accuracy" or "brier"; determines the direction and the value of chance.
         chance: what a model scores that predicts 1/2 for every pair; by default -ln 2, 1/2 or 1/4.
-        resamples: of the bootstrap, at least 1.
+        resamples: number of bootstrap resamples, at least 1.
 
     Raises:
         BalbenchError: the metric has no savings, or the curves differ in seeds or rounds.
@@ -152,7 +152,7 @@ def label_savings(
         raise BalbenchError(f"resamples: is {resamples}; give at least 1")
     _check_paired(policy, reference)
     seeds = len(policy.seeds_S)
-    # the estimate is the first row, summed like every resample, so that ties fall alike
+    # the first row is the estimate; it is summed like every resample, so that rounding affects ties in the same way
     index_US, use_B = resample(seeds, resamples if seeds >= FEWEST_SEEDS else 0)
     mean_UT = resampled_means(sign * policy.values_ST, index_US)
     reference_UT = resampled_means(sign * reference.values_ST, index_US)
@@ -193,7 +193,9 @@ def _check_paired(policy: Curve, reference: Curve) -> None:
         raise BalbenchError(f"seeds: policy and reference have the seeds {seeds}; give curves of the same seeds")
     if not np.array_equal(policy.rounds_T, reference.rounds_T):
         rounds = " and ".join(str(len(curve.rounds_T)) for curve in (policy, reference))
-        raise BalbenchError(f"rounds: policy and reference have {rounds} rounds or other ones; give the same rounds")
+        raise BalbenchError(
+            f"rounds: policy and reference have {rounds} rounds, but not the same; give the same rounds"
+        )
 
 
 def _smoothed(mean_T: np.ndarray) -> np.ndarray:
@@ -202,7 +204,7 @@ def _smoothed(mean_T: np.ndarray) -> np.ndarray:
 
 
 def _at_level(crossings: Crossings, level: float, use_B: np.ndarray) -> LevelSavings:
-    """Summarise the first row (the estimate) and the resamples, if any."""
+    """Summarise the first row (the estimate) and, where there are resamples, their interval."""
     value_B, kind_B = crossings.value_B[use_B], crossings.kind_B[use_B]
     low, high = interval_ends(value_B, kind_B) if len(use_B) else (None, None)
     return LevelSavings(

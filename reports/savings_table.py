@@ -43,8 +43,8 @@ def savings_table(
     Args:
         run: from `balbench.harness.results.read_run`.
         metric: "log_likelihood", "accuracy" or "brier".
-        resamples: of the bootstrap.
-        curves: `report_curves(run)`, if at hand.
+        resamples: number of bootstrap resamples.
+        curves: `report_curves(run)`; computed if not given.
 
     Returns:
         These columns (savings are shares of labels, n and labels count labels, levels are in the metric's unit):
@@ -52,12 +52,12 @@ def savings_table(
         - setting, split, metric, policy, is_reference;
         - outcome: an `Outcome`, and no_level: why the reference gives no level, empty if there is one. Without a level,
           all savings and differences below are missing;
-        - seeds, rounds, labels: what both the policy and the reference have, labels being the policy's largest
-          number; 0 seeds where a policy has no results yet, with all numbers missing;
+        - seeds, rounds: numbers of seeds and rounds that policy and reference share; labels: the policy's labels at
+          the last of these rounds. A policy without results has 0 seeds, and all its numbers are missing;
         - savings, kind, bound, reached: at the reference's final level; `savings` is NaN where only an upper
           bound is known, `bound` is NaN where `kind` is exact;
-        - low, low_kind, low_bound, high, high_kind, high_bound: the 95% interval, in the same manner; NaN and
-          "" with fewer than three seeds;
+        - low, low_kind, low_bound, high, high_kind, high_bound: the ends of the 95% interval in the same form; NaN
+          and "" with fewer than three seeds;
         - share_not_reached: share of the resamples in which the policy does not reach the level;
         - n_policy (NaN if not reached), n_reference, level;
         - chance, reference_gain, reference_gain_se, reference_growth, reference_growth_se: what the reference learnt
@@ -95,14 +95,24 @@ def sorted_by_savings(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[keys.sort_values(list(keys.columns), kind="stable").index]
 
 
+def rows_of(table: pd.DataFrame, setting: str, split: str) -> pd.DataFrame:
+    """Return the rows of one setting and split."""
+    return table[(table["setting"] == setting) & (table["split"] == split)]
+
+
+def reference_of(rows: pd.DataFrame) -> str:
+    """Return the label of the reference."""
+    return str(rows.loc[rows["is_reference"], "policy"].iloc[0])
+
+
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as dictionaries."""
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
-def _row(curves: Curves, place: dict[str, str], reference: str, resamples: int) -> dict[str, Any]:
-    setting, split, metric, policy = place.values()
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS, np.nan) | dict.fromkeys(_TEXT_COLUMNS, "") | place
+def _row(curves: Curves, key: dict[str, str], reference: str, resamples: int) -> dict[str, Any]:
+    setting, split, metric, policy = key.values()
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS, np.nan) | dict.fromkeys(_TEXT_COLUMNS, "") | key
     is_reference = policy == reference
     row |= {"is_reference": is_reference, "reached": False, "seeds": 0, "rounds": 0, "outcome": Outcome.NO_RESULTS}
     pair = curves.pair(setting, policy, reference, split, metric)
@@ -110,7 +120,7 @@ def _row(curves: Curves, place: dict[str, str], reference: str, resamples: int) 
         return row
     own, other = pair
     learnt = learning(other, metric, _chance(curves, setting, reference, split, metric, other))
-    no_level = _no_level(curves, place, reference, other, learnt)
+    no_level = _no_level(curves, key, reference, other, learnt)
     row |= {"seeds": len(own.seeds_S), "rounds": len(own.rounds_T), "labels": own.labels_T[-1], "no_level": no_level}
     row |= _learning_columns(learnt) | {"final_level": own.mean_T[-1]}
     row |= {"outcome": Outcome.NO_LEVEL} if no_level else _savings_columns(own, other, metric, resamples)
@@ -123,9 +133,9 @@ def _chance(curves: Curves, setting: str, reference: str, split: str, metric: st
     return CHANCE[metric] if recorded_ST is None else float(recorded_ST.mean())
 
 
-def _no_level(curves: Curves, place: dict[str, str], reference: str, curve: Curve, learnt: Learning) -> str:
-    """Return why the reference's final level means nothing; empty if it is a level."""
-    setting, split, metric, _ = place.values()
+def _no_level(curves: Curves, key: dict[str, str], reference: str, curve: Curve, learnt: Learning) -> str:
+    """Return why the reference's final value is no level; empty if it is one."""
+    setting, split, metric, _ = key.values()
     if curve.pair_errors_ST is None:
         return NO_PAIR_ERRORS
     unchanged = initial_weights(curves, setting, reference)

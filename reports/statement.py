@@ -9,12 +9,12 @@ import pandas as pd
 
 from balbench.reports.learning import DIRECTIONS, NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND
 from balbench.reports.savings import Outcome
-from balbench.reports.savings_table import NO_PAIR_ERRORS, records, sorted_by_savings
+from balbench.reports.savings_table import NO_PAIR_ERRORS, records, reference_of, sorted_by_savings
 from balbench.reports.statistics import FEWEST_SEEDS
 from balbench.reports.training import Fault, TrainingFault
 from balbench.reports.wording import interval_words, metric_name, percent, point_text, split_name
 
-MOST_NAMED = 6  # policies that a sentence lists
+MOST_NAMED = 6  # largest number of policies that a sentence lists
 
 Row = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ def statement(rows: pd.DataFrame) -> str:
     """Describe the result of one setting and split; empty if there is no policy beside the reference.
 
     Args:
-        rows: those of `savings_table` for one setting and split.
+        rows: the rows of `savings_table` for one setting and split.
     """
     early = (rows["rounds"] > 0) & (rows["rounds"] < rows["rounds"].max())
     so_far = rows["policy"] + " (so far " + rows["rounds"].astype(str) + " rounds)"
@@ -31,7 +31,7 @@ def statement(rows: pd.DataFrame) -> str:
     others = [row for row in records(sorted_by_savings(rows)) if not row["is_reference"]]
     if not others:
         return ""
-    reference = str(rows.loc[rows["is_reference"], "policy"].iloc[0])
+    reference = reference_of(rows)
     groups: dict[str, list[Row]] = {outcome: [] for outcome in Outcome}
     for row in others:
         groups[row["outcome"]].append(row)
@@ -47,7 +47,7 @@ def statement(rows: pd.DataFrame) -> str:
 
 
 def tally(table: pd.DataFrame, split: str) -> str:
-    """Describe a study of several settings: in how many of them each policy saved or lost labels."""
+    """Describe a study of several settings: in how many settings each policy saved or lost labels."""
     rows = table[(table["split"] == split) & ~table["is_reference"]]
     parts, no_level = [], 0
     for policy, group in rows.groupby("policy", sort=False):
@@ -99,37 +99,37 @@ def fault_texts(faults: list[TrainingFault], settings: int) -> list[str]:
         groups.setdefault((fault.split, fault.fault, fault.diverged), []).append(fault)
     texts = []
     for (_, kind, _), members in groups.items():
-        places = len({fault.setting for fault in members})
-        where = f" in {places} of {settings} settings" if settings > 1 else ""
-        texts.append((_undertrained if kind == Fault.UNDERTRAINED else _initial_weights)(members, where))
+        affected = len({fault.setting for fault in members})
+        scope = f" in {affected} of {settings} settings" if settings > 1 else ""
+        texts.append((_undertrained if kind == Fault.UNDERTRAINED else _initial_weights)(members, scope))
     return texts
 
 
-def _undertrained(faults: list[TrainingFault], where: str) -> str:
+def _undertrained(faults: list[TrainingFault], scope: str) -> str:
     names = _joined(_shortened(list(dict.fromkeys(fault.policy for fault in faults))))
     most = max(faults, key=lambda fault: fault.gain)
     remedy = "raise posterior.learning_rate or posterior.epochs"
     if not most.trained:
         remedy = "check the scale of the posterior's prior and of the features"
     return (
-        f"Undertrained on {split_name(most.split)}{where}: {names}. Accuracy is above chance, but the logits are too "
+        f"Undertrained on {split_name(most.split)}{scope}: {names}. Accuracy is above chance, but the logits are too "
         f"small: log-likelihood would gain {'up to ' if len(faults) > 1 else ''}{most.gain:.3f} nats from a "
         f"temperature of {most.temperature:.2g}; {remedy}."
     )
 
 
-def _initial_weights(faults: list[TrainingFault], where: str) -> str:
+def _initial_weights(faults: list[TrainingFault], scope: str) -> str:
     shares: dict[str, float] = {}
     for fault in faults:
         shares[fault.policy] = max(fault.share, shares.get(fault.policy, 0.0))
-    up_to = "up to " if where else ""
+    up_to = "up to " if scope else ""
     parts = [f"{policy} ({up_to}{percent(share)}% of the members)" for policy, share in shares.items()]
     listed = _joined(_shortened(parts))
     cause, remedy = "the loss on the eval split did not fall", "raise posterior.learning_rate or posterior.epochs"
     if faults[0].diverged:
         cause, remedy = "the loss on the eval split rose", "lower posterior.learning_rate"
     return (
-        f"Training did not help{where}: {listed}. The best weights of these members at the last round are the initial "
+        f"Training did not help{scope}: {listed}. The best weights of these members at the last round are the initial "
         f"ones, because {cause}; {remedy}, or check that the labels can be predicted."
     )
 
@@ -184,7 +184,7 @@ def _no_results(rows: list[Row]) -> str:
 
 
 def _shortened(parts: list[str]) -> list[str]:
-    """Return the first parts of many and how many more there are; the table lists all."""
+    """Shorten a long list to its first parts and the number of the others; the table lists all."""
     return parts if len(parts) <= MOST_NAMED else [*parts[: MOST_NAMED - 1], f"{len(parts) - MOST_NAMED + 1} more"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-FEWEST_SEEDS = 3  # with fewer seeds, resampling says next to nothing: there is no interval
+FEWEST_SEEDS = 3  # resamples of fewer seeds are too few for an interval
 _BOOTSTRAP_SEED = 20_241
 
 
@@ -31,17 +31,17 @@ def bootstrap_indices(seeds: int, resamples: int = RESAMPLES, seed: int = _BOOTS
 
 @lru_cache(maxsize=16)
 def resample(seeds: int, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
-    """Draw resamples and keep each distinct one once: five seeds have 126, however many are drawn.
+    """Draw resamples and keep each distinct resample once: five seeds have at most 126 distinct resamples.
 
-    A resample is distinct if it holds other seeds or other counts of seeds; the order of the draws has no meaning.
+    Resamples are distinct if a seed occurs in them a different number of times; the order of the draws has no meaning.
 
     Args:
-        seeds: how many there are.
-        resamples: how many to draw, B; may be 0.
+        seeds: number of seeds, S.
+        resamples: number of draws, B; may be 0.
 
     Returns:
         index_US: the distinct resamples, each sorted, read-only; the first is every seed once.
-        use_B: the place in `index_US` of each resample that was drawn, read-only.
+        use_B: the row of `index_US` of each drawn resample, read-only.
     """
     every_1S = np.arange(seeds)[None, :]
     drawn_BS = np.sort(bootstrap_indices(seeds, resamples), axis=1) if resamples else every_1S[:0]
@@ -56,8 +56,8 @@ def resample(seeds: int, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.nda
 def resampled_means(values_ST: np.ndarray, index_BS: np.ndarray) -> np.ndarray:
     """Average the drawn rows of `values_ST` (seeds S x rounds T) for each resample: shape (B, T).
 
-    Sums run over seeds in the order of `index_BS`, alike for all rounds: equal columns give equal means to
-    the last bit. A matrix product does not guarantee that, and a crossing (a comparison) needs it.
+    Sums run over seeds in the order of `index_BS` for all rounds, so that equal columns give equal means to the last
+    bit. A crossing compares such means; a matrix product does not guarantee their equality.
     """
     total_BT = np.zeros((len(index_BS), values_ST.shape[1]))
     for index_B in index_BS.T:
@@ -73,6 +73,6 @@ def percentile_ends(values_B: np.ndarray, confidence: float = CONFIDENCE) -> tup
     """
     sorted_B = np.sort(values_B)
     tail = (1 - confidence) / 2 * (len(sorted_B) - 1)
-    # a rounding error must not move the end by one place
+    # the small number keeps a rounding error from moving the end by one position
     first = math.floor(tail + 1e-9)
     return float(sorted_B[first]), float(sorted_B[len(sorted_B) - 1 - first])

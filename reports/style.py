@@ -22,16 +22,16 @@ REFERENCE_COLOUR = "#333333"
 LINE_COLOUR = "#767676"
 PNG_DPI = 200
 
-# Okabe and Ito's colours without black (the reference's) and yellow (too pale on white), then three of Tol's
+# Colours of Okabe and Ito without black (used for the reference) and yellow (too pale on white), then three of Tol
 _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"),
     *("#882255", "#999933", "#332288"),
 )
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
-# Any, because matplotlib's stubs list other names of settings in every version
+# The type is Any, because the names of settings in matplotlib's stubs differ between versions
 _RC: Any = {
-    # one face only: each further face (bold, italic) adds to the time and the size of every PDF
+    # a single face, because each further face (bold, italic) adds to the time and the size of every PDF
     "font.family": ["Balbench Sans", "DejaVu Sans"],
     "font.size": 7.5,
     "axes.labelsize": 8,
@@ -55,10 +55,10 @@ _RC: Any = {
     "ytick.major.width": 0.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    # numbers in full at each tick: an offset such as "1e-5 - 0.693" covers the titles of small panels
+    # ticks have complete numbers, because an offset such as "1e-5 - 0.693" covers the titles of small panels
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-9, 9),
-    # a policy may have dollar signs in its label
+    # the label of a policy may contain dollar signs
     "text.parse_math": False,
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
@@ -86,7 +86,7 @@ class Look:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Context in which matplotlib has our settings in place of the user's."""
+    """Use the settings of our figures in place of the user's matplotlib settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)
@@ -124,11 +124,11 @@ def save(figure: Figure, path_stem: Path, numbers: pd.DataFrame) -> list[Path]:
 
     Args:
         figure: drawn within `style`.
-        path_stem: the path without its ending; its folder is made if need be.
+        path_stem: the path without its ending; the folder is created if it does not exist.
         numbers: the table behind the figure.
 
     Returns:
-        the four paths.
+        The four paths.
 
     Raises:
         OSError: a file cannot be written.
@@ -145,5 +145,5 @@ def _drawn(figure: Figure, ending: str) -> bytes:
 
 
 def _with_ending(path_stem: Path, ending: str) -> Path:
-    # not with_suffix: a stem may hold dots of its own
+    # Path.with_suffix would replace the part after a dot in the stem
     return path_stem.with_name(f"{path_stem.name}.{ending}")

@@ -13,7 +13,7 @@ import pandas as pd
 from balbench.reports.crossings import Kind
 from balbench.reports.files import csv_bytes, write_bytes
 from balbench.reports.savings import Outcome
-from balbench.reports.savings_table import records, sorted_by_savings
+from balbench.reports.savings_table import records, reference_of, rows_of, sorted_by_savings
 from balbench.reports.statement import why_no_level
 from balbench.reports.statistics import FEWEST_SEEDS
 from balbench.reports.wording import (
@@ -37,7 +37,7 @@ TEMPLATES = jinja2.Environment(
 
 @dataclass(frozen=True)
 class DisplayRow:
-    """One policy as text, ready to print."""
+    """The texts of one policy's row."""
 
     policy: str
     savings: str
@@ -77,23 +77,13 @@ def savings_html(table: pd.DataFrame, setting: str, split: str) -> str:
     )
 
 
-def rows_of(table: pd.DataFrame, setting: str, split: str) -> pd.DataFrame:
-    """Return the rows of one setting and split."""
-    return table[(table["setting"] == setting) & (table["split"] == split)]
-
-
-def reference_of(rows: pd.DataFrame) -> str:
-    """Return the label of the reference."""
-    return str(rows.loc[rows["is_reference"], "policy"].iloc[0])
-
-
 def metric_of(rows: pd.DataFrame) -> str:
     """Return the name of the metric of the rows."""
     return metric_name(str(rows["metric"].iloc[0]))
 
 
 def caption(rows: pd.DataFrame) -> str:
-    """Explain the words and signs that the table holds, and no others."""
+    """Explain the words and signs that occur in the table."""
     compared = rows[(rows["seeds"] > 0) & ~rows["is_reference"] & (rows["no_level"] == "")]
     if not len(compared):
         reference_rows = records(rows[(rows["no_level"] != "") & ~rows["is_reference"]])
@@ -107,7 +97,7 @@ def caption(rows: pd.DataFrame) -> str:
 
 def _bounds_caption(rows: pd.DataFrame) -> str:
     if (rows["kind"] == Kind.NOT_REACHED).any():
-        return "Not reached: not with the labels bought, so the savings are only known to be below the number."
+        return "Not reached: the labels bought were not enough, so the savings are only known to be below the number."
     if (rows[["low_kind", "high_kind"]] == Kind.NOT_REACHED).any(axis=None):
         return '"<": the policy misses the level in many resamples, so this end is only known to be below the number.'
     return ""

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from balbench.reports.analysis import Analysis
 from balbench.reports.savings import Outcome
-from balbench.reports.savings_table import SPLITS
-from balbench.reports.tables import caption, display_rows, reference_of, rows_of
+from balbench.reports.savings_table import SPLITS, reference_of, rows_of
+from balbench.reports.tables import caption, display_rows
 from balbench.reports.wording import split_name
 
 _TERMINAL_STYLES = {
@@ -26,7 +26,7 @@ _TERMINAL_STYLES = {
 
 
 def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
-    """Yield what the terminal shows of runs: the table of each setting and split, then faults of training."""
+    """Yield the output for the terminal: the table of each setting and split, then the faults of training."""
     for analysis in analyses:
         name = analysis.name if len(analyses) > 1 else ""
         table = analysis.leading_table
@@ -42,9 +42,9 @@ def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "")
 
     Args:
         table: from `savings_table`.
-        setting: which setting.
-        split: which split.
-        run: name of the run, for the title; empty if there is one run only.
+        setting: the setting of the rows to show.
+        split: the split of the rows to show.
+        run: name of the run, for the title; empty if there is only one run.
     """
     rows = rows_of(table, setting, split)
     reference = reference_of(rows)
@@ -61,8 +61,7 @@ def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "")
     printed.add_column("policy", overflow="fold", min_width=min(longest, 14), max_width=22)
     for name in ("savings", "95%", "at shared level", "labels", "final", "seeds"):
         printed.add_column(name, justify="right", no_wrap=True)
-    for shown in display_rows(rows):
-        cells = [shown.policy, shown.savings, shown.interval, shown.shared, shown.labels]
-        cells += [shown.final_level, shown.seeds]
-        printed.add_row(*(escape(cell) for cell in cells), style=_TERMINAL_STYLES.get(shown.outcome, ""))
+    for row in display_rows(rows):
+        texts = [row.policy, row.savings, row.interval, row.shared, row.labels, row.final_level, row.seeds]
+        printed.add_row(*map(escape, texts), style=_TERMINAL_STYLES.get(row.outcome, ""))
     return printed

@@ -16,13 +16,13 @@ import numpy as np
 from balbench.reports.curves import Curves
 from balbench.reports.learning import NOT_ABOVE_CHANCE, learning
 
-NOTABLE_GAIN = 0.005  # nats for a vote
-LARGEST_SHARE = 0.5  # of members with their initial weights; at this share, a reference gives no level
+NOTABLE_GAIN = 0.005  # nats per vote
+LARGEST_SHARE = 0.5  # share of members with their initial weights from which on a reference gives no level
 FIT = "fit"  # the pseudo split with the diagnostics of training
 
 
 class Fault(StrEnum):
-    """What is wrong with the training of a model."""
+    """A kind of fault in the training of a model."""
 
     UNDERTRAINED = "undertrained"
     INITIAL_WEIGHTS = "initial weights"
@@ -33,9 +33,9 @@ class TrainingFault:
     """A fault of one policy's model at its last round, as means over seeds.
 
     Attributes:
-        setting, policy, split: where; `split` is "fit" for INITIAL_WEIGHTS.
-        fault: which fault.
-        gain: nats for a vote that `temperature` would gain; NaN for INITIAL_WEIGHTS.
+        setting, policy, split: the setting, policy and split of the fault; `split` is "fit" for INITIAL_WEIGHTS.
+        fault: the kind of fault.
+        gain: nats per vote that `temperature` would gain; NaN for INITIAL_WEIGHTS.
         temperature: the best temperature (median over seeds); NaN for INITIAL_WEIGHTS.
         share: share of members whose best weights are the initial ones; NaN for UNDERTRAINED.
         diverged: whether the loss on the eval split ended above its start; False if unknown.
@@ -61,7 +61,7 @@ def training_faults(curves: Curves, setting: str, policies: list[str], splits: l
 
 
 def undertrained(curves: Curves, setting: str, policy: str, split: str) -> TrainingFault | None:
-    """Return the fault if the model's logits are too small for what it learnt, else None."""
+    """Return the fault if the model's logits are too small for its accuracy, else None."""
     gain_S, temperature_S = (
         _last(curves, setting, policy, split, metric) for metric in ("temperature_gain", "temperature")
     )

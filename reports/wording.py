@@ -43,8 +43,8 @@ def split_name(split: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as a whole number of hundredths, without the sign: 0.314 gives 31."""
-    # adding 0.0 turns the negative zero into zero
+    """Write a share in per cent, as a whole number without the per cent sign: 0.314 gives 31."""
+    # the sum with 0.0 turns a negative zero into zero
     return f"{round(100 * share) + 0.0:.0f}"
 
 
@@ -72,9 +72,9 @@ def point_text(row: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def interval_text(row: Mapping[str, Any], prefix: str = "") -> str:
-    """Write the interval of a row of `savings_table` in hundredths: `[12, 45]`, `[< 0, 4]`, `[below 0]`.
+    """Write the interval of a row of `savings_table` in per cent: `[12, 45]`, `[< 0, 4]`, `[below 0]`.
 
-    An interval with two ends of the same bound is that bound alone. Empty if there is no interval.
+    If both ends are bounds of the same kind, the text is that bound alone. Empty if there is no interval.
     """
     return _interval(row, prefix, _SIGNS, "[{}, {}]", "[{}]")
 
@@ -92,14 +92,14 @@ def number_text(value: float, digits: int = 0, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f}"
 
 
-def _interval(row: Mapping[str, Any], prefix: str, signs: Mapping[Kind, str], two: str, one: str) -> str:
+def _interval(row: Mapping[str, Any], prefix: str, signs: Mapping[Kind, str], both: str, single: str) -> str:
     low, high = (row[f"{prefix}{end}_kind"] for end in ("low", "high"))
     if not low:
         return ""
     if low == high != Kind.EXACT:
         inner = "low" if low == Kind.AT_LEAST else "high"
-        return one.format(_BOUND_WORDS[low] + percent(row[f"{prefix}{inner}_bound"]))
-    return two.format(*(_end_text(row, prefix + end, signs) for end in ("low", "high")))
+        return single.format(_BOUND_WORDS[low] + percent(row[f"{prefix}{inner}_bound"]))
+    return both.format(*(_end_text(row, prefix + end, signs) for end in ("low", "high")))
 
 
 def _end_text(row: Mapping[str, Any], end: str, signs: Mapping[Kind, str]) -> str:

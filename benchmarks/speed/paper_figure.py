@@ -1,8 +1,9 @@
-"""What the study `tldr_like` (3 policies, 5 seeds, 75 rounds, D 4096) asks of one GPU: a projection, no measurement.
+"""Project the time of the study `tldr_like` (3 policies, 5 seeds, 75 rounds, D 4096) on one GPU.
 
-Counted: training steps (nobody out of patience), evaluations while training, scoring of all splits. Measured on this
-machine's CPU: drawing the initial weights, on one core. Given: what else a round of a cell takes on a core (tables of
-metrics, picks), which docs/scaling.md tells how to measure. Run: python benchmarks/speed/paper_figure.py
+The projection counts training steps (without early stopping), evaluations during training, and the scoring of all
+splits. The time to draw initial weights is measured on one core of this machine. The remaining time of a round of a
+cell on one core (metrics, selection) is an argument; docs/measured/scaling.md says how it was measured.
+Run: python benchmarks/speed/paper_figure.py
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from balbench.harness.posteriors.ensemble import Ensemble
 
 CELLS = load_study(Path(__file__).parents[1] / "studies" / "tldr_like.yaml").cells
-RECIPE, DATASET = cast("Ensemble", CELLS[0].posterior), cast("Simulated", CELLS[0].dataset)
+CONFIG, DATASET = cast("Ensemble", CELLS[0].posterior), cast("Simulated", CELLS[0].dataset)
 ROUNDS = CELLS[0].rounds
-SIZES = (DATASET.dimension, *RECIPE.hidden, 1)
-GPUS = {  # float32 and tf32 products (dense) and bandwidth, as in the makers' data sheets
+SIZES = (DATASET.dimension, *CONFIG.hidden, 1)
+GPUS = {  # operations per second in float32 and in tf32 (dense), bytes per second, from the data sheets
     "A100 SXM 80 GB": (19.5e12, 156e12, 2.04e12),
     "H100 SXM": (67e12, 494e12, 3.35e12),
     "H200 SXM": (67e12, 494e12, 4.8e12),
@@ -37,41 +38,41 @@ GPUS = {  # float32 and tf32 products (dense) and bandwidth, as in the makers' d
 def steps_of_rounds() -> list[int]:
     """Training steps of each round."""
     protocol, pairs = CELLS[0].protocol, DATASET.sizes().pairs
-    return [RECIPE.epochs * -(-protocol.labels_at(number, pairs) // RECIPE.batch) for number in range(ROUNDS)]
+    return [CONFIG.epochs * -(-protocol.labels_at(number, pairs) // CONFIG.batch) for number in range(ROUNDS)]
 
 
-def scored() -> int:
-    """Responses that a member scores in all rounds, evaluations while training included."""
-    evaluations = sum(evaluations_after(done, n, RECIPE) > 0 for n in steps_of_rounds() for done in range(1, n + 1))
+def scored_responses() -> int:
+    """Responses that a member scores in all rounds, including evaluations during training."""
+    evaluations = sum(evaluations_after(done, n, CONFIG) > 0 for n in steps_of_rounds() for done in range(1, n + 1))
     responses = DATASET.responses()
     return ROUNDS * sum(responses.values()) + evaluations * responses["eval"]
 
 
-def drawing() -> float:
-    """Seconds in which a core draws the initial weights of one cell, measured."""
-    return rates.shortest(lambda: RECIPE.initial_heads(DATASET.dimension, stream(0)), torch.device("cpu"), 2)
+def drawing_seconds() -> float:
+    """Measured seconds in which a core draws the initial weights of one cell."""
+    return rates.shortest(lambda: CONFIG.initial_heads(DATASET.dimension, stream(0)), torch.device("cpu"), 2)
 
 
 def main() -> None:
     """Print the projection for each GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--share", type=float, default=0.5, help="of its bound that training and scoring reach")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the bound that training and scoring reach")
     parser.add_argument("--rest", type=float, default=0.2, help="seconds of one round of one cell on one core")
-    asked = parser.parse_args()
-    members, steps = len(CELLS) * RECIPE.members, sum(steps_of_rounds())
-    step = rates.training_step(members, SIZES, RECIPE.batch, scales=True)
-    scoring = 2.0 * members * scored() * sum(i * o for i, o in pairwise(SIZES))
-    draws, rest = ROUNDS * len(CELLS) * drawing(), ROUNDS * len(CELLS) * asked.rest
-    memory = len(CELLS) * RECIPE.training_bytes(DATASET.dimension)
+    arguments = parser.parse_args()
+    members, steps = len(CELLS) * CONFIG.members, sum(steps_of_rounds())
+    step = rates.training_step(members, SIZES, CONFIG.batch, scales=True)
+    scoring = 2.0 * members * scored_responses() * sum(i * o for i, o in pairwise(SIZES))
+    draws, rest = ROUNDS * len(CELLS) * drawing_seconds(), ROUNDS * len(CELLS) * arguments.rest
+    memory = len(CELLS) * CONFIG.training_bytes(DATASET.dimension)
     print(f"{steps:,} steps of {members} members: {step.bytes / 1e9:.1f} GB and {step.operations / 1e12:.2f} Top each")
-    print(f"scoring: {scoring / 1e15:.1f} Pop; GPU memory: {memory / 2**30:.0f} GiB; minutes at {asked.share:.0%}:")
+    print(f"scoring: {scoring / 1e15:.1f} Pop; GPU memory: {memory / 2**30:.0f} GiB; minutes at {arguments.share:.0%}:")
     print("| GPU | precision | training | scoring | initial weights (one core) | the rest (one core) | all |")
     print("|---|---|---|---|---|---|---|")
     for name, (float32, tf32, bandwidth) in GPUS.items():
         for precision, operations in (("float32", float32), ("tf32", tf32)):
             device = rates.Rates(operations, bandwidth)
-            training = steps * max(device.bounds(step)) / asked.share
-            parts = [training, scoring / operations / asked.share, draws, rest]
+            training = steps * max(device.bounds(step)) / arguments.share
+            parts = [training, scoring / operations / arguments.share, draws, rest]
             minutes = " | ".join(f"{seconds / 60:.0f}" for seconds in [*parts, sum(parts)])
             print(f"| {name} | {precision} | {minutes} |")
 

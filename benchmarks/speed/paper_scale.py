@@ -1,6 +1,6 @@
-"""A late round at the paper's scale, kept on disk, and a process that lets one policy select in it.
+"""A late round at the paper's scale, stored on disk, and a process in which one policy selects a batch of the round.
 
-92,000 pairs of 14,700 prompts, D 4096, five members with heads 4096-2048-256-1, 23,680 labels bought, 320 picks.
+92,000 pairs of 14,700 prompts, D 4096, five members with heads 4096-2048-256-1, 23,680 labels, 320 picks.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ LABELS, PICKS, DIMENSION = 23_680, 320, 4096
 THREADS = 2
 
 
-class Scored:
-    """A posterior whose rewards and embeddings were computed beforehand: the time is the selection's own."""
+class PrecomputedPosterior:
+    """A posterior with rewards and embeddings from disk, so that the selection alone is timed."""
 
     def __init__(self, directory: Path, features: dict[str, FeatureTable]) -> None:
         self._directory, self._heads = directory, heads()
-        self._split_at = {id(table): name for name, table in features.items()}
+        self._split_of_table = {id(table): name for name, table in features.items()}
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
         return self._load("rewards", features_RD, self._heads.rewards_KR)
@@ -44,20 +44,20 @@ class Scored:
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
         return self._load("embedding", features_RD, self._heads.embedding_RH)
 
-    def _load(self, what: str, features_RD: FeatureTable, compute: Callable) -> torch.Tensor:
-        split = self._split_at.get(id(features_RD))
+    def _load(self, name: str, features_RD: FeatureTable, compute: Callable) -> torch.Tensor:
+        split = self._split_of_table.get(id(features_RD))
         if split is None:  # a part of a split
             return compute(features_RD)
-        return torch.from_numpy(np.load(self._directory / f"{split}-{what}.npy"))
+        return torch.from_numpy(np.load(self._directory / f"{split}-{name}.npy"))
 
 
 def heads() -> Heads:
-    """Weights of a trained head's size: the tanh layers are neither linear nor saturated."""
+    """Heads with weights as large as those of trained heads, so that tanh layers are neither linear nor saturated."""
     return Ensemble(weight_std=0.03).initial_heads(DIMENSION, stream(0, "speed"))
 
 
 def prepare(directory: Path) -> None:
-    """Build the data, the neighbour index, and a posterior's rewards and embeddings, and write them down."""
+    """Build the data, the neighbour index, and a posterior's rewards and embeddings, and save them."""
     data = Simulated.model_validate({"preset": "tldr_like", "dimension": DIMENSION}).build(lambda *_: None)
     (directory / "data").mkdir(parents=True)
     data.save(directory / "data")
@@ -71,18 +71,18 @@ def prepare(directory: Path) -> None:
 
 
 def view_of(directory: Path) -> PoolView:
-    """The late round, its features mapped from disk."""
+    """The late round; its features are mapped from disk."""
     data = PreferenceData.load(directory / "data", {})
-    world = DeviceData(data, torch.device("cpu"), PoolIndex(data.splits["pool"].pairs, directory / "index"))
-    order = stream(0, "speed").numpy().permutation(len(world.pool.pairs))
-    acquired_n, left_U = order[:LABELS], np.sort(order[LABELS:])
-    label_n = world.pool.records.first_share_N[acquired_n]
-    model = Scored(directory, world.features)
-    return PoolView(world.index, left_U, acquired_n, label_n, model, world.unlabelled, 74)
+    device_data = DeviceData(data, torch.device("cpu"), PoolIndex(data.splits["pool"].pairs, directory / "index"))
+    order = stream(0, "speed").numpy().permutation(len(device_data.pool.pairs))
+    acquired_n, unlabelled_U = order[:LABELS], np.sort(order[LABELS:])
+    label_n = device_data.pool.records.first_share_N[acquired_n]
+    model = PrecomputedPosterior(directory, device_data.features)
+    return PoolView(device_data.index, unlabelled_U, acquired_n, label_n, model, device_data.unlabelled, 74)
 
 
 class PeakMemory(threading.Thread):
-    """The largest anonymous memory of this process (mapped features are not in it), sampled each 10 ms."""
+    """The peak of this process's anonymous memory (without mapped features), sampled every 10 ms."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -106,11 +106,11 @@ class PeakMemory(threading.Thread):
 
 
 def select(directory: Path, name: str, settings: dict[str, Any]) -> dict[str, float]:
-    """Seconds and GiB (above the features) of one selection, everything that the round needs included."""
+    """Seconds and GiB (above the features) of one selection, including all that is computed once per round."""
     torch.set_num_threads(THREADS)
     policy = registry.load("policies", name)(**settings)
     view = view_of(directory)
-    view.index.neighbours  # noqa: B018 - found once for all rounds, so not part of a round
+    view.index.neighbours  # noqa: B018 - computed once for all rounds, so not part of a round
     view.index.point_of_pair_N  # noqa: B018
     memory = PeakMemory()
     memory.start()
@@ -122,5 +122,4 @@ def select(directory: Path, name: str, settings: dict[str, Any]) -> dict[str, fl
 
 
 if __name__ == "__main__":
-    found = select(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
-    print(json.dumps(found))
+    print(json.dumps(select(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))))

@@ -1,4 +1,4 @@
-"""What a training step must do, in operations and bytes, and how fast a device does either.
+"""The operations and bytes of a training step, and a device's rates of both.
 
 Axes: K members, layers of widths i -> o, 2b responses of a minibatch.
 """
@@ -13,28 +13,30 @@ import torch
 
 import reference
 
-SIDE = 4096  # of the matrices that a device's rate is measured on
+SIDE = 4096  # rows and columns of the matrices that measure a device's rate
 COPY_BYTES = 2**28
-# Passes over float32 parameters: the forward product reads weights, the backward one writes gradients, clipping reads
-# them for its norms, AdamW reads weights, gradients and two moments and writes all but the gradients.
-PASSES, SCALING = 1 + 1 + 1 + 7, 2  # a GPU scales the gradients in any case, to save the question whether it must
+# Passes over float32 parameters: the forward product reads weights, the backward product writes gradients, clipping
+# reads gradients for their norms, AdamW reads weights, gradients and two moments and writes all but the gradients.
+PASSES = 1 + 1 + 1 + 7
+# Further passes that scale the gradients. A GPU always scales them, because a test would have to wait for the device.
+SCALING = 2
 
 
 class Cost(NamedTuple):
-    """Of one step, as programmed."""
+    """Operations and bytes of one step, as programmed."""
 
     operations: float
     bytes: float
 
 
 class Rates(NamedTuple):
-    """Of a device: operations a second in float32 products, bytes a second read or written."""
+    """Rates of a device: operations per second in float32 products, bytes read or written per second."""
 
     operations: float
     bytes: float
 
     def bounds(self, cost: Cost) -> tuple[float, float]:
-        """Seconds that the products and the traffic take at least."""
+        """Lower bounds on the seconds of the products and of the memory traffic."""
         return cost.operations / self.operations, cost.bytes / self.bytes
 
 
@@ -45,11 +47,11 @@ def training_step(members: int, sizes: tuple[int, ...], batch: int, scales: bool
         members: K.
         sizes: widths D, hidden, 1.
         batch: b pairs of a minibatch.
-        scales: gradients are scaled in each step.
+        scales: whether gradients are scaled in each step.
     """
     layers = list(pairwise(sizes))
     weights = sum(i * o for i, o in layers)
-    deeper = weights - layers[0][0] * layers[0][1]  # no gradient by the features is needed
+    deeper = weights - layers[0][0] * layers[0][1]  # the first layer needs no gradient with respect to the features
     responses = 2 * batch
     operations = 2 * responses * (2 * weights + deeper)
     passes = (PASSES + (SCALING if scales else 0)) * weights + deeper
@@ -58,7 +60,7 @@ def training_step(members: int, sizes: tuple[int, ...], batch: int, scales: bool
 
 
 def measured(device: torch.device, repeats: int = 5) -> Rates:
-    """Measure a device: a large product and a large copy, the best of some."""
+    """Measure the rates of a device by the fastest of several large products and copies."""
     left, right, out = (torch.randn(SIDE, SIDE, device=device) for _ in range(3))
     product = shortest(lambda: torch.mm(left, right, out=out), device, repeats)
     source = torch.zeros(COPY_BYTES // 4, device=device)
@@ -68,17 +70,17 @@ def measured(device: torch.device, repeats: int = 5) -> Rates:
 
 
 def shortest(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Least seconds of some repeats after a first that does not count."""
+    """Seconds of the fastest of several runs, after one run that is not timed."""
 
-    def whole() -> None:
+    def run_to_the_end() -> None:
         run()
         synchronize(device)
 
-    whole()
-    return reference.shortest(whole, repeats)
+    run_to_the_end()
+    return reference.shortest(run_to_the_end, repeats)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,7 +1,7 @@
-"""A plain reference of one BAL-PM round: the same work, written as one would first write it.
+"""A plain reference of one BAL-PM round: a direct implementation of the same work.
 
-One member after another with torch.nn and AdamW; every pair scored, first and second response; neighbours by unblocked
-differences each round; features copied anew after each pick.
+Members are trained one after another with torch.nn and AdamW. Both responses of every pair are scored. Neighbours are
+computed by unblocked differences in each round, and features are copied after each pick.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def train_member(
 def minimise(
     model: nn.Module, loss_of: Callable[[torch.Tensor], torch.Tensor], labels: int, config: TrainingConfig
 ) -> Iterator[tuple[int, int]]:
-    """The config's optimisation; gives the steps done, and how many there are in an epoch, after each step."""
+    """Minimise a loss as the config says; yield the number of steps done and the steps per epoch after each step."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     batches = [rows for _ in range(config.epochs) for rows in torch.randperm(labels).split(config.batch)]
     for step, rows in enumerate(batches):
@@ -78,7 +78,7 @@ def train_dropout(first_nD: torch.Tensor, second_nD: torch.Tensor, config: McDro
 
 
 def train_epinet(first_nD: torch.Tensor, second_nD: torch.Tensor, config: Epinet) -> None:
-    """Train a head with an epinet on its last hidden layer; the indices of a step run one after another."""
+    """Train a head with an epinet on its last hidden layer; the indices of a step are computed one after another."""
     model, Z = new_member(first_nD.shape[1], config.hidden, config.weight_std), config.index_dimension
     body, last = model[:-1], model[-1]
     sizes = [config.hidden[-1] + Z, *config.epinet_hidden, Z]
@@ -105,7 +105,7 @@ def train_epinet(first_nD: torch.Tensor, second_nD: torch.Tensor, config: Epinet
 
 @torch.no_grad()
 def score_pairs(model: nn.Sequential, first_ND: torch.Tensor, second_ND: torch.Tensor) -> torch.Tensor:
-    """P(first preferred) of every pair, both responses scored for each."""
+    """P(first preferred) of every pair; both responses of each pair are scored."""
     blocks = zip(first_ND.split(SCORING_BATCH), second_ND.split(SCORING_BATCH), strict=True)
     return torch.cat([torch.sigmoid(model(first) - model(second))[:, 0] for first, second in blocks])
 
@@ -113,7 +113,7 @@ def score_pairs(model: nn.Sequential, first_ND: torch.Tensor, second_ND: torch.T
 def acquire(
     features_ND: torch.Tensor, acquired_AD: torch.Tensor, uncertainty_N: torch.Tensor, picks: int, k: int, beta: float
 ) -> list[int]:
-    """Greedy BAL-PM by its formula, over pairs."""
+    """Select pairs greedily by BAL-PM's formula; return their numbers in order."""
     exact = "donot_use_mm_for_euclid_dist"
     remaining = torch.arange(len(features_ND))
     radius_N = torch.cdist(features_ND, features_ND, compute_mode=exact).kthvalue(k, dim=1).values
@@ -121,10 +121,10 @@ def acquire(
     chosen = []
     for _ in range(picks):
         entropy_N = torch.log(2 * radius_N.double() + 1e-4) - torch.digamma(count_N.double() + 1)
-        place = int(torch.argmax(uncertainty_N.double() + beta * entropy_N))
-        chosen.append(int(remaining[place]))
-        pick = features_ND[place : place + 1]
-        keep = torch.arange(len(remaining)) != place
+        best = int(torch.argmax(uncertainty_N.double() + beta * entropy_N))
+        chosen.append(int(remaining[best]))
+        pick = features_ND[best : best + 1]
+        keep = torch.arange(len(remaining)) != best
         remaining, features_ND, uncertainty_N = remaining[keep], features_ND[keep], uncertainty_N[keep]
         radius_N, count_N = radius_N[keep], count_N[keep]
         count_N += torch.cdist(features_ND, pick, compute_mode=exact)[:, 0] <= radius_N
@@ -142,7 +142,7 @@ def bald(p_KN: torch.Tensor) -> torch.Tensor:
 
 
 def sorted_neighbours(points_XQ: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distances and numbers of the nearest points by unblocked differences, ties by number."""
+    """Distances and numbers of the nearest points by unblocked differences; ties are sorted by number."""
     distance_XX = torch.cdist(points_XQ, points_XQ, compute_mode="donot_use_mm_for_euclid_dist")
     distance_XX.fill_diagonal_(-1.0)  # a point's own number first
     nearest = torch.sort(distance_XX, dim=1, stable=True)
@@ -150,7 +150,7 @@ def sorted_neighbours(points_XQ: torch.Tensor, width: int) -> tuple[torch.Tensor
 
 
 def shortest(work: Callable[[], object], repeats: int) -> float:
-    """Seconds of the shortest of several runs."""
+    """Seconds of the fastest of several runs."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

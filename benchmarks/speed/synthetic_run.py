@@ -2,8 +2,8 @@
 
     python benchmarks/speed/synthetic_run.py DIRECTORY
 
-writes 110 cells (22 policies, 5 seeds) of 75 rounds. The curves saturate like those of a trained model, with noise of
-the seed and of the cell; every round holds the metrics that a study records.
+writes 110 cells (22 policies, 5 seeds) of 75 rounds. The curves saturate as in training, with noise per seed and per
+cell. Every round holds the metrics that a study records.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def _cell(label: str, seed: int, rounds: int) -> Any:
 
 def _rounds(policy: int, seed: int, rounds: int, batch: int) -> Any:
     generator = np.random.default_rng([policy, seed])
-    world = np.random.default_rng(seed).normal(0, 0.006)
+    seed_shift = np.random.default_rng(seed).normal(0, 0.006)
     speed = 0.08 * (1 + 0.03 * policy)
-    level_T = -0.5 - 0.18 * np.exp(-speed * np.arange(rounds)) + world + generator.normal(0, 0.002, rounds)
+    level_T = -0.5 - 0.18 * np.exp(-speed * np.arange(rounds)) + seed_shift + generator.normal(0, 0.002, rounds)
     return [
         (
             {
@@ -98,7 +98,7 @@ def _metrics(log_likelihood: float) -> dict[str, dict[str, float]]:
         **{f"{name}_brier_spearman": 0.3 for name in ("epistemic", "predictive", "variance")},
     }
     fit = {"steps": 400.0, "best_is_initial": 0.0, "still_improving": 0.2}
-    fit |= {f"evaluation_loss_{when}": -log_likelihood for when in ("start", "best", "end")}
+    fit |= {f"evaluation_loss_{moment}": -log_likelihood for moment in ("start", "best", "end")}
     batch = {"unique_prompts": 320.0, "unique_prompt_share": 1.0, "unique_prompt_share_of_all": 0.9}
     return dict.fromkeys((*SPLITS, "buffer"), held_out) | {"fit": fit, "batch": batch}
 

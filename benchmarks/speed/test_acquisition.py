@@ -1,7 +1,7 @@
-"""BAL-PM's acquisition: against a plain reference, its growth with the pool, and the neighbour index.
+"""BAL-PM's acquisition: comparison with a plain reference, growth with the pool, and the neighbour index.
 
 D 384, one thread as in a worker. `published` and `as_coded` are timed at the paper's number of prompts.
-Run: tox -e speed -- benchmarks/speed/test_acquisition.py (about five minutes, most of it the references)
+Run: tox -e speed -- benchmarks/speed/test_acquisition.py (about five minutes, mostly for the references)
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def pool_of(pairs: int, prompts: int | None = None) -> PreferencePool:
 
 
 def round_of(pool: PreferencePool, labels: int) -> PoolView:
-    """A round in which `labels` pairs are bought; index and uncertainties are at hand."""
+    """A round with `labels` acquired pairs; its index and uncertainties are computed already."""
     order = stream(0, "speed").numpy().permutation(len(pool))
     heads = Ensemble(hidden=(64,), weight_std=0.1).initial_heads(DIMENSION, stream(0, "speed"))
     responses = (torch.from_numpy(part) for part in (pool.response_features_RD, pool.responses_of_pair_N2))
     splits = {"pool": Responses(*responses)}
     view = PoolView(PoolIndex(pool), np.sort(order[labels:]), order[:labels], np.ones(labels), heads, splits)
-    view.index.point_of_pair_N  # noqa: B018 - found once for all rounds
+    view.index.point_of_pair_N  # noqa: B018 - computed once for all rounds
     view.uncertainty_U  # noqa: B018 - scoring, not acquisition
     return view
 
@@ -78,11 +78,11 @@ def test_one_batch_at_the_papers_number_of_prompts(benchmark: Any, late_round: P
 def test_against_the_reference_at_20_000_pairs(benchmark: Any) -> None:
     view = round_of(pool_of(20_000), 2_240)
     prompts = torch.from_numpy(view.pool.prompt_features_PQ[view.pool.prompt_of_pair_N])
-    left, acquired = (prompts[torch.from_numpy(pairs)] for pairs in (view.unlabelled_U, view.acquired_n))
+    unlabelled, acquired = (prompts[torch.from_numpy(pairs)] for pairs in (view.unlabelled_U, view.acquired_n))
     uncertainty = torch.from_numpy(view.epistemic_U)
     plain: list[int] = []
     slow = reference.shortest(
-        lambda: plain.extend(reference.acquire(left, acquired, uncertainty, PICKS, AS_CODED.k, AS_CODED.beta)), 1
+        lambda: plain.extend(reference.acquire(unlabelled, acquired, uncertainty, PICKS, AS_CODED.k, AS_CODED.beta)), 1
     )
     selection = benchmark.pedantic(AS_CODED.select, args=(view, PICKS, stream(0)), rounds=5, warmup_rounds=1)
     fast = reference.shortest(lambda: AS_CODED.select(view, PICKS, stream(0)), 5)

@@ -1,7 +1,7 @@
-"""Training the paper's heads against what the device can do: its rate of float32 products and its memory's bandwidth.
+"""Training the paper's heads, compared with the device's rate of float32 products and its memory bandwidth.
 
-On a GPU fleets of 1, 5 and 15 cells, else one cell on the threads of a worker (one) and on all. Rates are measured in
-the same run. Run: tox -e speed -- benchmarks/speed/test_bounds.py
+A GPU trains fleets of 1, 5 and 15 cells. A CPU trains one cell, on one thread (as a worker does) and on all threads.
+Rates are measured in the same run. Run: tox -e speed -- benchmarks/speed/test_bounds.py
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ else:
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[str]]:
-    """Collects rows and prints them at the end."""
+    """Rows that are printed at the end."""
     rows: list[str] = []
     threads = torch.get_num_threads()
     yield rows
@@ -50,31 +50,31 @@ def test_training(
 ) -> None:
     torch.set_num_threads(threads)
     device_rates = rates.measured(DEVICE)
-    recipe = Ensemble(hidden=HIDDEN, epochs=EPOCHS, evaluate_every=10**9, precision=precision)
+    config = Ensemble(hidden=HIDDEN, epochs=EPOCHS, evaluate_every=10**9, precision=precision)
     features_RD = torch.randn(2 * LABELS, dimension, generator=stream(0, "features").torch()).to(DEVICE)
     responses_n2 = torch.arange(2 * LABELS, device=DEVICE).view(LABELS, 2)
     trains = [LabelledPairs(features_RD, responses_n2, torch.ones(LABELS, device=DEVICE)) for _ in range(cells)]
     few = LabelledPairs(features_RD[:2], responses_n2[:1], trains[0].label_n[:1])
     streams = [stream(seed) for seed in range(cells)]
-    steps = EPOCHS * -(-LABELS // recipe.batch)
-    # From steps that only differ in their number: drawing the initial weights takes as long as many steps.
-    longer = recipe.model_copy(update={"epochs": 3 * EPOCHS})
+    steps = EPOCHS * -(-LABELS // config.batch)
+    # Two runs differ only in their number of steps; the difference leaves out the time to draw initial weights.
+    longer = config.model_copy(update={"epochs": 3 * EPOCHS})
 
-    def run(which: Ensemble) -> None:
-        which.fit_fleet(trains, few, streams)
+    def run(posterior: Ensemble) -> None:
+        posterior.fit_fleet(trains, few, streams)
         rates.synchronize(DEVICE)
 
-    short = rates.shortest(lambda: run(recipe), DEVICE, 2)
+    short = rates.shortest(lambda: run(config), DEVICE, 2)
     benchmark.pedantic(run, args=(longer,), rounds=2)
     seconds = (benchmark.stats.stats.min - short) / (2 * steps)
-    cost = rates.training_step(5 * cells, (dimension, *HIDDEN, 1), recipe.batch, scales=GPU)
+    cost = rates.training_step(5 * cells, (dimension, *HIDDEN, 1), config.batch, scales=GPU)
     products, traffic = device_rates.bounds(cost)
     head = "-".join(map(str, (dimension, *HIDDEN, 1)))
-    cells_ = f"{cost.operations / 1e9:.1f} | {cost.bytes / 1e9:.2f} | {device_rates.operations / 1e9:.0f}"
+    work = f"{cost.operations / 1e9:.1f} | {cost.bytes / 1e9:.2f} | {device_rates.operations / 1e9:.0f}"
     times = " | ".join(f"{1000 * s:.1f}" for s in (products, traffic, seconds))
-    # The two can overlap on a GPU; the bound is the longer there and their sum on a CPU.
+    # Products and traffic can overlap on a GPU, so the bound is the longer time; on a CPU the bound is their sum.
     bound = max(products, traffic) if GPU else products + traffic
     table.append(
-        f"| {head} | {cells} | {threads} | {precision} | {cells_} | {device_rates.bytes / 1e9:.1f} | {times} | "
+        f"| {head} | {cells} | {threads} | {precision} | {work} | {device_rates.bytes / 1e9:.1f} | {times} | "
         f"{bound / seconds:.0%} |"
     )

@@ -1,4 +1,4 @@
-"""What the coordinator itself costs: 1,000 cells of 20 rounds, each bought 100 labels, by workers that answer at once.
+"""The time of the coordinator alone: 1,000 cells of 20 rounds of 100 labels, with workers that answer at once.
 
 Run: tox -e speed -- benchmarks/speed/test_coordinator.py
 """
@@ -38,7 +38,7 @@ METRICS = {f"metric {n}": n / 7 for n in range(25)}
 
 
 class AnswersAtOnce:
-    """Simulated workers: made-up records, some rounds a task."""
+    """Simulated workers, which return invented records of several rounds for each task."""
 
     where = "simulated"
 
@@ -49,7 +49,7 @@ class AnswersAtOnce:
         return None
 
     def submit(self, task: Task) -> Future[TaskResult]:
-        report, self.tasks = TaskResult(facts={"device": "simulated"}), self.tasks + 1
+        result, self.tasks = TaskResult(facts={"device": "simulated"}), self.tasks + 1
         for cell, past in zip(task.cells, task.pasts, strict=True):
             for number in range(past.rounds, min(past.rounds + self._rounds, ROUNDS)):
                 metrics = dict.fromkeys(("eval", "test", "ood", "buffer", "pool", "batch"), METRICS)
@@ -60,11 +60,11 @@ class AnswersAtOnce:
                     "metrics": metrics,
                     "acquired": acquired,
                 }
-                report.rounds.append(
+                result.rounds.append(
                     (cell.directory, record, {"round": number, "seconds": {"fit": 1.0, "select": 0.1}})
                 )
         future: Future[TaskResult] = Future()
-        future.set_result(report)
+        future.set_result(result)
         return future
 
     def close(self) -> None:
@@ -108,15 +108,15 @@ def test_coordinator(
 ) -> None:
     study, directory = check_study(STUDY, "coordinator"), RunDirectory(tmp_path)
     directory.adopt(study.header)
-    all_, writing, syncing = Clock(), Clock(), Clock()
+    total, writing, syncing = Clock(), Clock(), Clock()
     monkeypatch.setattr(os, "fsync", syncing.around(os.fsync))
     for name in ("append", "finish"):
         monkeypatch.setattr(CellLog, name, writing.around(getattr(CellLog, name)))
-    monkeypatch.setattr(Scheduler, "_run", all_.around(Scheduler._run))
-    monkeypatch.setattr(all_, "started", syncing.reset)  # the data are written before
+    monkeypatch.setattr(Scheduler, "_run", total.around(Scheduler._run))
+    monkeypatch.setattr(total, "started", syncing.reset)  # the data are written earlier
     engine = AnswersAtOnce(CELLS, rounds)
     with Display(Console(file=io.StringIO())) as display:
         assert not Scheduler(study, directory, Placement(fleet=fleet), lambda: engine, display).run().failed
-    parts = (all_.seconds, syncing.seconds, writing.seconds - syncing.seconds, all_.seconds - writing.seconds)
+    parts = (total.seconds, syncing.seconds, writing.seconds - syncing.seconds, total.seconds - writing.seconds)
     each = " | ".join(f"{1000 * seconds / (CELLS * ROUNDS):.3f}" for seconds in parts)
     table.append(f"| {fleet} | {rounds} | {engine.tasks:,} | {each} |")

@@ -1,7 +1,7 @@
-"""Fleets on one thread: cells x rounds a minute by the size of the fleet, against a process for each cell.
+"""Fleets on one thread: cells x rounds per minute by the size of the fleet, compared with one process per cell.
 
-Whole rounds: training, evaluation, scoring, acquisition, on the simulated pool `small`. The heads are those that a CPU
-trains. Run: tox -e speed -- benchmarks/speed/test_fleet.py (about ten minutes)
+Whole rounds are timed (training, evaluation, scoring, acquisition) on the simulated pool `small`, with heads of sizes
+that CPUs train. Run: tox -e speed -- benchmarks/speed/test_fleet.py (about ten minutes)
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from balbench.harness.running.progress import Display
 from balbench.harness.study.study import Cell, check_study
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-ROUNDS, ALONE = 5, 3  # rounds of 64 labels each; cells that get a process each
+ROUNDS = 5  # of 64 labels each
+ALONE = 3  # number of cells that run in a process of their own
 HEADS: dict[str, tuple[int, list[int]]] = {  # dimension, hidden
     "16-32-8-1": (16, [32, 8]),
     "64-128-32-1": (64, [128, 32]),
@@ -52,14 +53,14 @@ Table = dict[str, dict[str, float]]
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
-    """Collects cells x rounds a minute and prints them at the end."""
-    found: Table = {}
-    yield found
-    print(f"\n\none thread, torch {torch.__version__}; cells x rounds a minute, by cells in the fleet")
+    """Cells x rounds per minute, printed at the end."""
+    measured: Table = {}
+    yield measured
+    print(f"\n\none thread, torch {torch.__version__}; cells x rounds per minute, by cells in the fleet")
     columns = ["a process a cell", *map(str, SIZES)]
     print("| head | " + " | ".join(columns) + " | chosen |")
     print("|---|" + "---|" * (len(columns) + 1))
-    for head, rates in found.items():
+    for head, rates in measured.items():
         print(f"| {head} | " + " | ".join(f"{rates[column]:.0f}" for column in columns) + f" | {rates['chosen']} |")
 
 
@@ -70,14 +71,13 @@ def test_fleet(benchmark: Any, table: Table, tmp_path: Path, head: str) -> None:
     study["dataset"]["dimension"], study["posterior"]["hidden"] = dimension, hidden
     cells, directory = check_study(study, "fleets").cells, RunDirectory(tmp_path)
     prepared = prepare_data(cells[0], directory, Display(Console(file=io.StringIO())))
-    place = prepared.path
     chosen = cells_together(cells[0], None, 0, prepared.facts["dimension"])
     rates = table.setdefault(head, {"chosen": chosen})
-    rates["a process a cell"] = 60 * ALONE * ROUNDS / processes(cells[:ALONE], place)
+    rates["a process a cell"] = 60 * ALONE * ROUNDS / processes(cells[:ALONE], prepared.path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
-    data = DeviceData(PreferenceData.load(place, {}), torch.device("cpu"))
-    advance(cells[:1], [new()], data, lambda: True)  # the neighbours are found once
+    data = DeviceData(PreferenceData.load(prepared.path, {}), torch.device("cpu"))
+    advance(cells[:1], [no_past()], data, lambda: True)  # computes the neighbours, once for all timings
     for size in SIZES:
         repeats = max(1, 8 // size)
         seconds = min(timed(cells[:size], data) for _ in range(repeats))
@@ -86,23 +86,23 @@ def test_fleet(benchmark: Any, table: Table, tmp_path: Path, head: str) -> None:
     benchmark.pedantic(timed, args=(cells[:chosen], data), rounds=1)
 
 
-def new() -> Past:
+def no_past() -> Past:
     return Past(0, np.empty(0, dtype=np.int64))
 
 
 def timed(cells: Sequence[Cell], data: DeviceData) -> float:
     started = time.perf_counter()
-    report = advance(cells, [new()] * len(cells), data, lambda: True)
-    assert len(report.rounds) == len(cells) * ROUNDS
+    result = advance(cells, [no_past()] * len(cells), data, lambda: True)
+    assert len(result.rounds) == len(cells) * ROUNDS
     return time.perf_counter() - started
 
 
-def processes(cells: Sequence[Cell], place: Path) -> float:
-    """Seconds of one cell after another, each in a new process."""
+def processes(cells: Sequence[Cell], data: Path) -> float:
+    """Seconds of running cells one after another, each in a new process."""
     started = time.perf_counter()
     for cell in cells:
         engine = LocalEngine(["cpu"])
-        report = engine.submit(Task((cell,), (new(),), cell.dataset_key, place, seconds=float("inf"))).result()
+        result = engine.submit(Task((cell,), (no_past(),), cell.dataset_key, data, seconds=float("inf"))).result()
         engine.close()
-        assert len(report.rounds) == ROUNDS
+        assert len(result.rounds) == ROUNDS
     return time.perf_counter() - started

@@ -1,7 +1,7 @@
-"""The report of 110 cells x 75 rounds, against plain figures of the same curves in the same run.
+"""The report of 110 cells x 75 rounds, compared with plain figures of the same curves in the same run.
 
-The reference draws nine figures of 21 panels with pyplot and saves each as PNG, PDF and SVG: less than the report does,
-which also reads 27 MB of results and measures savings. Run: tox -e speed -- benchmarks/speed/test_report.py
+The reference draws nine figures of 21 panels with pyplot and saves each as PNG, PDF and SVG. The report does more: it
+also reads 27 MB of results and computes savings. Run: tox -e speed -- benchmarks/speed/test_report.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from balbench.reports.analysis import analyse
 from balbench.reports.page import write_report
 from balbench.reports.savings_table import METRICS, SPLITS
 
-AT_MOST = 1.0  # CPU seconds of the report for each CPU second of the plain figures
+AT_MOST = 1.0  # CPU time of the report divided by that of the plain figures
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""One and two workers of this machine against the ideal: the cells of `quickstart`, data and report apart.
+"""The cells of `quickstart` on one and two workers of this machine, without data and report.
 
 Run: tox -e speed -- benchmarks/speed/test_scaling.py (about two minutes, on a machine with two cores)
 """
@@ -28,12 +28,12 @@ WORKERS = (1, 2)
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[int, tuple[float, float]]]:
-    """Collects the seconds of start and cells, and prints them at the end."""
-    found: dict[int, tuple[float, float]] = {}
-    yield found
+    """Seconds of start and cells for each number of workers, printed at the end."""
+    measured: dict[int, tuple[float, float]] = {}
+    yield measured
     print("\n\n| workers | start of the workers | cells | ideal | efficiency |\n|---|---|---|---|---|")
-    for workers, (start, running) in found.items():
-        ideal = found[1][1] / workers
+    for workers, (start, running) in measured.items():
+        ideal = measured[1][1] / workers
         print(f"| {workers} | {start:.1f} s | {running:.1f} s | {ideal:.1f} s | {ideal / running:.0%} |")
 
 
@@ -45,7 +45,7 @@ def test_scaling(benchmark: Any, table: dict[int, tuple[float, float]], tmp_path
 
 
 def seconds(study: Study, directory: RunDirectory, workers: int) -> tuple[float, float]:
-    """Start the workers, then run all cells; seconds of both."""
+    """Start the workers, then run all cells; return the seconds of both."""
     engine = LocalEngine(["cpu"] * workers)
     with Display(Console(file=io.StringIO())) as display:
         prepare(list(study.cells), directory, display)
@@ -58,7 +58,7 @@ def seconds(study: Study, directory: RunDirectory, workers: int) -> tuple[float,
 
 
 def with_torch() -> int:
-    """What takes time when a worker starts."""
+    """Import torch, which takes most of a worker's start."""
     import torch
 
     return torch.get_num_threads()

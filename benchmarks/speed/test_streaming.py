@@ -1,7 +1,7 @@
 """Scoring a pool whose features are larger than memory: a million pairs at D 4096, float16 on disk.
 
-Each head scores in a process of its own, which says how much memory it took above its model. The file (16 GB) holds one
-random block over and over. BALBENCH_STREAM_PAIRS sets another number of pairs.
+Each head scores in a process of its own, which reports its memory above that of the model. The file (16 GB) repeats one
+random block. BALBENCH_STREAM_PAIRS sets another number of pairs.
 Run: tox -e speed -- benchmarks/speed/test_streaming.py (about a quarter of an hour)
 """
 
@@ -35,12 +35,12 @@ HEADS: dict[str, tuple[int, tuple[int, ...]]] = {  # members, hidden
 }
 LIMIT_GIB = 4.0
 THREADS = 2
-SPARE = 1.5  # disk that must be free, as a multiple of the file
+SPARE = 1.5  # free disk space that the test needs, as a multiple of the file
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Writes the file, and deletes it."""
+    """The file of features, which is deleted at the end."""
     directory = tmp_path_factory.mktemp("streaming")
     needed, free = 2 * PAIRS * DIMENSION * 2, shutil.disk_usage(directory).free
     if free < SPARE * needed:
@@ -66,33 +66,33 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_streaming(features: Path, head: str) -> None:
     command = [sys.executable, __file__, str(features), head]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"\n{head}: {PAIRS:,} pairs in {found['seconds']:.0f} s, {PAIRS / found['seconds']:,.0f} pairs/s,"
-        f" {features.stat().st_size / found['seconds'] / 1e6:,.0f} MB/s read; above the model at most"
-        f" {found['resident']:.2f} GiB resident, {found['anonymous']:.2f} GiB of it anonymous; {THREADS} threads"
+        f"\n{head}: {PAIRS:,} pairs in {measured['seconds']:.0f} s, {PAIRS / measured['seconds']:,.0f} pairs/s,"
+        f" {features.stat().st_size / measured['seconds'] / 1e6:,.0f} MB/s read; above the model at most"
+        f" {measured['resident']:.2f} GiB resident, {measured['anonymous']:.2f} GiB of it anonymous; {THREADS} threads"
     )
-    assert found["resident"] < LIMIT_GIB
+    assert measured["resident"] < LIMIT_GIB
 
 
 def memory_gib(name: str) -> float:
-    """What the kernel says of this process's memory (VmRSS: resident now; VmHWM: the most that was)."""
+    """GiB of this process's memory, from the kernel (VmRSS: resident now; VmHWM: the peak)."""
     return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) / 2**20
 
 
 def score(path: Path, head: str) -> dict[str, float]:
-    """Score all pairs: seconds, and GiB above the model."""
+    """Score all pairs; return the seconds, and the GiB above the model."""
     torch.set_num_threads(THREADS)
     members, hidden = HEADS[head]
     model = Ensemble(members=members, hidden=hidden, weight_std=0.03).initial_heads(DIMENSION, stream(0, "speed"))
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     resident, anonymous = memory_gib("VmRSS"), PeakMemory()
     anonymous.start()
     started = time.perf_counter()
     table = StreamedTable.of(np.load(path, mmap_mode="r"), torch.device("cpu"))
     responses_N2 = torch.arange(len(table)).view(-1, 2)
-    found = uncertainty(pair_probabilities(model.rewards_KR(table), responses_N2))
-    assert found.epistemic_N.shape == (len(table) // 2,)
+    uncertainties = uncertainty(pair_probabilities(model.rewards_KR(table), responses_N2))
+    assert uncertainties.epistemic_N.shape == (len(table) // 2,)
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "resident": memory_gib("VmHWM") - resident, "anonymous": anonymous.stop()}
 

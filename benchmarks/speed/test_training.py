@@ -1,7 +1,7 @@
-"""Training one round as a batched program, against the same work in plain torch.nn, one network after another.
+"""Training one round as a batched program, compared with the same work in plain torch.nn, one network after another.
 
-Ensembles and MC dropout train five networks; the plain epinet runs its indices one after another. Evaluations are
-left out of both sides. Run: tox -e speed -- benchmarks/speed/test_training.py (about five minutes)
+Ensembles and MC dropout train five networks; the plain epinet computes its indices one after another. Neither side
+evaluates during training. Run: tox -e speed -- benchmarks/speed/test_training.py (about five minutes)
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Table = dict[tuple[str, str], dict[str, float]]
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
-    """Collects the seconds of both and prints them at the end."""
-    found: Table = {}
-    yield found
+    """Seconds of the plain version and of balbench, printed at the end."""
+    measured: Table = {}
+    yield measured
     print(f"\n\n{torch.get_num_threads()} threads, torch {torch.__version__}; seconds to train one round")
     print("| posterior | head | labels | plain | balbench | ratio | target |")
     print("|---|---|---|---|---|---|---|")
-    for (posterior, head), seconds in found.items():
+    for (posterior, head), seconds in measured.items():
         labels, target = HEADS[head][2:]
-        plain, mine = seconds["plain"], seconds["balbench"]
-        print(f"| {posterior} | {head} | {labels} | {plain:.2f} | {mine:.2f} | {plain / mine:.1f} | {target:g} |")
+        plain, batched = seconds["plain"], seconds["balbench"]
+        print(f"| {posterior} | {head} | {labels} | {plain:.2f} | {batched:.2f} | {plain / batched:.1f} | {target:g} |")
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -49,7 +49,7 @@ def table() -> Iterator[Table]:
 def test_training(benchmark: Any, table: Table, name: str, head: str) -> None:
     dimension, hidden, labels, _ = HEADS[head]
     settings: dict[str, Any] = {"hidden": hidden, **EPOCHS} | ({} if name == "epinet" else {"members": 5})
-    recipe = POSTERIORS[name](**settings, **({"samples": 5} if name == "mc_dropout" else {}))
+    config = POSTERIORS[name](**settings, **({"samples": 5} if name == "mc_dropout" else {}))
     features_RD = torch.randn(2 * labels, dimension, generator=stream(0, "features").torch())
     pairs = LabelledPairs(features_RD, torch.arange(2 * labels).view(labels, 2), torch.ones(labels))
     few = LabelledPairs(features_RD[:2], pairs.responses_n2[:1], pairs.label_n[:1])
@@ -60,8 +60,8 @@ def test_training(benchmark: Any, table: Table, name: str, head: str) -> None:
     }
     first_nD, second_nD = features_RD[0::2], features_RD[1::2]
     repeats = 5 if head == "64-128-32-1" else 2
-    benchmark.pedantic(recipe.fit, args=(pairs, few, stream(0)), rounds=repeats, warmup_rounds=1)
+    benchmark.pedantic(config.fit, args=(pairs, few, stream(0)), rounds=repeats, warmup_rounds=1)
     table[name, head] = {
-        "plain": reference.shortest(lambda: plain[name](first_nD, second_nD, recipe), repeats),
+        "plain": reference.shortest(lambda: plain[name](first_nD, second_nD, config), repeats),
         "balbench": benchmark.stats.stats.min,
     }

@@ -1,4 +1,4 @@
-"""Labels beside the lines that they name: at the right edge of the axes, or in the emptiest place inside."""
+"""Labels beside the lines that they name: at the right edge of the axes, or where the axes are emptiest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 _GAP = 0.16  # inches between the axes and the labels
 _MARGIN = 0.06  # inches between the labels and the edge of the figure
-_LEADING = 1.12
+_LEADING = 1.12  # distance of two lines of text, as a multiple of their height
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class EdgeLabel:
     x: float
     y: float
     colour: str
+
+
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure that holds the axes."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # matplotlib's type allows axes without a figure
+    return figure
 
 
 def text_size(figure: Figure, text: str, **settings: Any) -> tuple[float, float]:
@@ -42,22 +49,20 @@ def edge_width(figure: Figure, labels: list[EdgeLabel]) -> float:
 
 
 def edge_height(figure: Figure, labels: list[EdgeLabel]) -> float:
-    """Return the height in inches of all labels above each other."""
+    """Return the height in inches of all labels in one column."""
     return sum(text_size(figure, label.text, **_settings(label))[1] * _LEADING for label in labels)
 
 
 def axis_width(axes: Axes) -> float:
     """Return the width in inches of the y axis: its name and the numbers at its ticks."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # axes on a figure have one
+    figure = figure_of(axes)
     box = axes.yaxis.get_tightbbox(_renderer(figure))
     return 0.0 if box is None else (axes.get_window_extent().x0 - box.x0) / figure.dpi
 
 
 def draw_edge_labels(axes: Axes, labels: list[EdgeLabel]) -> None:
     """Write the labels to the right of the axes, as near to the ends of their lines as possible."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # axes on a figure have one
+    figure = figure_of(axes)
     if not labels:
         return
     labels = sorted(labels, key=lambda label: label.y)
@@ -78,9 +83,9 @@ def draw_edge_labels(axes: Axes, labels: list[EdgeLabel]) -> None:
 
 
 def spread(targets_L: np.ndarray, heights_L: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Move centres (ascending) apart so that boxes of these heights do not overlap, by the least sum of squares.
+    """Move ascending centres apart so that boxes of these heights do not overlap, with the least sum of squared moves.
 
-    The boxes stay within [low, high] if they fit, and exceed the upper end if not.
+    The boxes stay within [low, high] if they fit, and exceed the upper end if they do not.
     """
     offsets_L = np.cumsum(heights_L) - heights_L / 2
     bases_L = targets_L - offsets_L
@@ -98,17 +103,16 @@ def place_note(
     paths: list[np.ndarray],
     faint_paths: list[np.ndarray],
 ) -> None:
-    """Move a text to the place in the axes that covers the fewest lines and is nearest to `near`.
+    """Move a text to the position in the axes that covers the fewest lines and is nearest to `near`.
 
     Args:
         axes: with its final limits and position.
         text: in data coordinates, centred.
         near: data coordinates.
         paths: lines not to cover, each an array (points, 2) in data coordinates; at least one.
-        faint_paths: lines to avoid where possible, likewise.
+        faint_paths: lines to avoid where possible, in the same form.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # axes on a figure have one
+    figure = figure_of(axes)
     size_2 = np.array(text.get_window_extent(_renderer(figure)).size) + 0.06 * figure.dpi
     box = axes.get_window_extent()
     corners_2 = np.array([box.x0, box.y0]) + size_2 / 2
@@ -129,8 +133,8 @@ def place_note(
 def _dense(points_P2: np.ndarray, step: float = 5.0) -> np.ndarray:
     """Put points (display coordinates) along a line, about `step` apart."""
     length_P = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points_P2, axis=0), axis=1))])
-    at = np.arange(0, length_P[-1] + step, step)
-    return np.stack([np.interp(at, length_P, points_P2[:, axis]) for axis in (0, 1)], axis=1)
+    positions = np.arange(0, length_P[-1] + step, step)
+    return np.stack([np.interp(positions, length_P, points_P2[:, axis]) for axis in (0, 1)], axis=1)
 
 
 def _leader(figure: Figure, points_22: np.ndarray, colour: str) -> None:

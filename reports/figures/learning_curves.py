@@ -22,10 +22,11 @@ from balbench.reports.figures.labels import (
     draw_edge_labels,
     edge_height,
     edge_width,
+    figure_of,
     place_note,
 )
 from balbench.reports.savings import Outcome
-from balbench.reports.savings_table import records
+from balbench.reports.savings_table import records, rows_of
 from balbench.reports.statement import in_short
 from balbench.reports.statistics import FEWEST_SEEDS
 from balbench.reports.style import LINE_COLOUR, WIDTHS, Look, new_figure, save, style
@@ -45,10 +46,9 @@ class Panel:
 
     Attributes:
         split, metric, reference: their names.
-        curves: by policy, in study order, without policies that have no values.
+        curves: the curve of each policy that has values, in the order of the study.
         lines: height of each horizontal reference line by its name, in the metric's unit.
-        savings: rows of `savings_table` for this setting, split and metric; empty for a metric without
-            savings.
+        savings: rows of `savings_table` for this setting, split and metric; empty for a metric without savings.
     """
 
     split: str
@@ -78,11 +78,11 @@ class Panel:
         return f"no policy reached {self.reference}'s final level with clearly fewer labels"
 
 
-def panel(run: Run, curves: Curves, savings: pd.DataFrame, setting: str, split: str, metric: str) -> Panel:
+def make_panel(run: Run, curves: Curves, savings: pd.DataFrame, setting: str, split: str, metric: str) -> Panel:
     """Gather the content of a figure; `savings` is the `savings_table` of this metric, or an empty frame."""
     by_policy = {policy: curves.curve(setting, policy, split, metric) for policy in run.policies}
     if len(savings):
-        savings = savings[(savings["setting"] == setting) & (savings["split"] == split)]
+        savings = rows_of(savings, setting, split)
     return Panel(
         split=split,
         metric=metric,
@@ -93,40 +93,40 @@ def panel(run: Run, curves: Curves, savings: pd.DataFrame, setting: str, split: 
     )
 
 
-def draw(shown: Panel, policy_looks: Mapping[str, Look], width: float = WIDTHS["text"]) -> Figure:
+def draw(panel: Panel, policy_looks: Mapping[str, Look], width: float = WIDTHS["text"]) -> Figure:
     """Draw a panel: means, standard errors, every seed, reference lines, and the savings bracket.
 
     Args:
-        shown: with at least one curve.
+        panel: a panel with at least one curve.
         policy_looks: from `balbench.reports.style.looks`.
         width: inches, such as those of `balbench.reports.style.WIDTHS`.
     """
     with style():
         figure = new_figure(width, _HEIGHT)
         axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
-        for policy in _drawing_order(shown):
-            _draw_curve(axes, shown.curves[policy], policy_looks[policy])
-        _set_limits(axes, shown)
-        _name_axes(axes, shown)
-        labels = _policy_labels(shown, policy_looks) + _draw_lines(axes, shown)
+        for policy in _drawing_order(panel):
+            _draw_curve(axes, panel.curves[policy], policy_looks[policy])
+        _set_limits(axes, panel)
+        _name_axes(axes, panel)
+        labels = _policy_labels(panel, policy_looks) + _draw_lines(axes, panel)
         _lay_out(figure, axes, labels)
-        _draw_savings(axes, shown, policy_looks)
+        _draw_savings(axes, panel, policy_looks)
         draw_edge_labels(axes, labels)
     return figure
 
 
-def numbers(shown: Panel) -> pd.DataFrame:
+def numbers(panel: Panel) -> pd.DataFrame:
     """Return the numbers behind a figure: policy, labels, mean, se, seeds, and one column for each seed.
 
     Reference lines follow the policies; their height is the mean, and the other columns are empty.
     """
-    curves = shown.curves.values()
+    curves = panel.curves.values()
     rounds = [len(curve.labels_T) for curve in curves]
-    lines = np.full(len(shown.lines), np.nan)
+    lines = np.full(len(panel.lines), np.nan)
     columns: dict[str, Any] = {
-        "policy": [*np.repeat(np.array(list(shown.curves), dtype=object), rounds), *shown.lines],
+        "policy": [*np.repeat(np.array(list(panel.curves), dtype=object), rounds), *panel.lines],
         "labels": np.concatenate([*(curve.labels_T for curve in curves), lines]),
-        "mean": np.concatenate([*(curve.mean_T for curve in curves), list(shown.lines.values())]),
+        "mean": np.concatenate([*(curve.mean_T for curve in curves), list(panel.lines.values())]),
         "se": np.concatenate([*(curve.standard_error_T for curve in curves), lines]),
         "seeds": np.concatenate([np.repeat([len(curve.seeds_S) for curve in curves], rounds), lines]),
     }
@@ -135,41 +135,41 @@ def numbers(shown: Panel) -> pd.DataFrame:
     return pd.DataFrame(columns).astype({"seeds": "Int64"})
 
 
-def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]) -> list[Path]:
+def write(panel: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]) -> list[Path]:
     """Draw a panel and save it with its numbers (see `balbench.reports.style.save`)."""
-    return save(draw(shown, policy_looks, width), path_stem, numbers(shown))
+    return save(draw(panel, policy_looks, width), path_stem, numbers(panel))
 
 
 def _of_seed(curve: Curve, seed: int) -> np.ndarray:
-    place = np.flatnonzero(curve.seeds_S == seed)
-    return curve.values_ST[place[0]] if len(place) else np.full(len(curve.labels_T), np.nan)
+    row = np.flatnonzero(curve.seeds_S == seed)
+    return curve.values_ST[row[0]] if len(row) else np.full(len(curve.labels_T), np.nan)
 
 
 def _reference_lines(run: Run, setting: str, split: str, metric: str) -> dict[str, float]:
-    lines = _of_panel(run.lines, setting, split, metric)
+    lines = _rows_of_figure(run.lines, setting, split, metric)
     heights = {str(line): float(group.mean()) for line, group in lines.groupby("line", sort=False)["value"]}
-    full_data = _of_panel(run.full_data, setting, split, metric)["value"]
+    full_data = _rows_of_figure(run.full_data, setting, split, metric)["value"]
     if len(full_data):
         heights["full data"] = float(full_data.mean())
     return {line: height for line, height in heights.items() if np.isfinite(height)}
 
 
-def _of_panel(frame: pd.DataFrame, setting: str, split: str, metric: str) -> pd.DataFrame:
+def _rows_of_figure(frame: pd.DataFrame, setting: str, split: str, metric: str) -> pd.DataFrame:
     return frame[(frame["setting"] == setting) & (frame["split"] == split) & (frame["metric"] == metric)].astype(
         {"value": float}
     )
 
 
-def _drawing_order(shown: Panel) -> list[str]:
+def _drawing_order(panel: Panel) -> list[str]:
     """Return the policies in the order of drawing: the reference first (below), the best policy last (on top)."""
-    best = shown.best["policy"] if shown.best else None
-    return sorted(shown.curves, key=lambda policy: (policy == best) - (policy == shown.reference))
+    best = panel.best["policy"] if panel.best else None
+    return sorted(panel.curves, key=lambda policy: (policy == best) - (policy == panel.reference))
 
 
 def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
     segments = [np.stack([curve.labels_T, values_T], axis=1) for values_T in curve.values_ST]
     seeds = LineCollection(segments, colors=look.colour, linewidths=0.4, alpha=0.22, zorder=2)
-    # one picture in place of many faint lines keeps vector files small
+    # vector files stay small with one picture in place of many faint lines
     seeds.set_rasterized(len(segments) * len(curve.labels_T) > 500)
     axes.add_collection(seeds)
     if len(curve.seeds_S) > 1:
@@ -186,13 +186,13 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
     )
 
 
-def _set_limits(axes: Axes, shown: Panel) -> None:
-    """Show all seeds, and the reference lines near the curves."""
-    values = np.concatenate([curve.values_ST.ravel() for curve in shown.curves.values()])
-    labels = np.concatenate([curve.labels_T for curve in shown.curves.values()])
+def _set_limits(axes: Axes, panel: Panel) -> None:
+    """Set limits that include all seeds and the reference lines near the curves."""
+    values = np.concatenate([curve.values_ST.ravel() for curve in panel.curves.values()])
+    labels = np.concatenate([curve.labels_T for curve in panel.curves.values()])
     low, high = values.min(), values.max()
     reach = 0.35 * (high - low)
-    near = [height for height in shown.lines.values() if low - reach <= height <= high + reach]
+    near = [height for height in panel.lines.values() if low - reach <= height <= high + reach]
     low, high = min([low, *near]), max([high, *near])
     pad = 0.05 * (high - low) or 0.05
     axes.set_ylim(low - pad, high + pad)
@@ -200,9 +200,9 @@ def _set_limits(axes: Axes, shown: Panel) -> None:
     axes.set_xlim(labels.min() - 0.02 * span - (span == 0), labels.max() + (span == 0))
 
 
-def _name_axes(axes: Axes, shown: Panel) -> None:
+def _name_axes(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("acquired labels")
-    axes.set_ylabel(axis_name(shown.split, shown.metric))
+    axes.set_ylabel(axis_name(panel.split, panel.metric))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(7))
@@ -212,11 +212,11 @@ def _wrapped(policy: str) -> str:
     return textwrap.fill(policy, 24)
 
 
-def _draw_lines(axes: Axes, shown: Panel) -> list[EdgeLabel]:
+def _draw_lines(axes: Axes, panel: Panel) -> list[EdgeLabel]:
     """Draw the reference lines; the name of a line outside the axes has an arrow and the line's height."""
     (low, high), (_, right) = axes.get_ylim(), axes.get_xlim()
     labels = []
-    for number, (line, height) in enumerate(shown.lines.items()):
+    for number, (line, height) in enumerate(panel.lines.items()):
         text = line
         if low <= height <= high:
             dashes = _LINE_DASHES[number % len(_LINE_DASHES)]
@@ -227,10 +227,10 @@ def _draw_lines(axes: Axes, shown: Panel) -> list[EdgeLabel]:
     return labels
 
 
-def _policy_labels(shown: Panel, policy_looks: Mapping[str, Look]) -> list[EdgeLabel]:
+def _policy_labels(panel: Panel, policy_looks: Mapping[str, Look]) -> list[EdgeLabel]:
     return [
         EdgeLabel(_wrapped(policy), curve.labels_T[-1], curve.mean_T[-1], policy_looks[policy].colour)
-        for policy, curve in shown.curves.items()
+        for policy, curve in panel.curves.items()
     ]
 
 
@@ -247,24 +247,23 @@ def _lay_out(figure: Figure, axes: Axes, labels: list[EdgeLabel]) -> None:
     )
 
 
-def _draw_savings(axes: Axes, shown: Panel, policy_looks: Mapping[str, Look]) -> None:
+def _draw_savings(axes: Axes, panel: Panel, policy_looks: Mapping[str, Look]) -> None:
     """Draw the bracket at the reference's final level, or write why there is no bracket."""
-    best = shown.best
+    best = panel.best
     if best is not None:
-        _draw_bracket(axes, shown, best, policy_looks[best["policy"]].colour)
-    elif shown.note:
-        _write_note(axes, shown.note)
+        _draw_bracket(axes, panel, best, policy_looks[best["policy"]].colour)
+    elif panel.note:
+        _write_note(axes, panel.note)
 
 
 def _write_note(axes: Axes, note: str) -> None:
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # axes on a figure have one
+    figure = figure_of(axes)
     width, height = figure.get_size_inches()
     lines = textwrap.fill(note, int((width - 2 * _LEFT) / _NOTE_CHARACTER))
     figure.text(_LEFT / width, 1 - 0.04 / height, lines, fontsize=6.5, color="#444444", va="top", linespacing=1.05)
 
 
-def _draw_bracket(axes: Axes, shown: Panel, best: Mapping[str, Any], colour: str) -> None:
+def _draw_bracket(axes: Axes, panel: Panel, best: Mapping[str, Any], colour: str) -> None:
     left, right, level = best["n_policy"], best["n_reference"], best["level"]
     arrow = {"arrowstyle": "<|-|>", "color": "#111111", "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (left, level), (right, level), arrowprops=arrow | {"mutation_scale": 7}, zorder=5)
@@ -282,13 +281,13 @@ def _draw_bracket(axes: Axes, shown: Panel, best: Mapping[str, Any], colour: str
     words = f"{_wrapped(best['policy'])}\n{point_text(best)} fewer labels\n{interval_text(best)}"
     middle = ((left + right) / 2, level)
     text = axes.text(*middle, words, color=colour, fontsize=8, ha="center", va="center", zorder=6)
-    paths = [np.stack([curve.labels_T, curve.mean_T], axis=1) for curve in shown.curves.values()]
-    paths += [np.array([(axes.get_xlim()[0], height), (right, height)]) for height in shown.lines.values()]
+    paths = [np.stack([curve.labels_T, curve.mean_T], axis=1) for curve in panel.curves.values()]
+    paths += [np.array([(axes.get_xlim()[0], height), (right, height)]) for height in panel.lines.values()]
     paths += [np.array([(left, level), (right, level)])]
     paths += [np.array([(x, bottom), (x, level)]) for x in (left, right)]
     faint_paths = [
         np.stack([curve.labels_T, edge_T], axis=1)
-        for curve in shown.curves.values()
+        for curve in panel.curves.values()
         for edge_T in (curve.values_ST.min(axis=0), curve.values_ST.max(axis=0))
     ]
     place_note(axes, text, middle, paths, faint_paths)

@@ -1,4 +1,4 @@
-"""One figure of a run without any file, for notebooks and scripts."""
+"""One figure of a run, for notebooks and scripts: nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from balbench.harness.results import Run
 
 
-def figure_module(shown: Panel) -> ModuleType:
+def figure_module(panel: Panel) -> ModuleType:
     """Return the module that draws a panel: small multiples for more policies than one plot can show."""
-    return small_multiples if len(shown.curves) > small_multiples.MOST_IN_ONE_PLOT else learning_curves
+    return small_multiples if len(panel.curves) > small_multiples.MOST_IN_ONE_PLOT else learning_curves
 
 
 def plot(run: Run, split: str = "test", metric: str = "log_likelihood", setting: str | None = None) -> Figure:
@@ -47,8 +47,8 @@ def plot(run: Run, split: str = "test", metric: str = "log_likelihood", setting:
     frame = frame[frame["split"] == _chosen("split", split, frame["split"])]
     frame = frame[frame["metric"] == _chosen("metric", metric, frame["metric"])]
     savings = savings_table(run, metric) if metric in DIRECTIONS else pd.DataFrame()
-    shown = learning_curves.panel(run, Curves(frame), savings, setting, split, metric)
-    return figure_module(shown).draw(shown, looks(run.policies, run.reference))
+    panel = learning_curves.make_panel(run, Curves(frame), savings, setting, split, metric)
+    return figure_module(panel).draw(panel, looks(run.policies, run.reference))
 
 
 def _chosen(name: str, value: str | None, values: Iterable[str]) -> str:

@@ -33,7 +33,7 @@ _NAME, _RIGHT, _BOTTOM, _TOP, _GAP_X, _GAP_Y = 0.26, 0.06, 0.42, 0.62, 0.1, 0.36
 
 @dataclass(frozen=True)
 class _Scales:
-    """What all panels share: limits of both axes, ticks within them, and the room for the numbers at the left."""
+    """The axes of all panels: limits, ticks, lines of the grid, and the width of the numbers at the left."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -43,20 +43,20 @@ class _Scales:
     left: float  # inches
 
 
-def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
+def draw(panel: Panel, policy_looks: Mapping[str, Look]) -> Figure:
     """Draw each policy except the reference in its own panel, all with the same axes.
 
     Args:
-        shown: with the reference's curve and at least one other.
+        panel: a panel with the reference's curve and at least one other.
         policy_looks: from `balbench.reports.style.looks`.
     """
-    policies = [policy for policy in shown.curves if policy != shown.reference]
+    policies = [policy for policy in panel.curves if policy != panel.reference]
     columns = min(_COLUMNS, len(policies))
     rows = math.ceil(len(policies) / columns)
     height = _TOP + rows * _CELL[1] + (rows - 1) * _GAP_Y + _BOTTOM
-    words = {row["policy"]: savings_text(row) for row in shown.savings if not row["no_level"]}
+    words = {row["policy"]: savings_text(row) for row in panel.savings if not row["no_level"]}
     with style():
-        scales = _scales(shown)
+        scales = _scales(panel)
         width = scales.left + columns * _CELL[0] + (columns - 1) * _GAP_X + _RIGHT
         figure = new_figure(width, height)
         for number, policy in enumerate(policies):
@@ -65,22 +65,22 @@ def draw(shown: Panel, policy_looks: Mapping[str, Look]) -> Figure:
             bottom = height - _TOP - (row + 1) * _CELL[1] - row * _GAP_Y
             axes = figure.add_axes((left / width, bottom / height, _CELL[0] / width, _CELL[1] / height))
             _set_axes(axes, scales, first=column == 0, lowest=number + columns >= len(policies))
-            _draw_policy(axes, shown, policy, policy_looks[policy], words.get(policy, ""))
-        _draw_captions(figure, shown, scales.left)
+            _draw_policy(axes, panel, policy, policy_looks[policy], words.get(policy, ""))
+        _draw_captions(figure, panel, scales.left)
     return figure
 
 
-def write(shown: Panel, policy_looks: Mapping[str, Look], path_stem: Path) -> list[Path]:
+def write(panel: Panel, policy_looks: Mapping[str, Look], path_stem: Path) -> list[Path]:
     """Draw the panels and save them with their numbers (see `balbench.reports.style.save`)."""
-    return save(draw(shown, policy_looks), path_stem, numbers(shown))
+    return save(draw(panel, policy_looks), path_stem, numbers(panel))
 
 
-def _draw_policy(axes: Axes, shown: Panel, policy: str, look: Look, words: str) -> None:
-    reference = shown.curves.get(shown.reference)
+def _draw_policy(axes: Axes, panel: Panel, policy: str, look: Look, words: str) -> None:
+    reference = panel.curves.get(panel.reference)
     if reference is not None:
         axes.axhline(reference.mean_T[-1], color=LINE_COLOUR, linewidth=0.5, linestyle=":", zorder=1.5)
         _draw_curve(axes, reference, REFERENCE_COLOUR)
-    _draw_curve(axes, shown.curves[policy], look.colour)
+    _draw_curve(axes, panel.curves[policy], look.colour)
     title = "\n".join(textwrap.wrap(policy, 26)[:2])
     axes.set_title(f"{title}\n{words}" if words else title, fontsize=6.2, loc="left", pad=2, linespacing=1.05)
 
@@ -92,9 +92,9 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
         axes.fill_between(curve.labels_T, low_T, high_T, color=colour, alpha=0.18, linewidth=0, zorder=2)
 
 
-def _scales(shown: Panel) -> _Scales:
-    labels = np.concatenate([curve.labels_T for curve in shown.curves.values()])
-    x, y = (float(labels.min()), float(labels.max() + (labels.min() == labels.max()))), _limits(shown)
+def _scales(panel: Panel) -> _Scales:
+    labels = np.concatenate([curve.labels_T for curve in panel.curves.values()])
+    x, y = (float(labels.min()), float(labels.max() + (labels.min() == labels.max()))), _limits(panel)
     # a number at the right edge would touch the first number of the next panel
     ticks_x = _within(MaxNLocator(3, integer=True).tick_values(*x), (x[0], x[1] - 0.06 * (x[1] - x[0])))
     ticks_y = _within(MaxNLocator(4).tick_values(*y), y)
@@ -123,27 +123,27 @@ def _set_axes(axes: Axes, scales: _Scales, first: bool, lowest: bool) -> None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def _limits(shown: Panel) -> tuple[float, float]:
+def _limits(panel: Panel) -> tuple[float, float]:
     """Return the range of the means without the worst 2%, so that one bad policy does not flatten all others."""
-    means = np.concatenate([curve.mean_T for curve in shown.curves.values()])
-    lower_is_better = DIRECTIONS.get(shown.metric) == -1
+    means = np.concatenate([curve.mean_T for curve in panel.curves.values()])
+    lower_is_better = DIRECTIONS.get(panel.metric) == -1
     low = means.min() if lower_is_better else np.percentile(means, 2)
     high = np.percentile(means, 98) if lower_is_better else means.max()
-    reference = shown.curves.get(shown.reference)
+    reference = panel.curves.get(panel.reference)
     if reference is not None:
         low, high = min(low, reference.mean_T.min()), max(high, reference.mean_T.max())
     pad = max(0.06 * (high - low), (_SMALLEST_RANGE - (high - low)) / 2)
     return float(low - pad), float(high + pad)
 
 
-def _draw_captions(figure: Figure, shown: Panel, left: float) -> None:
+def _draw_captions(figure: Figure, panel: Panel, left: float) -> None:
     width, height = figure.get_size_inches()
-    figure.text(0.12 / width, 0.5, axis_name(shown.split, shown.metric), rotation=90, va="center", fontsize=7.5)
+    figure.text(0.12 / width, 0.5, axis_name(panel.split, panel.metric), rotation=90, va="center", fontsize=7.5)
     figure.text(0.5, 0.06 / height, "acquired labels", ha="center", va="bottom", fontsize=7.5)
-    words = f"grey: {shown.reference}; dotted: its final level; bands: standard error over seeds"
-    if any(row["no_level"] for row in shown.savings):
-        words += f"; {shown.note}"
-    elif shown.savings:
-        words += f"; under each name: label savings at {shown.reference}'s final level"
+    words = f"grey: {panel.reference}; dotted: its final level; bands: standard error over seeds"
+    if any(row["no_level"] for row in panel.savings):
+        words += f"; {panel.note}"
+    elif panel.savings:
+        words += f"; under each name: label savings at {panel.reference}'s final level"
     words = textwrap.fill(words, int((width - left) / _CAPTION_CHARACTER))
     figure.text(left / width, 1 - 0.05 / height, words, va="top", fontsize=6.2, color="#444444")

@@ -40,15 +40,15 @@ def draw(seconds: pd.DataFrame, width: float = WIDTHS["text"]) -> Figure:
         figure = new_figure(width, height)
         axes = figure.add_axes((0.3, _BOTTOM / height, 0.6, (height - _BOTTOM - _TOP) / height))
         start = pd.Series(0.0, index=seconds.index)
-        places = range(len(seconds))
+        rows = range(len(seconds))
         for number, stage in enumerate(seconds.columns):
             colour = _STAGE_COLOURS[number % len(_STAGE_COLOURS)]
-            axes.barh(places, seconds[stage], left=start, height=0.7, color=colour, label=str(stage))
+            axes.barh(rows, seconds[stage], left=start, height=0.7, color=colour, label=str(stage))
             start = start + seconds[stage]
-        for place, total in zip(places, start, strict=True):
-            axes.annotate(f"{total:,.3g}", (total, place), (3, 0), textcoords="offset points", va="center")
+        for row, total in zip(rows, start, strict=True):
+            axes.annotate(f"{total:,.3g}", (total, row), (3, 0), textcoords="offset points", va="center")
         names = [textwrap.shorten(str(policy), 26, placeholder="…") for policy in seconds.index]
-        axes.set_yticks(places, names)
+        axes.set_yticks(rows, names)
         axes.set_ylim(len(seconds) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("seconds for one cell, all rounds (mean over seeds)")

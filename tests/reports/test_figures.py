@@ -21,7 +21,7 @@ from balbench.reports.style import REFERENCE_COLOUR, looks
 
 def _panel(run, split="test", metric="log_likelihood"):
     table = savings_table(run, metric, resamples=200)
-    return learning_curves.panel(run, Curves(run.curves), table, "", split, metric)
+    return learning_curves.make_panel(run, Curves(run.curves), table, "", split, metric)
 
 
 def _draw(run, **settings):
@@ -56,9 +56,9 @@ def test_other_numbers_give_other_bytes(run, tmp_path):
 
 
 def test_the_bracket_spans_the_labels_saved_by_the_best_policy(run):
-    shown, figure = _panel(run), _draw(run)
+    panel, figure = _panel(run), _draw(run)
     row = savings_table(run, resamples=200).query("policy == 'BAL-PM' and split == 'test'").iloc[0]
-    assert shown.best["policy"] == "BAL-PM"
+    assert panel.best["policy"] == "BAL-PM"
     (arrow,) = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
     assert arrow.xy == (row["n_policy"], row["level"])
     assert arrow.xyann == (row["n_reference"], row["level"])
@@ -131,8 +131,8 @@ def test_a_label_with_dollars_is_no_formula(run_of):
 
 
 def test_the_csv_holds_means_errors_and_every_seed(run, tmp_path):
-    shown = _panel(run)
-    paths = learning_curves.write(shown, looks(run.policies, run.reference), tmp_path / "a.b")
+    panel = _panel(run)
+    paths = learning_curves.write(panel, looks(run.policies, run.reference), tmp_path / "a.b")
     assert [path.name for path in paths] == ["a.b.png", "a.b.pdf", "a.b.svg", "a.b.csv"]
     table = pd.read_csv(paths[-1])
     assert list(table.columns) == ["policy", "labels", "mean", "se", "seeds", *(f"seed {s}" for s in range(5))]

@@ -13,7 +13,7 @@ from scipy import stats
 
 from balbench.reports.analysis import analyse
 from balbench.reports.curves import Curve, Curves
-from balbench.reports.figures.learning_curves import panel
+from balbench.reports.figures.learning_curves import make_panel
 from balbench.reports.learning import NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND, learning
 from balbench.reports.page import write_report
 from balbench.reports.savings import Outcome, label_savings
@@ -200,8 +200,8 @@ def test_page_json_csv_figure_and_table_say_the_same_where_there_is_no_level(run
         rows = pd.read_csv(tmp_path / "1-demo" / f"savings-{record['metric']}.csv")
         assert list(rows["outcome"]) == ["reference", "no level"]
         assert rows["savings"].isna().all()
-        shown = panel(run, analysis.curves, analysis.tables[record["metric"]], "", "test", record["metric"])
-        assert shown.note == "no label savings are stated: random did not learn beyond chance"
+        panel = make_panel(run, analysis.curves, analysis.tables[record["metric"]], "", "test", record["metric"])
+        assert panel.note == "no label savings are stated: random did not learn beyond chance"
     assert results[0]["statement"] in page
     assert "fewer labels than random: " not in page
 

@@ -14,18 +14,20 @@ NAMES = ["random", "BAL-PM", "BALD", *[f"policy {number}" for number in range(14
 
 
 def panel_of(run, metric="log_likelihood"):
-    return learning_curves.panel(run, Curves(run.curves), savings_table(run, metric, resamples=100), "", "test", metric)
+    return learning_curves.make_panel(
+        run, Curves(run.curves), savings_table(run, metric, resamples=100), "", "test", metric
+    )
 
 
 def test_every_policy_but_the_reference_has_a_panel_with_both_curves(run_of):
     run = run_of(NAMES)
-    shown = panel_of(run)
-    figure = small_multiples.draw(shown, looks(run.policies, run.reference))
+    panel = panel_of(run)
+    figure = small_multiples.draw(panel, looks(run.policies, run.reference))
     assert len(figure.axes) == len(NAMES) - 1
     for axes, name in zip(figure.axes, NAMES[1:], strict=True):
         assert axes.get_title(loc="left").startswith(name)
         curves = {tuple(line.get_ydata()) for line in axes.lines}
-        assert {tuple(shown.curves[policy].mean_T) for policy in (name, "random")} <= curves
+        assert {tuple(panel.curves[policy].mean_T) for policy in (name, "random")} <= curves
 
 
 @pytest.mark.parametrize("metric", ["log_likelihood", "brier"])
@@ -33,9 +35,9 @@ def test_the_best_curve_is_never_cut_and_one_bad_policy_does_not_flatten_the_res
     run = run_of(NAMES)
     worst = run.curves["policy"].eq("policy 3") & run.curves["metric"].eq(metric) & run.curves["round"].eq(5)
     run.curves.loc[worst, "value"] += 5 if metric == "brier" else -5
-    shown = panel_of(run, metric)
-    low, high = small_multiples.draw(shown, looks(run.policies, run.reference)).axes[0].get_ylim()
-    means = np.concatenate([curve.mean_T for policy, curve in shown.curves.items() if policy != "policy 3"])
+    panel = panel_of(run, metric)
+    low, high = small_multiples.draw(panel, looks(run.policies, run.reference)).axes[0].get_ylim()
+    means = np.concatenate([curve.mean_T for policy, curve in panel.curves.items() if policy != "policy 3"])
     assert low < means.min() if metric == "brier" else high > means.max()
     assert high - low < 3 * np.ptp(means)
 

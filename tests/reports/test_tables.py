@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from balbench.reports.curves import Curves
-from balbench.reports.figures.learning_curves import panel
+from balbench.reports.figures.learning_curves import make_panel
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import savings_table, sorted_by_savings
 from balbench.reports.statement import statement, tally
@@ -81,9 +81,9 @@ def test_where_the_reference_learnt_nothing_no_savings_are_stated(run, metric):
     rows = savings_table(run, metric, resamples=200).query("split == 'test'")
     assert {row.savings for row in display_rows(rows)} == {"no level", "reference"}
     assert "no label savings are stated, because random did not learn beyond chance" in statement(rows)
-    shown = panel(run, Curves(run.curves[run.curves["metric"] == metric]), rows, "", "test", metric)
-    assert shown.best is None
-    assert shown.note == "no label savings are stated: random did not learn beyond chance"
+    panel = make_panel(run, Curves(run.curves[run.curves["metric"] == metric]), rows, "", "test", metric)
+    assert panel.best is None
+    assert panel.note == "no label savings are stated: random did not learn beyond chance"
 
 
 def test_a_policy_compared_on_fewer_rounds_says_so(run):
