@@ -13,21 +13,21 @@ from balbench.harness.running.data_cache import CachedData, cached_data, older_t
 
 
 def cache_table() -> Table:
-    """Return a table of the data sets in the cache: what they are, their size, and when they were last used."""
+    """Return a table of the data sets in the cache, with contents, size and last use."""
     entries = cached_data()
     table = Table(caption=f"{cache_directory()}: {size(sum(entry.size for entry in entries))}", caption_justify="left")
     for column in ("key", "data set", "pairs of the pool", "length of features", "size", "last used"):
         table.add_column(column, justify="left" if column in {"key", "data set"} else "right", no_wrap=column == "key")
     for entry in entries:
         facts = entry.facts
-        described = [facts["kind"], f"{facts['pairs']['pool']:,}", str(facts["dimension"])] if facts else ["?", "", ""]
+        contents = [facts["kind"], f"{facts['pairs']['pool']:,}", str(facts["dimension"])] if facts else ["?", "", ""]
         used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
-        table.add_row(entry.key, *described, size(entry.size), used)
+        table.add_row(entry.key, *contents, size(entry.size), used)
     return table
 
 
 def remove_data(keys: list[str], days: float | None) -> None:
-    """Remove data sets by the beginnings of their keys, and data sets that were not used for so many days.
+    """Remove data sets by the beginnings of their keys, and data sets that were not used for a number of days.
 
     Raises:
         StudyError: a key names no data set or several, or `days` is negative.
@@ -41,14 +41,14 @@ def remove_data(keys: list[str], days: float | None) -> None:
     removed = remove(chosen)
     console = standard_output()
     say(console, f"removed {_data_sets(len(removed))}, {size(sum(entry.size for entry in removed))}")
-    if used := len(chosen) - len(removed):
-        say(console, f"kept {_data_sets(used)} in use by running studies")
+    if kept := len(chosen) - len(removed):
+        say(console, f"kept {_data_sets(kept)} in use by running studies")
 
 
 def _named(key: str, entries: list[CachedData]) -> CachedData:
     matches = [entry for entry in entries if key and entry.key.startswith(key)]
     if len(matches) != 1:
-        fault = "several keys begin so; give more letters" if matches else "no data set has this key"
+        fault = "several keys begin with these letters; give more" if matches else "no data set has this key"
         raise StudyError(f"remove {key}: {fault}; `balbench cache` lists the keys", setting="remove")
     return matches[0]
 
@@ -58,7 +58,7 @@ def _data_sets(number: int) -> str:
 
 
 def size(number: int) -> str:
-    """Format a number of bytes for a reader: 12 kB, 3.4 MB, 2.0 GB."""
+    """Format a number of bytes: 12 kB, 3.4 MB, 2.0 GB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if number >= factor:
             return f"{number / factor:,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Facts about classes, read from their source: importing the classes would import torch to print a table."""
+"""Facts about classes, read from their source, because an import of the classes would import torch for a mere table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ClassSource:
-    """The source of a class, and the module that its base classes are looked up in."""
+    """The source of a class, and the module that defines the class.
+
+    Attributes:
+        module: name of the module; the names of base classes are looked up in this module.
+        node: the syntax tree of the class.
+    """
 
     module: str
     node: ast.ClassDef
@@ -23,7 +28,7 @@ class ClassSource:
         return ast.get_docstring(self.node) or ""
 
     def constant(self, name: str) -> str:
-        """Return a text that the class body or that of a base class assigns to `name`; empty if there is none."""
+        """Return the text that the class or one of its base classes assigns to `name`; empty if there is none."""
         for statement in self.node.body:
             match statement:
                 case ast.AnnAssign(target=ast.Name(id=target), value=ast.Constant(value=value)) if target == name:
@@ -36,7 +41,7 @@ class ClassSource:
 
 
 def class_source(module: str, name: str) -> ClassSource | None:
-    """Find a class that a module defines or imports by name; None if it comes from elsewhere."""
+    """Find a class that a module defines or imports from a module of balbench; None for other names."""
     definitions, imports = _names(module)
     if name in definitions:
         return ClassSource(module, definitions[name])

@@ -39,7 +39,12 @@ FleetOption = Annotated[
 ]
 SharingOption = Annotated[int, typer.Option("--fleets-per-device", help="Worker processes that share a GPU.")]
 ClusterOption = Annotated[
-    str | None, typer.Option("--cluster", metavar="ADDRESS", help="Dask: tcp://HOST:PORT, or local:N.")
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Dask: tcp://HOST:PORT, or local:N.",
+    ),
 ]
 FeaturesOption = Annotated[
     str, typer.Option("--features", help="auto, resident (on the device) or streamed (to the device).")
@@ -56,7 +61,7 @@ ReuseOption = Annotated[
 
 
 class Kind(StrEnum):
-    """Kinds of things that `balbench list` lists."""
+    """Kinds of components, and studies."""
 
     policies = "policies"
     posteriors = "posteriors"
@@ -80,7 +85,7 @@ VersionOption = Annotated[
 
 @app.callback()
 def _options(version: VersionOption = False) -> None:
-    """Options before the command."""
+    """Accept the options that come before the command."""
 
 
 @app.command()
@@ -138,8 +143,8 @@ def report(
 
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    name: Annotated[str | None, typer.Argument(help="Name of one of them, to describe it.")] = None,
+    kind: Annotated[Kind, typer.Argument(help="The kind to list.")],
+    name: Annotated[str | None, typer.Argument(help="Name of the component or study to describe.")] = None,
 ) -> None:
     """List the components and shipped studies, or describe one of them with its settings."""
     from balbench.api import study_path
@@ -168,7 +173,8 @@ def cache(
         list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove this data set (repeat for several).")
     ] = None,
     older_than: Annotated[
-        float | None, typer.Option("--older-than", metavar="DAYS", help="Remove data sets not used for so many days.")
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", help="Remove data sets unused for this many days."),
     ] = None,
 ) -> None:
     """List the data sets in the cache, or remove some. A run that needs a removed data set builds it again."""

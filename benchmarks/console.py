@@ -12,7 +12,10 @@ PIPE_WIDTH = 160
 
 
 class ClosedPipeError(Exception):
-    """The reader of the output closed it, as `head` does. Not an OSError, which typer would turn into exit code 1."""
+    """The program that reads the output closed its end, as `head` does.
+
+    The class is no OSError, because typer turns OSErrors into exit code 1.
+    """
 
 
 class _Console(Console):
@@ -21,14 +24,14 @@ class _Console(Console):
 
 
 def replace_unencodable() -> None:
-    """Print characters that the encoding of a stream lacks as escapes; rich draws its boxes in ASCII there."""
+    """Print characters that the encoding of a stream lacks as escapes; rich then draws boxes in ASCII."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def standard_output() -> Console:
-    """Return the console of standard output. A log or a pipe has no width: there the console is wide."""
+    """Return the console of standard output; its width is `PIPE_WIDTH` where the output is no terminal."""
     console = _Console()
     return console if console.is_terminal else _Console(width=PIPE_WIDTH)
 
@@ -39,5 +42,5 @@ def standard_error() -> Console:
 
 
 def say(console: Console, line: str, **options: Any) -> None:
-    """Print one line as it is, however long."""
+    """Print one line without wrapping, markup or highlighting."""
     console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True, **options)

@@ -32,10 +32,15 @@ WORKER_BYTES = 400 * 2**20  # a process with torch and its libraries
 
 @dataclass(frozen=True)
 class Probe:
-    """Seconds that a posterior takes on this machine: to train on one more pair, and to score a response."""
+    """Measured times of a posterior on this machine.
 
-    a_label: float
-    a_response: float
+    Attributes:
+        label_seconds: seconds to train on one more labelled pair.
+        response_seconds: seconds to score one response.
+    """
+
+    label_seconds: float
+    response_seconds: float
 
 
 def plan(study: Study, placement: Placement) -> Group:
@@ -67,13 +72,13 @@ class _Machines:
     """The devices that a study would run on.
 
     Attributes:
-        where: devices of this machine, or the address of a cluster.
-        slots: how many fleets run at once; 0 for a cluster without workers.
+        name: devices of this machine, or the address of a cluster.
+        slots: number of fleets that run at once; 0 for a cluster without workers.
         free: bytes of free GPU memory for a fleet, None on CPUs.
-        probed: a device of this machine of the same kind, None without one.
+        probed: a device of this machine of the same kind; None if there is none.
     """
 
-    where: str
+    name: str
     slots: int
     free: int | None
     probed: str | None
@@ -102,7 +107,7 @@ def _cluster(address: str, device: str) -> _Machines:
 
 
 def _data(study: Study) -> tuple[dict[str, Sizes], list[str]]:
-    """The sizes of each setting's data set, and lines about the data sets."""
+    """Return the sizes of each setting's data set, and lines about the data sets."""
     sizes: dict[str, Sizes] = {}
     lines: list[str] = []
     known: dict[str, tuple[Sizes, list[str]]] = {}
@@ -110,8 +115,8 @@ def _data(study: Study) -> tuple[dict[str, Sizes], list[str]]:
         cells = list(group)
         if (key := cells[0].dataset_key) not in known:
             known[key] = answer_of(cells[0].dataset.examine, tuple)
-            sizes[setting], more = known[key]
-            lines += [f"data{f' ({setting})' if setting else ''}: {sizes[setting]}", *more]
+            data_sizes, data_lines = known[key]
+            lines += [f"data{f' ({setting})' if setting else ''}: {data_sizes}", *data_lines]
         sizes[setting] = known[key][0]
         check_sizes(cells, sizes[setting])
     return sizes, lines
@@ -121,27 +126,27 @@ def _needs(study: Study, placement: Placement) -> list[str]:
     machines = _machines(placement)
     sizes, lines = _data(study)
 
-    def together(cell: Cell) -> int:
-        known = sizes[cell.setting]
-        return cells_together(cell, machines.free, known.response_bytes, known.dimension)
+    def largest_fleet(cell: Cell) -> int:
+        data = sizes[cell.setting]
+        return cells_together(cell, machines.free, data.response_bytes, data.dimension)
 
-    fleets = make_fleets(study.cells, machines.slots, placement.fleet, machines.free, together)
-    where = placed(len(study.cells), [len(cells) for cells in fleets], machines.slots, machines.where)
+    fleets = make_fleets(study.cells, machines.slots, placement.fleet, machines.free, largest_fleet)
+    placement_line = placed(len(study.cells), [len(cells) for cells in fleets], machines.slots, machines.name)
     workers = max(1, min(machines.slots, len(fleets)))
-    lines.append(f"placement: {where}{'' if machines.slots else '; it has no worker yet'}")
-    lines.append(f"memory: {_memory(max(known.bytes for known in sizes.values()), workers, placement.cluster)}")
+    lines.append(f"placement: {placement_line}{'' if machines.slots else '; it has no worker yet'}")
+    lines.append(f"memory: {_memory(max(data.bytes for data in sizes.values()), workers, placement.cluster)}")
     if machines.free is not None:
         most = max(_device_bytes(cells, sizes[cells[0].setting]) for cells in fleets)
         lines.append(f"GPU memory: about {gib(most)} a worker, {gib(machines.free)} free for each")
     if machines.probed is None:
         return [*lines, "time: unknown, as this machine has no GPU to probe"]
     seconds = sum(_fleet_seconds(cells, sizes, machines.probed) for cells in fleets)
-    trained = f"about {duration(seconds / workers)} to train and score, by a probe of this machine"
-    return [*lines, f"time: {trained}; building the data, selection by the policies and the report add to this"]
+    estimate = f"about {duration(seconds / workers)} to train and score, by a probe of this machine"
+    return [*lines, f"time: {estimate}; building the data, selection by the policies and the report add to this"]
 
 
 def _memory(features: int, workers: int, cluster: str | None) -> str:
-    """Memory in words; workers of a machine map the same files, so features count once."""
+    """Describe the memory; workers of one machine map the same files, so features count once."""
     each = f"{gib(WORKER_BYTES)} each beside the features, which they share"
     if cluster is not None and not cluster.startswith("local:"):
         return f"about {gib(features)} of features on each machine, and {gib(WORKER_BYTES)} a worker"
@@ -153,8 +158,8 @@ def _device_bytes(cells: list[Cell], sizes: Sizes) -> int:
 
 
 def _fleet_seconds(cells: list[Cell], sizes: dict[str, Sizes], device: str) -> float:
-    known = sizes[cells[0].setting]
-    probe = _probe(cells[0].posterior, known.dimension, device, len(cells))
+    dimension = sizes[cells[0].setting].dimension
+    probe = _probe(cells[0].posterior, dimension, device, len(cells))
     return sum(cell_seconds(cell, sizes[cell.setting], probe) for cell in cells)
 
 
@@ -170,8 +175,8 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
         StudyError: the posterior cannot be trained, or does not fit into memory.
     """
     needed = cells * posterior.training_bytes(dimension) if device == "cpu" else 0
-    if needed > (there := usable_memory()):
-        raise StudyError(f"posterior: training takes {gib(needed)} of memory, of {gib(there)}; {SMALLER}")
+    if needed > (available := usable_memory()):
+        raise StudyError(f"posterior: training takes {gib(needed)} of memory, of {gib(available)}; {SMALLER}")
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -183,31 +188,31 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
             torch.arange(2 * PROBE_PAIRS, device=device).view(-1, 2),
             torch.ones(PROBE_PAIRS, device=device),
         )
-        few = LabelledPairs(features_RD[:2], pairs.responses_n2[:1], pairs.label_n[:1])
-        posterior.fit(few, few, stream(0, "warm-up"))
+        first_pair = LabelledPairs(features_RD[:2], pairs.responses_n2[:1], pairs.label_n[:1])
+        posterior.fit(first_pair, first_pair, stream(0, "warm-up"))
         started = time.perf_counter()
-        models = posterior.fit_fleet([pairs] * cells, few, [stream(n, "probe") for n in range(cells)])
+        models = posterior.fit_fleet([pairs] * cells, first_pair, [stream(n, "probe") for n in range(cells)])
         if device != "cpu":
             torch.cuda.synchronize(device)
-        trained = time.perf_counter()
+        after_training = time.perf_counter()
         if isinstance(model := models[0], Exception):
             raise model
         model.rewards_KR(features_RD).sum().item()
-        scored = time.perf_counter()
+        after_scoring = time.perf_counter()
     except (ArithmeticError, RuntimeError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(f"posterior: a short probe failed ({reason}); change its settings, or {SMALLER}") from None
     finally:
         torch.set_num_threads(threads)
-    return Probe((trained - started) / PROBE_PAIRS / cells, (scored - trained) / len(features_RD))
+    return Probe((after_training - started) / PROBE_PAIRS / cells, (after_scoring - after_training) / len(features_RD))
 
 
 def cell_seconds(cell: Cell, sizes: Sizes, probe: Probe) -> float:
-    """Estimated seconds of a cell: its trainings, their evaluations on all splits, the scoring of the pool."""
+    """Estimate the seconds of a cell: training, evaluation on all splits, and scoring of the pool."""
     if cell.policy.acquires_all:
         labels = [sizes.pairs]
     else:
         labels = [cell.protocol.labels_at(number, sizes.pairs) for number in range(cell.rounds)]
     scored = sizes.held_out_responses + (sizes.responses if cell.policy.needs_rewards else 0)
-    # In-training evaluations see the eval split about once an epoch; they count as one more scoring of all splits.
-    return sum(n * probe.a_label + 2 * scored * probe.a_response for n in labels)
+    # Evaluations during training score the eval split once per epoch; they count as one more scoring of all splits.
+    return sum(n * probe.label_seconds + 2 * scored * probe.response_seconds for n in labels)

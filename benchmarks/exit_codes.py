@@ -3,5 +3,5 @@
 FAILED_CELLS = 1
 INVALID_INPUT = 2
 INTERRUPTED = 130
-CLOSED_PIPE = 141  # the reader of the output closed it, as `head` does
+CLOSED_PIPE = 141  # the program that reads the output closed its end, as `head` does
 TERMINATED = 143

@@ -1,4 +1,4 @@
-"""`balbench init`: a study file for a file of preferences, with settings that suit its size, and comments."""
+"""`balbench init`: write a commented study file for a file of preferences, with settings that suit its size."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from balbench.harness.files import disk_errors
 from balbench.harness.study.study import check_study
 
 ROUNDS = 15
-MOST_BATCH = 320  # as in the study of BAL-PM
-POOL_SHARE = 0.5  # of the pool's pairs that a study buys at most
+MOST_BATCH = 320  # as in the BAL-PM paper
+POOL_SHARE = 0.5  # largest share of the pool's pairs that a study acquires
 READ_FIELDS = {"prompt", "response_a", "response_b", "chosen", "rejected", "label", "id", "prompt_id", "annotator"}
 TEMPLATE = """\
 # A study of {path}: {pairs:,} pairs of {prompts:,} prompts.
@@ -87,12 +87,12 @@ def write_study(data: Path, out: Path | None = None, encoder: str | None = None)
 
 
 def _study(data: Path, name: str, out: Path, encoder: str | None) -> tuple[str, list[str]]:
-    """The text of the study file, and lines about the data."""
+    """Return the text of the study file, and lines about the data."""
     pairs, groups, splits = JsonLines(path=str(data)).read_splits()
     counts = RowCounts.of(pairs)
     pool = int(np.isin(pairs_of_prompts(pairs), splits["pool"]).sum())
     batch, rounds = protocol(pool)
-    several = counts.most_votes > 1
+    has_repeated_votes = counts.most_votes > 1
     text = TEMPLATE.format(
         path=data,
         study=out,
@@ -100,8 +100,8 @@ def _study(data: Path, name: str, out: Path, encoder: str | None) -> tuple[str, 
         quoted_path=json.dumps(str(data)),
         encoder=f"encoder: {json.dumps(encoder)}" if encoder else "# encoder: MODEL",
         fields=_further_fields(data),
-        votes="majority" if several else "first",
-        votes_reason=f"up to {counts.most_votes:,} votes on a pair" if several else "one vote on each pair",
+        votes="majority" if has_repeated_votes else "first",
+        votes_reason=f"up to {counts.most_votes:,} votes on a pair" if has_repeated_votes else "one vote on each pair",
         pairs=counts.pairs,
         prompts=counts.prompts,
         pool=pool,
@@ -122,7 +122,7 @@ def protocol(pool: int) -> tuple[int, int]:
 
 
 def _further_fields(data: Path) -> str:
-    """The fields of the first row that say something besides the preference, for a comment."""
+    """List the fields of the first row that are not part of a preference, as text for a comment."""
     _, row = next(json_rows(data))
     further = [show(key) for key in row if key not in READ_FIELDS]
     return f" (the rows have {', '.join(further[:10])})" if further else ""

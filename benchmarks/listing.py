@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from balbench.harness.results import Run
 
 
-SETTING_COLUMNS = ("setting", "default", "values", "what")
+SETTING_COLUMNS = ("setting", "default", "values", "meaning")
 
 
 def components_table(kind: str) -> Table:
     """Return a table of the components of a kind; for policies with family, source and cost."""
     columns = ["family", "source", "cost"] if kind == "policies" else []
     caption = f"settings: balbench list {kind} NAME"
-    table = Table("name", *columns, "what", caption=caption, caption_justify="left")
+    table = Table("name", *columns, "description", caption=caption, caption_justify="left")
     table.columns[0].no_wrap = True
     for name in registry.names(kind):
         facts, summary = _facts(kind, name, columns)
@@ -37,7 +37,7 @@ def components_table(kind: str) -> Table:
 
 
 def _facts(kind: str, name: str, columns: Sequence[str]) -> tuple[list[str], str]:
-    """Return texts of a class, and the first line of its docstring; a plug-in is imported for them."""
+    """Return texts of a class, and the first line of its docstring; only plug-ins are imported for these facts."""
     module, _, attribute = registry.BUILT_IN[kind].get(name, "").partition(":")
     source = class_source(module, attribute) if module else None
     if source is not None:
@@ -57,7 +57,7 @@ def component_details(kind: str, name: str) -> Group:
     """Return a table of one component's settings with defaults and meaning, its description and its presets.
 
     Raises:
-        StudyError: nothing has that name.
+        StudyError: no component has that name.
     """
     component = registry.load(kind, name)
     lines = [f"{kind}: {name}", "", *(inspect.cleandoc(component.__doc__ or "").splitlines())]
@@ -90,7 +90,7 @@ def preset_lines(component: Any) -> list[str]:
 
 
 def _values(component: Any, setting: str) -> str:
-    """Return the values that a setting may take, in the words of its JSON schema."""
+    """Describe the values that a setting may take, from its JSON schema."""
     schema = component.model_json_schema()["properties"][setting]
     kinds = [_one_kind(kind) for kind in schema.get("anyOf", [schema])]
     return " or ".join(dict.fromkeys(kinds))
@@ -109,7 +109,7 @@ def studies_table() -> Table:
     from balbench.api import shipped_studies
     from balbench.harness.study.yaml_file import read_yaml
 
-    table = Table("study", "what")
+    table = Table("study", "description")
     for name, path in shipped_studies().items():
         table.add_row(name, escape(" ".join(str(read_yaml(path).get("description", "")).split())))
     return table

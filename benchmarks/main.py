@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 
 from balbench.benchmarks.exit_codes import CLOSED_PIPE, INTERRUPTED, INVALID_INPUT, TERMINATED
 
-# Settings of `run_study` that error messages name; each has the flag of the same name, but for these.
+# Settings that error messages name. The flag of a setting has the same name, except those in FLAGS.
 SETTINGS = {
     *("out", "seeds", "override", "jobs", "device", "fleet", "fleets_per_device"),
     *("cluster", "features", "grace", "reuse", "remove", "older_than"),
 }
 FLAGS = {"override": "--set"}
-# Typer's words for an invalid value, and the words of all other messages.
+# Patterns in typer's messages, and their replacements in the style of our own messages.
 TYPER_WORDS = (
     (r"^Invalid value for '([^']+)'", r"\1"),
     (r"Value error, ", ""),
@@ -28,8 +28,8 @@ TYPER_WORDS = (
 def main() -> NoReturn:
     """Run the command line and exit.
 
-    Exit codes: 0; 1 if cells failed; 2 for invalid input; 130 after Ctrl-C; 141 if the reader of the output closed it;
-    143 after SIGTERM (`run` first waits for running rounds as long as `--grace` says; a second signal stops at once).
+    Exit codes: 0; 1 if cells failed; 2 for invalid input; 130 after Ctrl-C; 141 if the output was closed; 143 after
+    SIGTERM (`run` first waits up to `--grace` seconds for running rounds; a second signal stops at once).
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -47,7 +47,7 @@ def _run() -> int:
     from balbench.benchmarks.console import ClosedPipeError, replace_unencodable
     from balbench.harness.errors import BalbenchError
 
-    usage_error: Any = BadParameter.__base__  # typer has no public name for it
+    usage_error: Any = BadParameter.__base__  # typer does not export this class
     replace_unencodable()
     try:
         code = app(prog_name="balbench", standalone_mode=False) or 0
@@ -88,22 +88,25 @@ def _refuse(message: str) -> int:
 
 
 def _usage(error: Any) -> str:
-    """Say what is wrong with the arguments, in one line with the place and the remedy."""
+    """Describe what is wrong with the arguments in one line, with the place and the remedy."""
     if not sys.argv[1:]:  # typer has printed the help
-        return "no command; give one of those above"
+        return "no command; give one of the commands above"
     message = " ".join(error.format_message().split()).rstrip(".")
     for pattern, words in TYPER_WORDS:
         message = re.sub(pattern, words, message)
-    place = error.ctx.command_path if error.ctx else "balbench"
-    return f"{message[:1].lower()}{message[1:]} (see {place} --help)"
+    command = error.ctx.command_path if error.ctx else "balbench"
+    return f"{message[:1].lower()}{message[1:]} (see {command} --help)"
 
 
 def _discard_output() -> None:
-    """Discard what is still in the buffers: Python writes them at its end and would report the closed pipe again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    """Discard buffered output: Python would write it when it exits, and report the closed pipe again."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, sys.stdout.fileno())
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    """Exit on SIGTERM (`run_study` has its own handler). Nothing is imported here: an import may be interrupted."""
+    """Exit on SIGTERM. Nothing is imported here, because the signal may interrupt an import.
+
+    `run_study` sets a handler of its own.
+    """
     sys.exit(TERMINATED)

@@ -45,13 +45,12 @@ def _commands() -> Iterator[str]:
         yield from (f"### {' '.join(['balbench', name, *arguments])}", "", _flat(command.help), "")
         options = [option for option in command.params if option.param_type_name == "option"]
         if options:
-            yield from ("| option | what |", "|---|---|", *map(_option, options), "")
+            yield from ("| option | meaning |", "|---|---|", *map(_option, options), "")
 
 
 def _option(option: Any) -> str:
-    default = (
-        "" if option.default in (None, False, ()) or "[default" in option.help else f" [default: {option.default}]"
-    )
+    shows_default = option.default not in (None, False, ()) and "[default" not in option.help
+    default = f" [default: {option.default}]" if shows_default else ""
     return f"| `{option.opts[-1]}` | {_flat(option.help)}{default} |"
 
 
@@ -65,10 +64,8 @@ def _component(kind: str, name: str) -> Iterator[str]:
     if kind == "policies":
         yield from (f"Source: {component.source}. Cost: {component.cost}.", "")
     yield from _settings(component)
-    for line in preset_lines(component):
-        yield from (f"- {line}",)
-    if preset_lines(component):
-        yield ""
+    if presets := preset_lines(component):
+        yield from (*(f"- {line}" for line in presets), "")
 
 
 def _settings(model: type[BaseModel]) -> list[str]:

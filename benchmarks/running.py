@@ -13,10 +13,10 @@ from balbench.benchmarks.exit_codes import FAILED_CELLS, INTERRUPTED, TERMINATED
 
 
 def run_and_report(study: str, out: Path | None, **settings: Any) -> int:
-    """Run what is left of a study, write its report, print the savings, and return the exit code.
+    """Run the unfinished cells of a study, write its report, print the savings, and return the exit code.
 
     Raises:
-        BalbenchError: an input is wrong; all complete rounds are kept.
+        BalbenchError: an input is invalid; all complete rounds are kept.
     """
     try:
         with warnings.catch_warnings():

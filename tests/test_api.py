@@ -44,7 +44,7 @@ def test_import_is_light_and_every_public_name_exists(tmp_path):
 def test_a_run_has_savings_a_plot_and_a_report(run):
     savings = run.savings()
     assert savings.loc[("test", "random"), "outcome"] == "reference"
-    assert set(savings.index.get_level_values("split")) == {"test", "ood", "eval"}
+    assert set(savings.index.get_level_values("split")) == {"test", "ood"}
     assert "..." not in savings.to_string(max_cols=0, line_width=80)
     assert run.plot("ood", metric="accuracy").axes
     page = run.report()
@@ -74,10 +74,10 @@ def test_unknown_curves_are_named_with_the_known_ones(run):
 @pytest.mark.parametrize("overrides", [{"policies.1": "variance"}, ["policies.1=variance"]])
 def test_a_mapping_and_a_file_with_overrides_give_the_same_cells(tmp_path, overrides):
     path = write_study(tmp_path, **SMALL | {"policies": ["random", "bald"]})
-    wanted = [cell.key for cell in balbench.load_study(SMALL, seeds=3).cells]
+    expected = [cell.key for cell in balbench.load_study(SMALL, seeds=3).cells]
     for source in (path, str(path)):
         cells = balbench.load_study(source, overrides=overrides, seeds=[0, 1, 2]).cells
-        assert [cell.key for cell in cells] == wanted
+        assert [cell.key for cell in cells] == expected
 
 
 def test_read_run_takes_text_and_paths(run):

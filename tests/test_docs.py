@@ -27,6 +27,15 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(path), f"{page.name}: {target}{anchor} is no heading"
 
 
+def test_pages_that_code_and_studies_name_exist():
+    folders = ("oracles", "harness", "reports", "benchmarks", "src/balbench", "tests")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".yaml"}]
+    assert len(files) > 100
+    for file in files:
+        for page in re.findall(r"docs/[\w/-]+\.(?:md|ipynb)", file.read_text(encoding="utf-8")):
+            assert (ROOT / page).is_file(), f"{file.relative_to(ROOT)}: {page} does not exist"
+
+
 def test_tests_and_modules_that_the_documentation_names_exist():
     for page in PAGES:
         prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

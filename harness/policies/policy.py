@@ -161,7 +161,7 @@ class Policy(Component):
     """
 
     family: ClassVar[str] = ""
-    """Policies of one family share a colour in figures."""
+    """Group of related methods, shown by `balbench list policies`."""
     source: ClassVar[str] = ""
     """Paper and equation."""
     cost: ClassVar[str] = "N"

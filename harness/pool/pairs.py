@@ -46,7 +46,7 @@ class PreferencePool:
 
     Attributes:
         response_features_RD: features phi(x, y), float32, or float16 to halve their size on disk (all arithmetic is
-            float32). They may be larger than memory: see docs/scaling_features.md.
+            float32). They may be larger than memory: see docs/large_features.md.
         prompt_features_PQ: float32 features phi(x).
         prompt_of_response_R: the prompt that each response answers.
         responses_of_pair_N2: the two responses of each pair, in the order shown (first, second).

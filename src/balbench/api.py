@@ -32,7 +32,7 @@ SHIPPED_STUDIES = Path(__file__).parent / "benchmarks" / "studies"
 
 
 class CellsFailedWarning(UserWarning):
-    """Some cells of a study failed; the run holds all others."""
+    """Some cells of a study failed; the run has the results of all others."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -86,7 +86,7 @@ class Run(results.Run):
         """Draw the learning curves of all policies.
 
         Args:
-            split: test, ood or eval.
+            split: a split of `curves`, such as test, ood or eval; the figure shows savings on test and ood only.
             metric: any metric of `curves`, such as log_likelihood, accuracy, brier or ece.
             setting: values of the study's grid, as in `curves["setting"]`; by default the first.
 
@@ -130,7 +130,7 @@ def read_run(path: str | Path) -> Run:
     """Read a run directory, finished or not.
 
     Raises:
-        RunDirectoryError: the directory holds no run, or a file of the run is damaged.
+        RunDirectoryError: the directory has no run, or a file of the run is damaged.
     """
     return _run(results.read_run(path))
 
@@ -149,10 +149,10 @@ def study_path(study: str | Path) -> Path:
     """Return the path of a study file, or of a shipped study by its name. An existing file takes precedence.
 
     Raises:
-        StudyError: there is neither.
+        StudyError: neither a file nor a shipped study has this name.
     """
     path, shipped = Path(study), shipped_studies()
-    if os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
+    if os.path.isfile(path):  # Path.is_file raises an error for a name that is too long
         return path
     if str(study) not in shipped:
         raise StudyError(
@@ -176,7 +176,7 @@ def load_study(
 
     Raises:
         StudyError: a key or a value is wrong; the message names the place and the nearest valid name.
-        DataError: the data set is missing, or lacks what a policy needs.
+        DataError: the data set is missing, or lacks something that a policy needs.
     """
     from balbench.harness.study import study as study_file
 
@@ -235,7 +235,7 @@ def run_study(
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, features, grace)
     placement.check()
     if placement.cluster is None:
-        placement.devices()  # an unavailable device is an error before the study is read
+        placement.devices()  # raises an error for an unavailable device before the study is read
     checked = load_study(study, overrides=overrides, seeds=seeds)
     directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
     display = _display(progress)
@@ -281,7 +281,7 @@ def _display(progress: bool) -> Display:
 
 @contextmanager
 def _stopped_by_sigterm(scheduler: Scheduler) -> Iterator[None]:
-    """The first SIGTERM lets running tasks end; the second, or one while no task runs, stops at once."""
+    """Stop the scheduler at SIGTERM: after the running tasks, or at once at a second signal or if no task runs."""
 
     def stop(number: int, frame: object) -> None:
         if not scheduler.busy or scheduler.stopping:
@@ -291,11 +291,11 @@ def _stopped_by_sigterm(scheduler: Scheduler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    previous_handler = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def _stopped_line(run: Run) -> str:
@@ -304,9 +304,10 @@ def _stopped_line(run: Run) -> str:
 
 
 def _say_failed(run: Run, display: Display) -> None:
+    from balbench.harness.running.placement import count
+
     for row in run.failed.to_dict("records"):
         setting = f" ({row['setting']})" if row["setting"] else ""
         display.say(f"failed: {row['policy']}, seed {row['seed']}{setting}: {row['reason']}")
     if number := len(run.failed):
-        cells = "1 cell" if number == 1 else f"{number:,} cells"
-        display.say(f"{cells} failed (details: failed.json of each cell in {run.path}/cells)")
+        display.say(f"{count(number, 'cell')} failed (details: failed.json of each cell in {run.path}/cells)")

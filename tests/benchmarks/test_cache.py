@@ -17,15 +17,15 @@ def data(tmp_path, monkeypatch):
     """Three data sets, used now, two and four days ago; the last is not complete."""
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path))
     for number, key in enumerate(("aa1", "aa2", "bb")):
-        place = tmp_path / "data" / key
-        place.mkdir(parents=True)
-        (place / "pool.npy").write_bytes(b"x" * 2_000_000)
+        directory = tmp_path / "data" / key
+        directory.mkdir(parents=True)
+        (directory / "pool.npy").write_bytes(b"x" * 2_000_000)
         facts = {"kind": "Simulated", "pairs": {"pool": 1234}, "dimension": 64, "files": ["pool.npy"]}
         used = time.time() - 2 * 86400 * number
         if key != "bb":
-            (place / "data.json").write_text(json.dumps(facts))
-            os.utime(place / "data.json", (used, used))
-        os.utime(place, (used, used))
+            (directory / "data.json").write_text(json.dumps(facts))
+            os.utime(directory / "data.json", (used, used))
+        os.utime(directory, (used, used))
     return tmp_path / "data"
 
 
@@ -59,14 +59,14 @@ def test_data_sets_are_removed_by_key_or_age(data, capsys):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ((["aa"], None), "remove aa: several keys begin so; give more letters"),
+        ((["aa"], None), "remove aa: several keys begin with these letters; give more"),
         ((["cc"], None), "remove cc: no data set has this key; `balbench cache` lists the keys"),
         (([""], None), "remove : no data set has this key"),
         (([], -1), "older_than -1: must be 0 days or more"),
         (([], float("nan")), "older_than nan: must be 0 days or more"),
     ],
 )
-def test_what_cannot_be_removed_removes_nothing(data, chosen, message):
+def test_a_wrong_key_or_age_removes_nothing(data, chosen, message):
     with pytest.raises(StudyError, match=message) as error:
         remove_data(*chosen)
     assert message.startswith(error.value.setting)

@@ -93,4 +93,4 @@ def test_no_command_prints_the_help(balbench):
     code, out, err = balbench()
     assert code == 2
     assert "check" in out + err
-    assert err.endswith("balbench: no command; give one of those above\n")
+    assert err.endswith("balbench: no command; give one of the commands above\n")

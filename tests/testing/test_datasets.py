@@ -131,7 +131,7 @@ def without(*names):
 
 
 BROKEN = {
-    "no dataset": ("a text", "is not a Dataset"),
+    "no dataset": ("a text", "is not an instance of Dataset"),
     "no docstring": (Undocumented(), "has no docstring"),
     "a dict": (changed(lambda data: data.splits), "build returns dict"),
     "no eval": (changed(without("eval")), "check raised DataError: .*no split 'eval'"),
@@ -144,7 +144,10 @@ BROKEN = {
     "progress": (WrongProgress(), "progress is called with 'encoding', 3, 2"),
     "pairs": (saying("sizes", lambda sizes: replace(sizes, pairs=sizes.pairs + 1)), "sizes says 121 pairs"),
     "dimension": (saying("sizes", lambda sizes: replace(sizes, dimension=5)), "sizes says 5 dimension"),
-    "responses": (saying("sizes", lambda sizes: replace(sizes, responses=2 * sizes.responses)), "be right to within"),
+    "responses": (
+        saying("sizes", lambda sizes: replace(sizes, responses=2 * sizes.responses)),
+        "return a number within 25% of it",
+    ),
     "no sizes": (saying("sizes", None), "sizes returns NoneType"),
     "contents": (saying("contents", Contents(("pool", "eval"))), "contents says"),
     "no key": (saying("source_key", 3), "source_key returns 3"),

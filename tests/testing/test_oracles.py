@@ -108,11 +108,14 @@ class Unpicklable(Honest):
 
 
 BROKEN = {
-    "no oracle": ("a text", "is not a Oracle"),
+    "no oracle": ("a text", "is not an instance of Oracle"),
     "no docstring": (Undocumented(), "has no docstring"),
     "a tuple": (changed(lambda pairs, answers: (1, 2)), "annotate returns tuple"),
-    "a list": (changed(lambda pairs, a: replace(a, choice_B=a.choice_B.tolist())), "choice_B is no array of integers"),
-    "floats": (changed(lambda pairs, a: replace(a, choice_B=a.choice_B * 1.0)), "choice_B is no array of integers"),
+    "a list": (
+        changed(lambda pairs, a: replace(a, choice_B=a.choice_B.tolist())),
+        "choice_B is not an array of integers",
+    ),
+    "floats": (changed(lambda pairs, a: replace(a, choice_B=a.choice_B * 1.0)), "choice_B is not an array of integers"),
     "short": (changed(shortened), "choice_B has the shape"),
     "unknown": (changed(lambda pairs, a: replace(a, choice_B=a.choice_B + 7)), "choice_B has unknown values"),
     "position": (changed(by_position), "depends on more than the pair and the seed"),

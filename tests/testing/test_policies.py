@@ -184,15 +184,18 @@ def shifted(view, selection):
 
 
 BROKEN = {
-    "no policy": (Random, "is not a Policy"),
+    "no policy": (Random, "is not an instance of Policy"),
     "no source": (NoSource(), "has no source"),
     "no docstring": (Undocumented(), "has no docstring"),
     "no version": (OldVersion(), "has the version 0"),
     "refuses data": (Refuses(), "check_data raised DataError: the data have no weather report"),
     "raises": (Raises(), "select raised IndexError: no second prompt .given the round 'one prompt'"),
     "a tuple": (Tuple(), "select returns tuple"),
-    "a list": (changed(lambda view, s: replace(s, pairs_B=s.pairs_B.tolist()))(), "pairs_B is no array of integers"),
-    "floats": (changed(lambda view, s: replace(s, pairs_B=s.pairs_B * 1.0))(), "pairs_B is no array of integers"),
+    "a list": (
+        changed(lambda view, s: replace(s, pairs_B=s.pairs_B.tolist()))(),
+        "pairs_B is not an array of integers",
+    ),
+    "floats": (changed(lambda view, s: replace(s, pairs_B=s.pairs_B * 1.0))(), "pairs_B is not an array of integers"),
     "one score": (changed(lambda view, s: replace(s, scores_B=s.scores_B[:1]))(), "scores_B has 1 entries"),
     "one too few": (OneTooFew(), "pairs_B has .* entries"),
     "repetition": (changed(lambda view, s: replace(s, pairs_B=s.pairs_B[:1].repeat(len(s.pairs_B))))(), "7 times"),
@@ -201,7 +204,7 @@ BROKEN = {
     "range": (changed(lambda view, s: replace(s, scores_B=s.scores_B + 2))(), "keep them within score_range"),
     "diagnostics": (
         changed(lambda view, s: replace(s, diagnostics={"x": np.inf}))(),
-        "diagnostics .'x'. are no",
+        "diagnostics .'x'. are not finite numbers",
     ),
     "state": (Stateful(), "gives two answers to the same view and stream"),
     "own noise": (OwnNoise(), "gives two answers to the same view and stream"),

@@ -204,7 +204,7 @@ class AtLeastThree(Honest):
 
 
 BROKEN = {
-    "no posterior": ("a text", "is not a Posterior"),
+    "no posterior": ("a text", "is not an instance of Posterior"),
     "no docstring": (Undocumented(), "has no docstring"),
     "float64": (rewards(lambda r: r.double()), "rewards_KR has the type torch.float64"),
     "one axis": (rewards(lambda r: r[0]), "must return rewards"),

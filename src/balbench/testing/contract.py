@@ -1,4 +1,4 @@
-"""What the checks share: errors that name promise, input and remedy, guarded calls, and calls in another process."""
+"""Code that the checks share: errors that name promise, input and remedy, guarded calls, calls in another process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loky import get_reusable_executor
 
 T = TypeVar("T")
 LONGEST_NAME = 120  # characters of a component in a message
-IDLE_SECONDS = 120  # the other process ends when it has had nothing to do for so long
+IDLE_SECONDS = 120  # idle time after which the other process ends
 _seeds = itertools.count(1)
 
 
@@ -49,12 +49,12 @@ class Subject:
         """Raise a ContractError unless the component is an instance of `base` with a docstring and a version."""
         self.require(
             isinstance(self.component, base),
-            f"is not a {base.__name__}",
+            f"is not an instance of {base.__name__}",
             f"a {type(self.component).__name__}",
             f"pass an instance of a subclass of {base.__module__}.{base.__name__}",
         )
         kind = type(self.component)
-        self.require(kind.__doc__, "has no docstring", "the class", "say in its first line what it does")
+        self.require(kind.__doc__, "has no docstring", "the class", "describe in its first line what the class does")
         version = getattr(kind, "version", None)
         self.require(
             isinstance(version, int) and version >= 1,
@@ -64,7 +64,7 @@ class Subject:
         )
 
     def call(self, given: str, method: Callable[..., T], *arguments: Any) -> T:
-        """Call a method of the component; its global random generators start elsewhere each time and must not move.
+        """Call a method of the component. Global random generators have a new state in each call and must not change.
 
         Raises:
             ContractError: the method raises an error, or draws from a global random generator.
@@ -78,7 +78,7 @@ class Subject:
 
     @contextmanager
     def _own_randomness(self, method: str, given: str) -> Iterator[None]:
-        """Seed the global generators with a number that no other call has; afterwards restore and compare them."""
+        """Seed the global generators with a number of this call only; afterwards compare and restore them."""
         saved = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
         _seed_global_generators(next(_seeds))
         before = global_states()
@@ -97,11 +97,11 @@ class Subject:
                 "draw all random numbers from the stream: stream.numpy(), stream.torch() or stream.uniform(...)",
             )
 
-    def call_elsewhere(self, given: str, function: Callable[..., T], *arguments: Any) -> T:
+    def call_in_another_process(self, given: str, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function on the component and arguments in another process.
 
         Raises:
-            ContractError: the component cannot be sent there, or the call raises an error.
+            ContractError: the component cannot be sent to the process, or the call raises an error.
         """
         try:
             task = cloudpickle.dumps((function, (self.component, *arguments)))
@@ -116,7 +116,7 @@ class Subject:
 
 
 def _run_pickled(task: bytes, threads: int) -> Any:
-    torch.set_num_threads(threads)  # some matrix products have other bits with another number of threads
+    torch.set_num_threads(threads)  # the bits of some matrix products depend on the number of threads
     function, arguments = pickle.loads(task)
     return function(*arguments)
 
@@ -138,7 +138,7 @@ def global_states() -> dict[str, str]:
 
 
 def fingerprint(values: dict[str, Any]) -> dict[str, str]:
-    """Return a hash of each array and tensor, by name; other values are left out."""
+    """Return a hash of each array and tensor by name, without values of other types."""
     arrays = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
     return {
         name: sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -12,7 +12,7 @@ from balbench.harness.pool.pairs import PreferenceData
 from balbench.testing.contract import Subject, same
 
 Array = np.ndarray
-ABOUT = 0.25  # numbers that a contract calls approximate may differ by this share
+TOLERANCE = 0.25  # share by which approximate sizes may differ from the built data
 
 
 def check_dataset(dataset: Dataset, *, other_seed: bool = True) -> None:
@@ -20,7 +20,7 @@ def check_dataset(dataset: Dataset, *, other_seed: bool = True) -> None:
 
     The data are valid (see `PreferenceData.check`), the same in each build and in another process, and draw from no
     global random generator. No prompt of a held-out split is in the pool or in another split. `sizes` and `contents`
-    say what `build` gives, and `source_key` is the same in each call.
+    agree with `build`, and `source_key` is the same in each call.
 
     Args:
         dataset: with the settings to check.
@@ -58,16 +58,19 @@ class _DatasetChecks:
         )
         self.subject.call(given, data.check)
         self.subject.require(
-            {"test", "ood"} & set(data.splits), "has neither test nor ood", given, "add a split to judge policies by"
+            {"test", "ood"} & set(data.splits),
+            "has neither test nor ood",
+            given,
+            "add one of these splits",
         )
         return data
 
-    def _progress(self, what: str, done: int, total: int) -> None:
+    def _progress(self, task: str, done: int, total: int) -> None:
         self.subject.require(
-            isinstance(what, str) and 0 <= done <= total,
-            f"progress is called with {what!r}, {done!r}, {total!r}",
+            isinstance(task, str) and 0 <= done <= total,
+            f"progress is called with {task!r}, {done!r}, {total!r}",
             "a build",
-            "call progress(what, done, total) with 0 <= done <= total",
+            "call progress(task, done, total) with 0 <= done <= total",
         )
 
     def keeps_prompts_apart(self, data: PreferenceData, given: str) -> None:
@@ -77,17 +80,21 @@ class _DatasetChecks:
         for name, split in data.splits.items():
             used = np.unique(split.pairs.prompt_of_pair_N)
             prompts = dict.fromkeys((row.tobytes() for row in split.pairs.prompt_features_PQ[used]), name)
-            both = [seen[prompt] for prompt in prompts if prompt in seen]
+            other_splits = [seen[prompt] for prompt in prompts if prompt in seen]
             self.subject.require(
-                not both,
-                f"{len(both)} prompts of {name} have the features of prompts of {' and '.join(sorted(set(both)))}",
+                not other_splits,
+                f"{len(other_splits)} prompts of {name} have the features of prompts of "
+                f"{' and '.join(sorted(set(other_splits)))}",
                 given,
-                "split by prompt, so that no label is known of a prompt that policies are judged by",
+                "put all pairs of a prompt into one split, so that held-out prompts have no acquired labels",
             )
             identifiers = dict.fromkeys(split.pairs.pair_id_N.tolist(), name)
-            twice = [pair for pair in identifiers if pair in pairs]
+            repeated = [pair for pair in identifiers if pair in pairs]
             self.subject.require(
-                not twice, f"pair {twice[:1]} is in {name} and in another split", given, "put each pair into one split"
+                not repeated,
+                f"pair {repeated[:1]} is in {name} and in another split",
+                given,
+                "put each pair into one split",
             )
             seen, pairs = seen | prompts, pairs | identifiers
 
@@ -97,12 +104,12 @@ class _DatasetChecks:
             isinstance(sizes, Sizes), f"sizes returns {type(sizes).__name__}", "the settings", "return Sizes"
         )
         for name, (built, exact) in _built_sizes(data).items():
-            stated = getattr(sizes, name)
+            promised = getattr(sizes, name)
             self.subject.require(
-                stated == built if exact else abs(stated - built) <= ABOUT * built,
-                f"sizes says {stated} {name}, build gives {built}",
+                promised == built if exact else abs(promised - built) <= TOLERANCE * built,
+                f"sizes says {promised} {name}, build gives {built}",
                 "the settings",
-                "count as build does" if exact else f"be right to within {ABOUT:.0%}",
+                "count as build does" if exact else f"return a number within {TOLERANCE:.0%} of it",
             )
 
     def knows_its_contents(self, data: PreferenceData) -> None:
@@ -113,7 +120,7 @@ class _DatasetChecks:
             set(contents.splits) == set(built.splits) and contents.response_tables == built.response_tables,
             f"contents says {contents}, build gives {built}",
             "the settings",
-            "say what build gives, or return None",
+            "describe what build returns, or return None",
         )
 
     def names_its_source(self) -> None:
@@ -122,19 +129,22 @@ class _DatasetChecks:
             isinstance(first, str) and first == second,
             f"source_key returns {first!r}, then {second!r}",
             "the settings",
-            "return a hash of the files that the data come from",
+            "return a hash of the files that contain the data",
         )
 
     def repeats_itself(self, data: PreferenceData) -> None:
-        again, there = self.build("a second build"), self.subject.call_elsewhere("the settings", _built)
-        for given, other in (("a second build", again), ("a build in another process", there)):
-            changed = [name for name, array in _arrays(data).items() if not _equal(array, _arrays(other).get(name))]
-            self.subject.require(
-                not changed and data.reference_lines == other.reference_lines,
-                f"{', '.join(changed) or 'reference_lines'} differ from build to build",
-                given,
-                "draw all random numbers from stream(self.data_seed, ...), and sort what has no order",
-            )
+        self._require_equal(data, self.build("a second build"), "a second build")
+        remote = self.subject.call_in_another_process("the settings", _built)
+        self._require_equal(data, remote, "a build in another process")
+
+    def _require_equal(self, data: PreferenceData, other: PreferenceData, given: str) -> None:
+        changed = [name for name, array in _arrays(data).items() if not _equal(array, _arrays(other).get(name))]
+        self.subject.require(
+            not changed and data.reference_lines == other.reference_lines,
+            f"{', '.join(changed) or 'reference_lines'} differ from build to build",
+            given,
+            "draw all random numbers from stream(self.data_seed, ...), and sort collections without an order",
+        )
 
     def takes_another_seed(self) -> None:
         dataset = self.dataset.model_copy(update={"data_seed": self.dataset.data_seed + 1})
@@ -144,11 +154,11 @@ class _DatasetChecks:
 
 
 def _built(dataset: Dataset) -> PreferenceData:
-    return dataset.build(lambda what, done, total: None)
+    return dataset.build(lambda task, done, total: None)
 
 
 def _built_sizes(data: PreferenceData) -> dict[str, tuple[int, bool]]:
-    """Sizes of built data by the names of `Sizes`, each with whether it must be stated exactly."""
+    """Return the sizes of built data by the names of `Sizes`, each with whether `sizes` must be exact."""
     pool = data.splits["pool"].pairs
     held_out = [split.pairs for name, split in data.splits.items() if name != "pool"]
     return {

@@ -1,4 +1,4 @@
-"""Small pools, rounds, labelled pairs and records that the checks run on; useful for tests of one's own as well."""
+"""Small pools, rounds, labelled pairs and records for the checks and for tests of plug-ins."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LinearRewards:
         self.weights_KD = torch.from_numpy(np.random.default_rng(seed).normal(size=(members, dimension))).float()
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Return rewards, float32 (K, R); each response is scored alone, so that its place does not change its bits."""
+        """Return rewards, float32 (K, R); each response is scored alone, so its position cannot change its bits."""
         return (self.weights_KD[:, None] * _whole(features_RD)).sum(dim=2)
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
@@ -86,10 +86,10 @@ def view_of(
 
     Args:
         pool: the pool.
-        acquired: number of acquired pairs; drawn at random, with random labels.
-        members: number of posterior samples of the model that is used where none is given.
-        seed: seed of the acquired pairs, the labels and that model.
-        model: the posterior.
+        acquired: number of acquired pairs, drawn at random, with random labels.
+        members: number of posterior samples, if no model is given.
+        seed: seed of the acquired pairs, of the labels, and of the model if none is given.
+        model: the fitted posterior; `LinearRewards` by default.
     """
     rng = np.random.default_rng(seed)
     acquired_n = rng.permutation(len(pool))[:acquired]
@@ -116,20 +116,20 @@ def responses_of(pool: PreferencePool) -> Responses:
 
 def shuffled(view: PoolView, order: Array) -> PoolView:
     """Return the same round with the pairs of the pool stored in another order: new pair i is old pair order[i]."""
-    moved = replace(
+    pool = replace(
         view.pool, responses_of_pair_N2=view.pool.responses_of_pair_N2[order], pair_id_N=view.pool.pair_id_N[order]
     )
-    return _in_pool(view, moved, order)
+    return _in_pool(view, pool, order)
 
 
 def _in_pool(view: PoolView, pool: PreferencePool, order: Array) -> PoolView:
     """Return a round with the same pairs in another pool, whose pair i is the old pair order[i]."""
-    place = np.argsort(order)
+    new_number_N = np.argsort(order)
     return replace(
         view,
         index=PoolIndex(pool),
-        unlabelled_U=np.sort(place[view.unlabelled_U]),
-        acquired_n=place[view.acquired_n],
+        unlabelled_U=np.sort(new_number_N[view.unlabelled_U]),
+        acquired_n=new_number_N[view.acquired_n],
         splits=dict(view.splits) | {"pool": responses_of(pool)},
     )
 
@@ -145,7 +145,7 @@ def reordered(pool: PreferencePool, seed: int) -> tuple[PreferencePool, Array, A
         rng.permutation(count) for count in (len(pool), len(pool.prompt_of_response_R), len(pool.prompt_features_PQ))
     )
     scores = {name: getattr(pool, name) for name in ("response_log_perplexity_R", "response_token_entropy_R")}
-    moved = PreferencePool(
+    stored = PreferencePool(
         pool.response_features_RD[response_order],
         pool.prompt_features_PQ[prompt_order],
         np.argsort(prompt_order)[pool.prompt_of_response_R[response_order]],
@@ -153,13 +153,13 @@ def reordered(pool: PreferencePool, seed: int) -> tuple[PreferencePool, Array, A
         pool.pair_id_N[pair_order],
         **{name: None if table_R is None else table_R[response_order] for name, table_R in scores.items()},
     )
-    return moved, pair_order, response_order
+    return stored, pair_order, response_order
 
 
 def reordered_view(view: PoolView, seed: int) -> tuple[PoolView, Array]:
     """Return the same round with a reordered pool (see `reordered`), and the old number of each new pair."""
-    moved, pair_order, _ = reordered(view.pool, seed)
-    return _in_pool(view, moved, pair_order), pair_order
+    pool, pair_order, _ = reordered(view.pool, seed)
+    return _in_pool(view, pool, pair_order), pair_order
 
 
 def labelled_pairs(n: int, responses: int = 40, dimension: int = 5, seed: int = 0) -> LabelledPairs:

@@ -15,7 +15,7 @@ from balbench.testing.examples import records_of
 
 Array = np.ndarray
 STREAM = stream(4, "oracle")
-KINDS = {"choice_B": ("iu", "integers"), "annotator_B": ("U", "strings")}  # all other fields are numbers
+KINDS = {"choice_B": ("iu", "integers"), "annotator_B": ("U", "strings")}  # all other fields have numbers
 NUMBERS = ("fiu", "numbers")
 
 
@@ -23,8 +23,8 @@ def check_oracle(oracle: Oracle, *, records: PairRecords | None = None) -> None:
     """Check all promises of an oracle.
 
     An answer is a function of pair and stream: it does not depend on the order of the queries, on the other queries, on
-    earlier calls or on the process. `annotate` changes neither the records nor a global random generator. Records that
-    `check_records` accepts can be answered.
+    earlier calls or on the process. `annotate` changes neither the records nor a global random generator. It answers
+    all records that `check_records` accepts.
 
     Args:
         oracle: with the settings to check.
@@ -37,8 +37,8 @@ def check_oracle(oracle: Oracle, *, records: PairRecords | None = None) -> None:
     checks.subject.require_class(Oracle)
     checks.answers_each_query()
     checks.repeats_itself()
-    checks.ignores_order_and_company()
-    checks.keeps_its_word_about_records()
+    checks.ignores_other_queries()
+    checks.answers_accepted_records()
     checks.works_in_another_process()
 
 
@@ -71,11 +71,11 @@ class _OracleChecks:
             kinds, words = KINDS.get(name, NUMBERS)
             require(
                 isinstance(array, np.ndarray) and array.dtype.kind in kinds,
-                f"{name} is no array of {words}",
+                f"{name} is not an array of {words}",
                 given,
                 f"return a numpy array of {words}",
             )
-            require(array.shape == (queries,), f"{name} has the shape {array.shape}", given, "give one entry a query")
+            require(array.shape == (queries,), f"{name} has the shape {array.shape}", given, "give one entry per query")
             require(
                 name in KINDS or (np.isfinite(array) & (array >= 0)).all(),
                 f"{name} has values that are negative or not finite",
@@ -91,12 +91,12 @@ class _OracleChecks:
         self.ask("no pairs", self.records.take(np.array([], dtype=np.int64)))
 
     def repeats_itself(self) -> None:
-        given = "all pairs twice, other queries and another seed between"
+        given = "all pairs twice, with other queries and another seed between the calls"
         first = self.ask(given, self.records)
         self.ask(given, self.records.take(np.arange(min(3, len(self.records)))), stream(5, "oracle"))
         self._require_equal(first, self.ask(given, self.records), given)
 
-    def ignores_order_and_company(self) -> None:
+    def ignores_other_queries(self) -> None:
         together, N = self.ask("all pairs", self.records), len(self.records)
         order = np.random.default_rng(1).permutation(N)
         queries = {
@@ -120,28 +120,28 @@ class _OracleChecks:
                 "draw only from stream.uniform(..., pair_id), and keep nothing between calls",
             )
 
-    def keeps_its_word_about_records(self) -> None:
-        """Take one table or all votes away: `check_records` raises ValueError, or `annotate` still works."""
-        for given, poorer in _poorer(self.records).items():
+    def answers_accepted_records(self) -> None:
+        """Remove one table or all votes: `check_records` raises ValueError, or `annotate` works without them."""
+        for given, records in _incomplete(self.records).items():
             try:
-                self.subject.call(given, self.oracle.check_records, poorer)
+                self.subject.call(given, self.oracle.check_records, records)
             except ContractError as error:
                 if isinstance(error.__cause__, ValueError):
                     continue
                 raise
-            self.ask(f"{given}, which check_records accepts", poorer)
+            self.ask(f"{given}, which check_records accepts", records)
 
     def works_in_another_process(self) -> None:
         given = "all pairs"
-        there = self.subject.call_elsewhere(given, _answered, self.records, STREAM)
-        self._require_equal(self.ask(given, self.records), there, f"{given}, in another process")
+        remote = self.subject.call_in_another_process(given, _answered, self.records, STREAM)
+        self._require_equal(self.ask(given, self.records), remote, f"{given}, in another process")
 
 
 def _arrays(answers: Annotations) -> dict[str, Any]:
     return {item.name: getattr(answers, item.name) for item in fields(answers)}
 
 
-def _poorer(records: PairRecords) -> dict[str, PairRecords]:
+def _incomplete(records: PairRecords) -> dict[str, PairRecords]:
     empty = {name: getattr(records, name)[:0] for name in ("vote_pair_V", "vote_choice_V", "vote_annotator_V")}
     return {
         "all pairs with all records": records,

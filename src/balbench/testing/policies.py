@@ -22,7 +22,7 @@ Array = np.ndarray
 StorageOrder = Literal["same_batch", "same_pairs", "ignored"]
 STREAM = stream(3, "policy", 1)
 BATCH = 6
-PROMPTS = 8  # of an example pool, with three pairs each
+PROMPTS = 8  # prompts of an example pool, with three pairs each
 TABLES = frozenset({"response_log_perplexity_R", "response_token_entropy_R"})
 
 
@@ -36,8 +36,8 @@ def check_policy(
     """Check all promises of a policy on small rounds.
 
     The batch is ordered, holds unlabelled pairs only and none twice, and has the right size, also in the last round.
-    It is the same for the same stream, whatever was selected before, in another process too. `select` changes neither
-    the view nor a global random generator. Scores lie in `score_range`, and diagnostics are finite.
+    The batch is the same for the same stream, after other calls and in another process. `select` changes neither the
+    view nor a global random generator. Scores are within `score_range`, and diagnostics are finite.
 
     Args:
         policy: with the settings to check.
@@ -66,7 +66,7 @@ def check_policy(
 
 
 def example_views() -> dict[str, PoolView]:
-    """Return rounds by name: a plain one first, then such as real studies have seldom."""
+    """Return rounds by name: first a plain round, then rounds that are rare in real studies."""
     abstentions = view_of(pool_of(PROMPTS))
     abstentions.label_n[::2] = np.nan
     few_left = pool_of(PROMPTS)
@@ -105,8 +105,8 @@ class _PolicyChecks:
         self.subject.call("data that have all splits and tables", self.policy.check_data, contents)
 
     def fills_batches(self, name: str, view: PoolView) -> None:
-        left = len(view.unlabelled_U)
-        for batch_size in sorted({1, min(7, left), left}):
+        unlabelled = len(view.unlabelled_U)
+        for batch_size in sorted({1, min(7, unlabelled), unlabelled}):
             self.select(name, view, batch_size)
 
     def repeats_itself(self, name: str, view: PoolView) -> None:
@@ -151,12 +151,12 @@ class _PolicyChecks:
         for name, view in rounds.items():
             other, order = reordered_view(view, seed=5)
             batch_size = min(BATCH, len(view.unlabelled_U))
-            stored = self.select(name, view, batch_size).pairs_B
-            moved = order[self.select(f"{name}, stored in another order", other, batch_size).pairs_B]
+            expected = self.select(name, view, batch_size).pairs_B
+            reordered = order[self.select(f"{name}, stored in another order", other, batch_size).pairs_B]
             if promise == "same_pairs":
-                stored, moved = np.sort(stored), np.sort(moved)
+                expected, reordered = np.sort(expected), np.sort(reordered)
             self.subject.require(
-                promise == "ignored" or np.array_equal(stored, moved),
+                promise == "ignored" or np.array_equal(expected, reordered),
                 "gives another batch where the pool is stored in another order",
                 f"the round {name!r}, batch_size {batch_size}",
                 "draw noise by view.uniform_U(stream) and break ties by view.index.rank_N, or pass storage_order",
@@ -165,10 +165,10 @@ class _PolicyChecks:
     def works_in_another_process(self, name: str, view: PoolView) -> None:
         batch_size = min(BATCH, len(view.unlabelled_U))
         given = f"the round {name!r}, batch_size {batch_size}"
-        here = self.select(name, view, batch_size)
-        there = self.subject.call_elsewhere(given, _selected, replace(view), batch_size, STREAM)
+        local = self.select(name, view, batch_size)
+        remote = self.subject.call_in_another_process(given, _selected, replace(view), batch_size, STREAM)
         self._require_equal(
-            here, there, "gives another batch in another process", given, "draw random numbers from the stream only"
+            local, remote, "gives another batch in another process", given, "draw random numbers from the stream only"
         )
 
     def select(self, name: str, view: PoolView, batch_size: int, stream: Stream = STREAM) -> Selection:
@@ -202,9 +202,9 @@ class _PolicyChecks:
             array = getattr(selection, name)
             require(
                 isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in kinds,
-                f"{name} is no array of {'integers' if name == 'pairs_B' else 'floats'} with one axis",
+                f"{name} is not an array of {'integers' if name == 'pairs_B' else 'floats'} with one axis",
                 given,
-                "return numpy arrays with one entry a pair",
+                "return numpy arrays with one entry per pair",
             )
             require(
                 len(array) == batch_size,
@@ -224,7 +224,7 @@ class _PolicyChecks:
             not len(others),
             f"the batch holds pair {others[:1]} that is not unlabelled",
             given,
-            "return numbers out of view.unlabelled_U, not places in it",
+            "return elements of view.unlabelled_U, not positions in it",
         )
         self._require_finite(selection, given)
 
@@ -240,9 +240,9 @@ class _PolicyChecks:
             given,
             f"keep them within score_range, which is [{low:.6g}, {high:.6g}]",
         )
-        strange = [name for name, value in selection.diagnostics.items() if not _is_finite_number(value)]
+        invalid = [name for name, value in selection.diagnostics.items() if not _is_finite_number(value)]
         self.subject.require(
-            not strange, f"diagnostics {strange} are no finite numbers", given, "give floats, or leave them out"
+            not invalid, f"diagnostics {invalid} are not finite numbers", given, "give floats, or omit them"
         )
 
     def _require_equal(self, first: Selection, second: Selection, broken: str, given: str, remedy: str) -> None:
@@ -259,12 +259,12 @@ def _is_finite_number(value: object) -> bool:
 
 
 def _computed(view: PoolView) -> list[str]:
-    """Names of the tensors that the view has computed."""
+    """Return the names of the tensors that the view has computed."""
     return [name for name in ("rewards_KR", "embedding_RH") if name in vars(view)]
 
 
 def _arrays(view: PoolView) -> dict[str, Any]:
-    """All arrays of a view that are at hand without computing, by name."""
+    """Return all arrays of a view that need no computation, by name."""
     arrays: dict[str, Any] = {name: getattr(view, name) for name in ("unlabelled_U", "acquired_n", "label_n")}
     arrays |= {f"pool.{item.name}": getattr(view.pool, item.name) for item in fields(view.pool)}
     arrays |= {"index.rank_N": view.index.rank_N}

@@ -26,20 +26,20 @@ from balbench.testing.contract import ContractError, Subject, fingerprint, same
 from balbench.testing.examples import labelled_pairs, on_disk
 
 STREAM = stream(3, "posterior", 0)
-BLOCK_ROWS = 123  # rows of a block where features are read from disk
+BLOCK_ROWS = 123  # rows per block when features are read from disk
 
 
 def check_posterior(posterior: Posterior, *, accuracy: float | None = 0.7) -> None:
     """Check all promises of a posterior on small sets of labelled pairs.
 
     Reward samples and embeddings have one shape and type, are finite, and are the same in each call, in blocks and from
-    disk. A fit is a function of data and stream: the same in a fleet, whatever was fitted before, in another process
-    too; it changes neither the data nor a global random generator. Numbers that are not finite end in DivergedError.
+    disk. A fit is a function of data and stream: it gives the same result in a fleet, after other fits and in another
+    process. It changes neither the data nor a global random generator. Numbers that are not finite raise DivergedError.
 
     Args:
         posterior: with the settings to check; small ones are enough.
-        accuracy: the least share of 300 new pairs that 300 labels teach it to order, where the reward is the first of
-            five features; None skips this check.
+        accuracy: least accuracy on 300 new pairs after a fit on 300 labels, where the reward is the first of five
+            features; None skips this check.
 
     Raises:
         ContractError: a promise is broken; the message says which, with which input, and the remedy.
@@ -88,7 +88,7 @@ class _PosteriorChecks:
         return model
 
     def rewards(self, given: str, model: FittedPosterior, train: LabelledPairs) -> torch.Tensor:
-        """Return the rewards, checked."""
+        """Return the rewards after checking their shape and type."""
         rewards_KR = self.subject.call(given, sampled_rewards, model, train.features_RD)
         self.subject.require(
             rewards_KR.dtype == torch.float32 and len(rewards_KR) > 0,
@@ -99,14 +99,14 @@ class _PosteriorChecks:
         return rewards_KR
 
     def embeddings(self, given: str, model: FittedPosterior, train: LabelledPairs) -> torch.Tensor:
-        """Return the embeddings, checked."""
+        """Return the embeddings after checking their shape, type and values."""
         embedding_RH = self.subject.call(given, model.embedding_RH, train.features_RD)
         shape = tuple(embedding_RH.shape)
         self.subject.require(
             embedding_RH.dtype == torch.float32 and len(shape) == 2 and shape[0] == len(train.features_RD),
             f"embedding_RH has the type {embedding_RH.dtype} and the shape {shape}",
             given,
-            "return float32 inputs of the last layer (R, H), one row a response",
+            "return float32 inputs of the last layer (R, H), one row per response",
         )
         self.subject.require(
             embedding_RH.isfinite().all(), "embedding_RH is not finite", given, "check the scale of the features"
@@ -135,7 +135,7 @@ class _PosteriorChecks:
             own_N.dtype == torch.float64 and tuple(own_N.shape) == (len(train.responses_n2),),
             f"epistemic_N has the type {own_N.dtype} and the shape {tuple(own_N.shape)}",
             given,
-            "return one float64 number a pair",
+            "return one float64 number per pair",
         )
         self.subject.require(
             bool(((own_N >= low - 1e-6) & (own_N <= high + 1e-6)).all()),
@@ -145,7 +145,7 @@ class _PosteriorChecks:
         )
 
     def repeats_itself(self) -> None:
-        given = "the same data and stream twice, another fit between"
+        given = "the same data and stream twice, with another fit between the calls"
         first = self.rewards(given, self.fit(given, self.train), self.train)
         self.fit(given, labelled_pairs(9, seed=5), stream(4, "posterior", 1))
         self.subject.require(
@@ -167,7 +167,7 @@ class _PosteriorChecks:
                 whole.shape == parts.shape and torch.allclose(whole, parts, rtol=1e-5, atol=1e-6),
                 f"{name} of a response depends on the responses that are scored with it",
                 given,
-                "use nothing of the table but each response's own features",
+                "use only the features of the response itself",
             )
 
     def reads_features_from_disk(self) -> None:
@@ -185,7 +185,7 @@ class _PosteriorChecks:
                 )
 
     def fit_fleet(self, trains: list[LabelledPairs], streams: list[Stream]) -> list[FittedPosterior | Exception]:
-        """Fit a fleet as a worker does: on a processor where fleets are not exact, one cell after another."""
+        """Fit a fleet as a worker does: one cell after another on processors where fleets are not exact."""
         together = can_fit_together(self.posterior, self.train)
         return fit_cells(self.posterior, trains, self.validation, streams, together)
 
@@ -195,7 +195,7 @@ class _PosteriorChecks:
         streams = [stream(seed, "posterior", 0) for seed in range(3)]
         models = self.subject.call(given, self.fit_fleet, trains, streams)
         self.subject.require(
-            len(models) == 3, f"fit_fleet returns {len(models)} models", given, "return one model a cell, in order"
+            len(models) == 3, f"fit_fleet returns {len(models)} models", given, "return one model per cell, in order"
         )
         for number, (model, train, own) in enumerate(zip(models, trains, streams, strict=True)):
             alone = self.subject.call(given, self.posterior.fit, train, self.validation, own)
@@ -203,7 +203,7 @@ class _PosteriorChecks:
                 _same_rewards(model, alone, train),
                 f"cell {number} has other rewards in a fleet than alone ({_error_of(model)})",
                 given,
-                "keep the cells of a fleet apart, each with its own stream",
+                "train each cell of a fleet with its own data and stream only",
             )
 
     def keeps_failures_apart(self) -> None:
@@ -219,7 +219,7 @@ class _PosteriorChecks:
             _same_rewards(good, alone, self.train),
             f"the failure of a cell changes another cell ({_error_of(good)})",
             given,
-            "go on with the cells that work",
+            "continue with the other cells",
         )
 
     def reports_divergence(self) -> None:
@@ -244,10 +244,12 @@ class _PosteriorChecks:
 
     def works_in_another_process(self) -> None:
         given = "20 labels"
-        here = self.rewards(given, self.fit(given, self.train), self.train)
-        there = self.subject.call_elsewhere(given, _rewards_of_fit, self.train, labelled_pairs(10, seed=1), STREAM)
+        local = self.rewards(given, self.fit(given, self.train), self.train)
+        remote = self.subject.call_in_another_process(
+            given, _rewards_of_fit, self.train, labelled_pairs(10, seed=1), STREAM
+        )
         self.subject.require(
-            same(here, there),
+            same(local, remote),
             "gives other rewards in another process",
             given,
             "draw random numbers from the stream only",
@@ -261,9 +263,9 @@ class _PosteriorChecks:
         reached = float((first_n.float() == test.label_n).float().mean())
         self.subject.require(
             reached >= accuracy,
-            f"orders {reached:.0%} of new pairs, not the {accuracy:.0%} asked for",
+            f"orders {reached:.0%} of new pairs correctly, less than {accuracy:.0%}",
             given,
-            "check the direction of labels (1: the first is preferred), train longer, or pass accuracy",
+            "check the direction of labels (1: the first is preferred), train longer, or pass another accuracy",
         )
 
 
@@ -300,7 +302,7 @@ def _rewards_of_fit(
 
 @contextmanager
 def small_blocks(dimension: int) -> Iterator[None]:
-    """Hand out features in blocks of few rows, so that a small table has several."""
+    """Read features in blocks of few rows, so that a small table has several blocks."""
     bytes_a_block = BLOCK_ROWS * 4 * dimension
     with patch.object(blocks, "BLOCK_BYTES", bytes_a_block), patch.object(feature_table, "LEAST_ROWS", 1):
         yield
