@@ -91,22 +91,21 @@ def analyse(runs: Sequence[Run]) -> list[Analysis]:
     if not runs:
         raise BalbenchError("runs: there are none to report on; give at least one run directory")
     paths = [run.path.resolve() for run in runs]
-    if twice := next((path for path in paths if paths.count(path) > 1), None):
-        raise BalbenchError(f"runs: {twice} is given twice; give each run directory once")
+    if repeated := next((path for path in paths if paths.count(path) > 1), None):
+        raise BalbenchError(f"runs: {repeated} is given twice; give each run directory once")
     names = [run.name for run in runs]
-    alike = {name: [path for path, other in zip(paths, names, strict=True) if other == name] for name in names}
-    return [
-        Analysis(run, f"{run.name} ({_distinct(path, alike[run.name])})" if len(alike[run.name]) > 1 else run.name)
-        for run, path in zip(runs, paths, strict=True)
-    ]
+    namesakes = {name: [path for path, other in zip(paths, names, strict=True) if other == name] for name in names}
+    return [Analysis(run, _name(run.name, path, namesakes[run.name])) for run, path in zip(runs, paths, strict=True)]
 
 
-def _distinct(path: Path, paths: list[Path]) -> str:
-    """Return the shortest end of a path that no other path has."""
+def _name(name: str, path: Path, paths: list[Path]) -> str:
+    """Return the name of a study; if several paths have this name, add the shortest end that no other path has."""
+    if len(paths) == 1:
+        return name
     for length in range(1, len(path.parts)):
         if sum(other.parts[-length:] == path.parts[-length:] for other in paths) == 1:
-            return "/".join(path.parts[-length:])
-    return str(path)
+            return f"{name} ({'/'.join(path.parts[-length:])})"
+    return f"{name} ({path})"
 
 
 def _json_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The number of labels at which curves cross a level for good, and the savings that follow (see `savings`)."""
+"""The number of labels at which curves permanently cross a level, and the savings that follow (see `savings`)."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def _split_view(
 def _figure_view(view: RunView, paths: list[Path], metric: str, alt: str) -> FigureView:
     view.files += paths
     by_ending = {path.suffix[1:]: path for path in paths}
-    # each figure is an image of its own, because identifiers of two inline drawings would clash
+    # each figure is a separate image, because identifiers of two inline drawings would clash
     picture = base64.b64encode(by_ending["svg"].read_bytes()).decode()
     files = {ending.upper(): path.relative_to(view.folder.parent).as_posix() for ending, path in by_ending.items()}
     return FigureView(metric, alt, Markup(f"data:image/svg+xml;base64,{picture}"), files)
@@ -228,7 +228,7 @@ def _outcome(view: RunView, analysis: Analysis) -> list[str]:
     if table is None:
         return ["No results yet."]
     if len(view.settings) == 1:
-        return [split.outcome for split in view.settings[0].splits[:2] if split.outcome]
+        return [split.outcome for split in view.settings[0].splits if split.outcome]
     return [text for split in SPLITS if (text := tally(table, split))]
 
 

@@ -12,15 +12,15 @@ import pytest
 
 from balbench.harness.machine import MKL_CBWR, mkl_mode
 
-os.environ[MKL_CBWR] = mkl_mode()  # as in a worker; torch reads the variable when it is imported
+os.environ[MKL_CBWR] = mkl_mode()  # the value in workers; torch reads the variable when it is imported
 
 import torch
 
 VECTORS = Path(__file__).parent / "golden" / "vectors"
 
-torch.set_num_threads(1)  # as in a worker; tests run side by side
+torch.set_num_threads(1)  # workers use one thread, and tests run in parallel
 
-# A cache of the tests' own, and no finished cells from other run directories: a run of a test runs all its cells.
+# Tests have a separate cache and copy no finished cells from other run directories, so a run in a test runs all cells.
 os.environ["BALBENCH_CACHE"] = tempfile.mkdtemp(prefix="balbench-tests-")
 os.environ["BALBENCH_REUSE"] = "off"
 atexit.register(shutil.rmtree, os.environ["BALBENCH_CACHE"], ignore_errors=True)

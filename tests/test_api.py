@@ -108,7 +108,7 @@ def test_shipped_studies_load_by_name():
     assert balbench.load_study("quickstart", seeds=2).file.seeds == [0, 1]
 
 
-def test_failed_cells_are_in_the_run_and_warned_of(tmp_path):
+def test_failed_cells_are_in_the_run_and_cause_a_warning(tmp_path):
     study = SMALL | {"policies": ["random", {"name": "bal_pm", "digamma_divisor": 1e-308}]}
     with pytest.warns(CellsFailedWarning, match="1 of 2 cells failed"):
         run = balbench.run_study(study, tmp_path, seeds=1, progress=False)
@@ -117,7 +117,7 @@ def test_failed_cells_are_in_the_run_and_warned_of(tmp_path):
     assert "1 failed" in repr(run)
 
 
-def test_an_interrupt_keeps_what_is_done_and_propagates(tmp_path, monkeypatch, capsys):
+def test_an_interrupt_keeps_complete_rounds_and_propagates(tmp_path, monkeypatch, capsys):
     def interrupted(scheduler):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The code of docs/python.md runs, and its tables name what exists."""
+"""The code of docs/python.md runs, and its tables name existing arguments and attributes."""
 
 import inspect
 import re

@@ -10,8 +10,8 @@ from balbench.harness import registry
 
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_facts_from_source_equal_those_of_the_classes(kind):
-    for name, place in registry.BUILT_IN[kind].items():
-        module, _, attribute = place.partition(":")
+    for name, path in registry.BUILT_IN[kind].items():
+        module, _, attribute = path.partition(":")
         source, component = class_source(module, attribute), registry.load(kind, name)
         assert source is not None, name
         assert source.docstring == inspect.cleandoc(component.__doc__ or "")

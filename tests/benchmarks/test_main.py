@@ -32,7 +32,7 @@ sys.stderr.write(f"codes {codes}")
 
 @pytest.fixture(scope="module")
 def unicode_study(tmp_path_factory):
-    """A study with a label that no old code page holds."""
+    """A study with a label that no old code page can encode."""
     directory = tmp_path_factory.mktemp("unicode")
     policies = ["random", {"name": "variance", "label": LABEL}]
     return write_study(directory, policies=policies, full_data=False, description="Wie viele Labels? ✓")

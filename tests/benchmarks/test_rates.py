@@ -1,4 +1,4 @@
-"""What the speed benchmarks hold a training step against."""
+"""The counts of operations and bytes with which the speed benchmarks compare a training step."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_operations_are_those_of_the_products(sizes):
 
 
 def test_traffic_is_that_of_passes_over_the_weights():
-    """Of large layers, where what is small beside weights does not count."""
+    """The layers are large, so that all traffic besides the weights is negligible."""
     cost = rates.training_step(1, (10_000, 10_000, 1), 1, scales=False)
     assert cost.bytes / (4 * 10_000**2) == pytest.approx(10, rel=0.01)
     assert rates.training_step(1, (10_000, 10_000, 1), 1, scales=True).bytes / (4 * 10_000**2) == pytest.approx(
@@ -29,5 +29,5 @@ def test_traffic_is_that_of_passes_over_the_weights():
     )
 
 
-def test_the_bound_is_that_of_the_device():
+def test_bounds_follow_from_the_rates_of_the_device():
     assert rates.Rates(100.0, 10.0).bounds(rates.Cost(50.0, 20.0)) == (0.5, 2.0)

@@ -1,4 +1,4 @@
-"""Workers of a cluster are killed again and again: the study ends with the same bytes as in peace."""
+"""Workers of a cluster are killed repeatedly: the study ends with the bytes of an undisturbed run."""
 
 import os
 import random
@@ -36,7 +36,8 @@ class Killer(threading.Thread):
             self.active.wait()
             threading.Event().wait(self._moments.uniform(*SECONDS))
             pids = sorted(self._cluster.pids().values())
-            if len(pids) >= WORKERS - 1 and self.active.is_set():  # else new ones start too slowly for any progress
+            # With fewer workers left, the study would make no progress, because new workers start slowly.
+            if len(pids) >= WORKERS - 1 and self.active.is_set():
                 kill(self._moments.choice(pids))
                 self.kills += 1
 
@@ -49,7 +50,7 @@ def run(study, out, *options):
 
 
 def watched(process, out, killer):
-    """Let the killer work between the first round and the report; return the exit code."""
+    """Activate the killer between the first round and the report; return the exit code."""
     while process.poll() is None:
         if list(out.glob("report")):
             killer.active.clear()
@@ -64,7 +65,7 @@ def watched(process, out, killer):
 @pytest.mark.slow
 def test_workers_killed_every_few_seconds(tmp_path, capsys):
     study = write_study(tmp_path, **STUDY)
-    wanted = run(study, tmp_path / "quiet")
+    expected = run(study, tmp_path / "undisturbed")
     log, finishes = tmp_path / "rounds", 0
     counting = ("--preload", "support.count_rounds")
     with DaskCluster(tmp_path / "dask") as cluster:
@@ -75,10 +76,10 @@ def test_workers_killed_every_few_seconds(tmp_path, capsys):
         while finishes == 0 or killer.kills < KILLS:
             out = tmp_path / f"run{finishes}"
             assert watched(start("run", study, "--out", out, "--cluster", cluster.address), out, killer) == 0
-            assert bytes_of(out, *RESULTS) == wanted
+            assert bytes_of(out, *RESULTS) == expected
             finishes += 1
         lost = cluster.lost_tasks()
-    rounds = sum(file.count(b"\n") for name, file in wanted.items() if name.endswith("rounds.jsonl"))
+    rounds = sum(file.count(b"\n") for name, file in expected.items() if name.endswith("rounds.jsonl"))
     ran = len(log.read_text().splitlines())
     with capsys.disabled():
         print(

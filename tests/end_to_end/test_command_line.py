@@ -261,15 +261,15 @@ def test_a_cache_that_cannot_be_written_is_refused_before_anything_is_encoded(ba
     assert "set BALBENCH_CACHE to another directory" in err
 
 
-@pytest.mark.parametrize(("number", "wanted"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_while_the_report_is_written(balbench, tmp_path, monkeypatch, number, wanted):
+@pytest.mark.parametrize(("number", "expected_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_report_is_written(balbench, tmp_path, monkeypatch, number, expected_code):
     monkeypatch.setattr("balbench.reports.page.write_report", lambda *_, **__: os.kill(os.getpid(), number))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code, _, err = balbench("run", write_study(tmp_path, seeds=1), "--out", tmp_path / "run")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert code == wanted
+    assert code == expected_code
     assert err.splitlines()[-1].startswith("stopped: all rounds are kept; `balbench report ")
 
 
@@ -350,7 +350,7 @@ def test_the_order_of_settings_does_not_depend_on_hashing(tmp_path):
 
 def test_a_cluster_needs_its_extra(balbench, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "balbench.harness.running.dask_engine", raising=False)
-    monkeypatch.setitem(sys.modules, "distributed", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as if the library were not installed
     code, _, err = balbench("run", write_study(tmp_path), "--out", tmp_path / "run", "--cluster", "local:2")
     assert code == 2
     assert err.strip().splitlines()[-1].startswith("balbench: --cluster")
@@ -367,7 +367,7 @@ def test_a_directory_in_use(finished, balbench):
 
 @pytest.mark.slow
 def test_a_full_disk_keeps_all_complete_rounds(finished, tmp_path):
-    """No file may exceed 6 kB: the logs of cells do after some rounds."""
+    """No file may exceed 6 kB; after some rounds, the logs of cells are larger."""
     directory, _ = finished
     shutil.copytree(directory / "run" / "data", tmp_path / "run" / "data")
 

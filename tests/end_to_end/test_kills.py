@@ -19,9 +19,9 @@ KILLS = int(os.environ.get("BALBENCH_KILLS", "20"))
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """A study with enough rounds for kills, and the bytes of an undisturbed run."""
-    directory = tmp_path_factory.mktemp("quiet")
+    directory = tmp_path_factory.mktemp("undisturbed")
     study = write_study(
         directory, protocol={"initial": 10, "batch": 10, "rounds": 25}, policies=["random", "bald", "bal_pm"]
     )
@@ -30,8 +30,8 @@ def quiet(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments(quiet, tmp_path, capsys):
-    study, wanted = quiet
+def test_kill_9_at_random_moments(undisturbed, tmp_path, capsys):
+    study, expected = undisturbed
     moments, kills, finishes = random.Random(7), 0, 0
     while kills < KILLS or finishes == 0:
         out = tmp_path / f"run{finishes}"
@@ -39,20 +39,20 @@ def test_kill_9_at_random_moments(quiet, tmp_path, capsys):
         try:
             code = process.wait(timeout=moments.uniform(0.5, 10) if kills < KILLS else 300)
         except subprocess.TimeoutExpired:
-            # Every second kill leaves the workers running beside those of the next coordinator.
+            # Every second kill leaves the workers running beside the workers of the next coordinator.
             os.kill(process.pid, signal.SIGKILL) if kills % 2 else os.killpg(process.pid, signal.SIGKILL)
             kills += 1
             process.wait()
             continue
         assert code == 0
-        assert bytes_of(out) == wanted
+        assert bytes_of(out) == expected
         finishes += 1
     with capsys.disabled():
         print(f"\n{kills} kills in {finishes} runs, each with the same bytes")
 
 
 def react_to_interrupts() -> None:
-    """Undo what a shell does to tests in the background: it makes its children ignore Ctrl-C."""
+    """Restore the default handler of Ctrl-C, because a shell makes its background processes ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -67,7 +67,7 @@ def started(study, out, *flags):
 
 
 def stopped(process, code):
-    """Assert that the run ended with this code and said how to continue."""
+    """Assert that the run ended with this code and a message about how to continue."""
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "rounds are kept in" in err
@@ -76,18 +76,18 @@ def stopped(process, code):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_how_to_continue(quiet, tmp_path, number, code):
-    study, wanted = quiet
+def test_an_interrupted_run_says_how_to_continue(undisturbed, tmp_path, number, code):
+    study, expected = undisturbed
     process = started(study, tmp_path / "run")
     os.kill(process.pid, number)
     stopped(process, code)
     assert start("run", study, "--out", tmp_path / "run").wait(timeout=300) == 0
-    assert bytes_of(tmp_path / "run") == wanted
+    assert bytes_of(tmp_path / "run") == expected
 
 
-def test_sigterm_to_all_processes_keeps_running_rounds(quiet, tmp_path):
+def test_sigterm_to_all_processes_keeps_running_rounds(undisturbed, tmp_path):
     """Some schedulers of clusters signal all processes: workers continue, so that their rounds are not lost."""
-    study, _ = quiet
+    study, _ = undisturbed
     process = started(study, tmp_path / "run", "--grace", 60)
     before = rounds_in(tmp_path / "run")
     os.killpg(process.pid, signal.SIGTERM)
@@ -144,8 +144,8 @@ def processes_of(group: int) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc to find processes in")
-def test_workers_end_with_their_coordinator(quiet, tmp_path):
-    study, _ = quiet
+def test_workers_end_with_their_coordinator(undisturbed, tmp_path):
+    study, _ = undisturbed
     process = started(study, tmp_path / "run")
     assert len(processes_of(process.pid)) > 1
     os.kill(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The wheel holds one package, and nothing of another distribution can be in its way."""
+"""The wheel holds a single package, so no other distribution can clash with it."""
 
 import shutil
 import subprocess

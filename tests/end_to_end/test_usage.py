@@ -1,4 +1,4 @@
-"""Wrong arguments: one line with the place and the remedy, exit code 2, and no traceback."""
+"""Wrong arguments give one line with the place and the remedy, exit code 2, and no traceback."""
 
 import pytest
 

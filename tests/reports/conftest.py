@@ -1,4 +1,4 @@
-"""Made-up runs with the attributes of `balbench.harness.results.Run`."""
+"""Simulated runs with the attributes of `balbench.harness.results.Run`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FakeRun:
     cells: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CELL_COLUMNS))
 
 
-# log-likelihood on the test split: final level, and how fast a policy comes to it (share of the gap a round)
+# log-likelihood on the test split: final level, and share of the gap to this level that a round closes
 SHAPES = {
     "random": (-0.520, 0.16),
     "BAL-PM": (-0.505, 0.24),
@@ -51,9 +51,7 @@ SHAPES = {
     "BAL-PM as coded": (-0.508, 0.22),
 }
 SPLIT_SHIFT = {"eval": 0.004, "test": 0.0, "ood": -0.06}
-
-
-PAIR_ERROR = 0.004  # of each metric over held-out pairs
+PAIR_ERROR = 0.004  # standard error of each metric over held-out pairs
 
 
 def _values(metric: str, log_likelihood_T: np.ndarray) -> np.ndarray:
@@ -78,7 +76,7 @@ def make_curves(
     """Make saturating learning curves with noise of the seed (shared by policies) and of the cell."""
     rows = []
     for seed in range(seeds):
-        world = np.random.default_rng(seed).normal(0, 0.006)
+        seed_shift = np.random.default_rng(seed).normal(0, 0.006)
         for number, policy in enumerate(policies):
             generator = np.random.default_rng([seed, number])
             final, speed = SHAPES.get(policy, (-0.52, 0.16))
@@ -86,8 +84,8 @@ def make_curves(
             noise_T = generator.normal(0, 0.004, rounds)
             noise_T[0] = 0
             for split in splits:
-                level_T = final - gap_T + world + noise_T + SPLIT_SHIFT[split]
-                level_T[0] = -0.675 + world + SPLIT_SHIFT[split] / 4
+                level_T = final - gap_T + seed_shift + noise_T + SPLIT_SHIFT[split]
+                level_T[0] = -0.675 + seed_shift + SPLIT_SHIFT[split] / 4
                 for metric in [*metrics, *(f"{metric}_se" for metric in metrics)]:
                     rows += [
                         (

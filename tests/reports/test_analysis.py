@@ -1,4 +1,4 @@
-"""Names of several runs, and each table computed once."""
+"""Several runs have distinct names, and each table is computed once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from balbench.reports.page import write_report
 from balbench.reports.terminal import terminal_parts
 
 
-def _runs(run_of, *places):
+def _runs(run_of, *names_and_paths):
     runs = []
-    for name, path in places:
+    for name, path in names_and_paths:
         run = run_of(["random", "BALD"], seeds=2, rounds=3, metrics=["brier"], splits=["test"])
         run.timings = run.timings.iloc[:0]
         run.name, run.path = name, Path(path)
@@ -26,7 +26,7 @@ def _runs(run_of, *places):
 
 
 @pytest.mark.parametrize(
-    ("places", "names"),
+    ("names_and_paths", "names"),
     [
         ([("zoo", "runs/a")], ["zoo"]),
         ([("zoo", "runs/a"), ("ukp", "runs/b")], ["zoo", "ukp"]),
@@ -34,8 +34,8 @@ def _runs(run_of, *places):
         ([("zoo", "one/out"), ("zoo", "two/out")], ["zoo (one/out)", "zoo (two/out)"]),
     ],
 )
-def test_runs_have_distinct_names(run_of, places, names):
-    assert [each.name for each in analyse(_runs(run_of, *places))] == names
+def test_runs_have_distinct_names(run_of, names_and_paths, names):
+    assert [each.name for each in analyse(_runs(run_of, *names_and_paths))] == names
 
 
 def test_no_run_and_a_directory_given_twice_are_refused(run_of):

@@ -1,4 +1,4 @@
-"""From the tidy frame to matrices, whole and unfinished."""
+"""Curves from tidy frames of finished and unfinished runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_values_that_are_not_finite_count_as_missing(run):
     assert Curves(frame).curve("", "BALD", "test", "brier").values_ST.shape == (5, 13)
 
 
-def test_what_is_not_there_is_none_and_not_an_error(run):
+def test_missing_curves_are_none(run):
     curves = Curves(run.curves[run.curves["policy"] != "BALD"])
     assert curves.curve("", "BALD", "test", "brier") is None
     assert curves.pair("", "BALD", "random", "test", "brier") is None

@@ -1,4 +1,4 @@
-"""The page: complete, self-contained, escaped, honest about what is unfinished, and not redrawn in vain."""
+"""The page is complete, self-contained and escaped, names unfinished cells, and is redrawn only when results change."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_two_reports_of_the_same_run_are_the_same_bytes(tiny, tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_no_runs_and_a_folder_that_cannot_be_made_are_told_in_one_line(tiny, tmp_path):
+def test_no_runs_and_an_invalid_folder_are_errors_of_one_line(tiny, tmp_path):
     with pytest.raises(BalbenchError, match="at least one run"):
         write([], tmp_path)
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""Savings against their definition, by hand and by a slow walk along the curve."""
+"""Savings follow their definition: examples by hand, and a slow walk along the curve."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def slow_crossing(labels: list[float], mean: list[float], tau: float) -> float:
 
 
 def slow_savings(labels: list[float], policy: list[float], reference: list[float], tau: float) -> tuple[str, float]:
-    """The definition of savings and of what is known of them."""
+    """The definition of savings and of the kind of bound."""
     n, n_reference = slow_crossing(labels, policy, tau), slow_crossing(labels, reference, tau)
     if math.isinf(n):
         return "not_reached", 1 - labels[-1] / n_reference
-    policy_there, reference_there = min(policy) >= tau, min(reference) >= tau
+    policy_at_start, reference_at_start = min(policy) >= tau, min(reference) >= tau
     kind = "exact"
-    if policy_there != reference_there:
-        kind = "at_least" if policy_there else "at_most"
+    if policy_at_start != reference_at_start:
+        kind = "at_least" if policy_at_start else "at_most"
     return kind, 1 - n / n_reference
 
 
@@ -93,7 +93,7 @@ def test_the_crossing_is_interpolated_between_rounds():
 
 
 def test_the_crossing_is_the_lasting_one():
-    """Above 2 at 20 labels, below it at 30, above it for good halfway to 40."""
+    """Above 2 at 20 labels, below it at 30, and permanently above it from halfway to 40."""
     n_B, _ = crossing(np.array([10.0, 20, 30, 40]), np.array([[0.0, 4, 1, 3]]), np.array([2.0]))
     assert n_B[0] == 35
 
@@ -124,7 +124,7 @@ def test_the_bound_is_lower_where_the_reference_was_at_its_level_early(curve_of)
     assert savings.estimate.value == -1
 
 
-def test_a_policy_above_the_level_from_the_start_saves_at_least_so_much(curve_of):
+def test_a_policy_above_the_level_from_the_start_gives_a_lower_bound(curve_of):
     savings = label_savings(curve_of([[5.0, 6, 7, 8]]), curve_of(LINE), "accuracy").final
     assert savings.estimate.kind == Kind.AT_LEAST
     assert savings.estimate.value == 1 - 10 / 40
@@ -177,7 +177,7 @@ def test_the_bootstrap_is_the_same_each_time_and_takes_less_than_a_second(run):
 
 
 def test_the_bootstrap_is_paired(curve_of):
-    """Seeds differ widely, but policy and reference alike: resampled together they differ by a constant."""
+    """Seeds differ widely, but policy and reference differ by a constant, also when both are resampled together."""
     generator = np.random.default_rng(5)
     reference_ST = np.cumsum(generator.uniform(0.5, 2, size=(8, 6)), axis=1) + generator.normal(0, 9, size=(8, 1))
     policy, reference = curve_of(reference_ST + 0.25), curve_of(reference_ST)
@@ -211,7 +211,7 @@ def test_an_end_among_censored_resamples_is_a_bound():
 
 
 def test_censored_resamples_sort_below_numbers_that_are_smaller_than_their_bounds():
-    """Two in a hundred are below 0.9, wherever: the low end is the least of the numbers, not their bound."""
+    """Two in a hundred are only known to be below 0.9: the low end is the least of the numbers, not this bound."""
     value_B = np.concatenate([np.full(20, 0.9), np.linspace(0, 1, 980)])
     kind_B = np.array([Kind.NOT_REACHED] * 20 + [Kind.EXACT] * 980, dtype=object)
     low, _ = interval_ends(value_B, kind_B)
@@ -227,7 +227,7 @@ def test_an_end_beyond_the_start_of_the_curve_is_a_lower_bound():
 
 
 def test_the_papers_number_counts_rounds_from_zero(curve_of):
-    """No smoothing to speak of on a line: exceeded at index 2 of 4, so 1 - 2/4, though 30 of 40 labels were bought."""
+    """The level is exceeded at index 2 of 4, so the number is 1 - 2/4, although 30 of 40 labels were bought."""
     policy, reference = curve_of([[0.0, 0, 9, 9]]), curve_of([[1.0, 1, 1, 1]])
     assert melo2024_savings(policy, reference, "accuracy") == 0.5
 
@@ -238,7 +238,7 @@ def test_the_papers_number_smooths_over_three_rounds(curve_of):
     assert melo2024_savings(policy, reference, "accuracy") == 1 - 3 / 4
 
 
-def test_the_papers_number_takes_the_first_crossing_and_a_failure_for_a_saving_of_all(curve_of):
+def test_the_papers_number_uses_the_first_crossing_and_is_one_if_there_is_none(curve_of):
     reference = curve_of([[1.0, 1, 1, 1, 1]])
     assert melo2024_savings(curve_of([[0.0, 9, 0, 0, 0]]), reference, "accuracy") == 1 - 1 / 5
     assert melo2024_savings(curve_of([[0.0, 0, 0, 0, 0]]), reference, "accuracy") == 1
@@ -298,7 +298,7 @@ def test_labels_may_differ_between_policies():
     assert label_savings(policy, reference, "accuracy").final.estimate.value == pytest.approx(1 - 32 / 40)
 
 
-def test_the_examples_in_the_docstrings_give_what_they_say():
+def test_the_examples_in_the_docstrings_run():
     assert doctest.testmod(savings_module).attempted > 0
     assert doctest.testmod(savings_module).failed == 0
 
@@ -329,8 +329,8 @@ def test_the_outcome_follows_from_the_interval(low, high, shared, outcome):
     savings = LabelSavings(_level(*ends), _level(None, None, shared), 0.6, 0.0, None, learnt)
     assert savings.outcome == outcome
     assert dataclasses.replace(savings, final=_level(None, None)).outcome == Outcome.NO_INTERVAL
-    nothing = dataclasses.replace(learnt, missing="not above chance")
-    assert dataclasses.replace(savings, reference=nothing).outcome == Outcome.NO_LEVEL
+    not_learnt = dataclasses.replace(learnt, missing="not above chance")
+    assert dataclasses.replace(savings, reference=not_learnt).outcome == Outcome.NO_LEVEL
 
 
 def test_distinct_resamples_represent_all_that_are_drawn():

@@ -44,7 +44,7 @@ def test_percentile_ends_leave_a_fortieth_of_the_sample_outside_at_each_end():
     assert (low, high) == (250, 9750)
 
 
-def test_infinite_resamples_give_infinite_ends_only_where_they_lie():
+def test_infinite_resamples_give_infinite_ends_only_where_they_reach_the_end():
     values_B = np.concatenate([np.full(400, -np.inf), np.linspace(0, 1, 9_600)])
     low, high = percentile_ends(values_B)
     assert low == -np.inf

@@ -73,7 +73,7 @@ def test_savings_as_text(changes, text, words):
 
 @pytest.mark.parametrize("metric", ["log_likelihood", "brier"])
 def test_where_the_reference_learnt_nothing_no_savings_are_stated(run, metric):
-    """BAL-PM is still above random's end when random has sunk below its start."""
+    """Random ends below its start, so BAL-PM is above random's final level."""
     random = (run.curves["policy"] == "random") & (run.curves["metric"] == metric)
     worse = 0.01 * run.curves["round"] * (-1 if metric == "log_likelihood" else 1)
     first = run.curves[random].groupby(["seed", "split"])["value"].transform("first")
@@ -163,7 +163,7 @@ def test_the_outcome_names_winners_and_losers(run):
     assert "Clearly more labels than random: BALD (did not reach the level; savings of -" in text
 
 
-def test_the_outcome_says_when_nobody_saved(run_of):
+def test_the_outcome_says_that_no_policy_saved(run_of):
     text = statement(savings_table(run_of(["random", "BALD"]), resamples=500).query("split == 'ood'"))
     assert text.startswith(
         "On OOD: no policy reached random's final log-likelihood with clearly fewer labels than random."

@@ -1,4 +1,4 @@
-"""What all checks share."""
+"""Code that all checks share."""
 
 import subprocess
 import sys

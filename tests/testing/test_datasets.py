@@ -41,14 +41,14 @@ def changed(change) -> Honest:
     return Changed()
 
 
-def saying(method: str, value: Any) -> Honest:
-    """A data set one of whose methods returns a value."""
+def returning(method: str, value: Any) -> Honest:
+    """A data set with a method that returns a value."""
 
-    class Saying(Honest):
-        """Says something else."""
+    class Returning(Honest):
+        """Returns another value."""
 
-    setattr(Saying, method, lambda self: value(getattr(Honest, method)(self)) if callable(value) else value)
-    return Saying()
+    setattr(Returning, method, lambda self: value(getattr(Honest, method)(self)) if callable(value) else value)
+    return Returning()
 
 
 def in_split(data, name, **arrays):
@@ -94,7 +94,7 @@ class GlobalNoise(Honest):
 
 
 class WrongProgress(Honest):
-    """Says that more is done than there is to do."""
+    """Reports more work done than there is."""
 
     def build(self, progress):
         progress("encoding", 3, 2)
@@ -112,7 +112,7 @@ class KeyFromCounter(Honest):
 
 
 class OneSeedOnly(Honest):
-    """Knows no other seed than 0."""
+    """Builds data for seed 0 only."""
 
     def build(self, progress):
         if self.data_seed:
@@ -121,7 +121,7 @@ class OneSeedOnly(Honest):
 
 
 class Unpicklable(Honest):
-    """Holds a setting that no other process can get."""
+    """Has a setting that cannot be pickled."""
 
     generator: Any = None
 
@@ -142,15 +142,15 @@ BROKEN = {
     "noise": (changed(noisy), "pool.response_features_RD differ from build to build"),
     "global": (GlobalNoise(), "the global generator of random"),
     "progress": (WrongProgress(), "progress is called with 'encoding', 3, 2"),
-    "pairs": (saying("sizes", lambda sizes: replace(sizes, pairs=sizes.pairs + 1)), "sizes says 121 pairs"),
-    "dimension": (saying("sizes", lambda sizes: replace(sizes, dimension=5)), "sizes says 5 dimension"),
+    "pairs": (returning("sizes", lambda sizes: replace(sizes, pairs=sizes.pairs + 1)), "sizes says 121 pairs"),
+    "dimension": (returning("sizes", lambda sizes: replace(sizes, dimension=5)), "sizes says 5 dimension"),
     "responses": (
-        saying("sizes", lambda sizes: replace(sizes, responses=2 * sizes.responses)),
+        returning("sizes", lambda sizes: replace(sizes, responses=2 * sizes.responses)),
         "return a number within 25% of it",
     ),
-    "no sizes": (saying("sizes", None), "sizes returns NoneType"),
-    "contents": (saying("contents", Contents(("pool", "eval"))), "contents says"),
-    "no key": (saying("source_key", 3), "source_key returns 3"),
+    "no sizes": (returning("sizes", None), "sizes returns NoneType"),
+    "contents": (returning("contents", Contents(("pool", "eval"))), "contents says"),
+    "no key": (returning("source_key", 3), "source_key returns 3"),
     "other key": (KeyFromCounter(), "source_key returns '1', then '2'"),
     "one seed": (OneSeedOnly(), "build raised ValueError: only seed 0 .given data_seed 1"),
     "unpicklable": (Unpicklable(generator=(n for n in [1])), "does not work in another process"),

@@ -42,12 +42,12 @@ def by_position(pairs, answers):
     return replace(answers, choice_B=(np.arange(len(pairs)) % 2).astype(np.int8))
 
 
-def by_company(pairs, answers):
+def by_number_of_queries(pairs, answers):
     return replace(answers, choice_B=np.full_like(answers.choice_B, len(pairs) % 2))
 
 
 def once_each(pairs, answers):
-    """The second query of a pair in one call hears something else."""
+    """The second query of a pair in one call gets another answer."""
     first = np.unique(pairs.pair_id_N, return_index=True)[1]
     choice_B = answers.choice_B.copy()
     choice_B[np.setdiff1d(np.arange(len(pairs)), first)] = Choice.ABSTAIN
@@ -55,7 +55,7 @@ def once_each(pairs, answers):
 
 
 class Stateful(Honest):
-    """Changes its mind from call to call."""
+    """Changes its answers from call to call."""
 
     calls: ClassVar[list[int]] = []
 
@@ -83,7 +83,7 @@ class Scribbles(Honest):
 
 
 class NeedsTruth(Honest):
-    """Answers from the true probability, and does not check that it is there."""
+    """Answers from the true probability, and does not check that records have it."""
 
     def check_records(self, pairs):
         pass
@@ -102,7 +102,7 @@ class WrongError(Honest):
 
 
 class Unpicklable(Honest):
-    """Holds a setting that no other process can get."""
+    """Has a setting that cannot be pickled."""
 
     generator: Any = None
 
@@ -119,7 +119,7 @@ BROKEN = {
     "short": (changed(shortened), "choice_B has the shape"),
     "unknown": (changed(lambda pairs, a: replace(a, choice_B=a.choice_B + 7)), "choice_B has unknown values"),
     "position": (changed(by_position), "depends on more than the pair and the seed"),
-    "company": (changed(by_company), "depends on more than the pair and the seed"),
+    "number of queries": (changed(by_number_of_queries), "depends on more than the pair and the seed"),
     "once each": (changed(once_each), "given a pair twice in one call"),
     "state": (Stateful(), "depends on more than the pair and the seed"),
     "global": (GlobalNoise(), "the global generator of random"),
@@ -146,6 +146,6 @@ def test_numbers_about_an_answer_are_finite_and_not_negative(name, value):
         check_oracle(broken)
 
 
-def test_records_of_the_authors_own():
+def test_records_can_be_given():
     with pytest.raises(ContractError, match="depends on more than the pair"):
         check_oracle(changed(by_position), records=records_of(6, seed=3))

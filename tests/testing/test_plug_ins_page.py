@@ -1,4 +1,4 @@
-"""docs/plug-ins.md: its plug-ins work as a package with entry points, and its tables say what the classes have."""
+"""docs/plug-ins.md: its plug-ins work as a package with entry points, and its tables describe the classes."""
 
 import os
 import re

@@ -31,7 +31,7 @@ class Undocumented(Honest):
 
 
 class OldVersion(Honest):
-    """Has no version."""
+    """Has an invalid version."""
 
     version: ClassVar[int] = 0
 
@@ -44,7 +44,7 @@ class Refuses(Honest):
 
 
 class Raises(Honest):
-    """Cannot cope with a pool of one prompt."""
+    """Raises an error for a pool of one prompt."""
 
     def select(self, view, batch_size, stream):
         if len(view.pool.prompt_features_PQ) == 1:
@@ -72,7 +72,7 @@ def changed(change) -> type[Policy]:
 
 
 class OneTooFew(Honest):
-    """Keeps a pair in reserve, so that the last batch is short."""
+    """Never selects the last pair, so that the last batch is short."""
 
     def select(self, view, batch_size, stream):
         return super().select(view, min(batch_size, len(view.unlabelled_U) - 1), stream)
@@ -109,7 +109,7 @@ def drawing(draw) -> type[Policy]:
 
 
 class HiddenGlobal(Honest):
-    """Draws from the global generator and puts its state back."""
+    """Draws from the global generator and restores its state."""
 
     def select(self, view, batch_size, stream):
         state = random.getstate()
@@ -163,7 +163,7 @@ class InMemoryOnly(Honest):
 
 
 class Unpicklable(Honest):
-    """Holds a setting that no other process can get."""
+    """Has a setting that cannot be pickled."""
 
     generator: Any = None
 
@@ -235,7 +235,7 @@ def test_a_batch_that_does_not_continue_the_smaller_one():
         check_policy(FromTheEnd(), nested=True)
 
 
-def test_storage_order_may_be_given_up():
+def test_a_policy_may_depend_on_the_storage_order_if_it_says_so():
     check_policy(StoragePosition(), storage_order="ignored")
 
 
@@ -245,6 +245,6 @@ def test_the_global_generators_of_the_caller_stay_as_they_are():
     assert global_states() == before
 
 
-def test_a_round_of_the_authors_own():
-    with pytest.raises(ContractError, match="the round 'mine'"):
-        check_policy(OneTooFew(), views={"mine": view_of(pool_of(prompts=3))})
+def test_rounds_can_be_given():
+    with pytest.raises(ContractError, match="the round 'small'"):
+        check_policy(OneTooFew(), views={"small": view_of(pool_of(prompts=3))})

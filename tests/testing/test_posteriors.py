@@ -89,7 +89,7 @@ class InMemoryOnly(Model):
 
 
 class OutOfRange(Model):
-    """An uncertainty of its own, which leaves its range."""
+    """Has an own measure of uncertainty, which exceeds its range."""
 
     epistemic_range = (0.0, 1.0)
 
@@ -98,7 +98,7 @@ class OutOfRange(Model):
 
 
 class OneUncertainty(OutOfRange):
-    """An uncertainty of its own for all pairs together."""
+    """Has an own measure of uncertainty with one number for all pairs."""
 
     def epistemic_N(self, features_RD, responses_N2, rewards_KR):
         return torch.zeros(1)
@@ -126,7 +126,7 @@ class GlobalNoise(Honest):
 
 
 class HiddenGlobal(Honest):
-    """Draws from torch's global generator and puts its state back."""
+    """Draws from torch's global generator and restores its state."""
 
     def fit(self, train, validation, stream):
         with torch.random.fork_rng():
@@ -157,14 +157,14 @@ class AllOrNothing(Honest):
 
 
 class RaisesInFleets(Honest):
-    """Raises the error of a cell in place of returning it."""
+    """Raises the error of a cell instead of returning it."""
 
     def fit_fleet(self, trains, validation, streams):
         return [self.fit(train, validation, stream) for train, stream in zip(trains, streams, strict=True)]
 
 
 class Placid(Honest):
-    """Takes whatever it gets."""
+    """Accepts numbers that are not finite."""
 
     def _require_numbers(self, features_RD, label_n):
         features_RD.nan_to_num_(0.0)
@@ -188,7 +188,7 @@ class Backwards(Honest):
 
 
 class NoEstimate(Honest):
-    """Knows nothing of its memory."""
+    """Gives no estimate of its memory."""
 
     def training_bytes(self, dimension):
         return None
@@ -250,7 +250,7 @@ def test_accuracy_may_be_left_out():
 
 def test_a_posterior_that_cannot_be_sent_to_another_process():
     class Unpicklable(BayesianLinear):
-        """Holds a setting that no other process can get."""
+        """Has a setting that cannot be pickled."""
 
         generator: Any = None
 
