@@ -121,7 +121,7 @@ def test_list(balbench, kind):
 def test_list_one_component_with_its_settings(balbench):
     code, out, _ = balbench("list", "policies", "bal_pm")
     assert code == 0
-    for text in ("digamma_divisor", "number > 0 or dimension", "published | as_coded", "integer >= 1", "the radius"):
+    for text in ("digamma_divisor", "number > 0 or dimension", "published | as_coded", "integer >= 1", "The radius"):
         assert text in out
     assert "preset melo2024: members 5, hidden [2048, 256]" in balbench("list", "posteriors", "ensemble")[1]
     assert "topic frequencies" in balbench("list", "datasets", "simulated")[1].lower()
