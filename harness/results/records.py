@@ -145,11 +145,7 @@ class RunData(DataFacts):
 
 
 def up_to(records: list[RoundRecord], rounds: int) -> list[RoundRecord]:
-    """The records of a cell as if it had been run for fewer rounds: the last round buys nothing.
-
-    Metrics of that round on the labelled pairs may differ in the last digits from those of such a run, which does not
-    score the pool in its last round.
-    """
+    """The records of a cell as if it had been run for fewer rounds: the last round buys nothing."""
     if len(records) < rounds:
         return records
     *before, last = records[:rounds]

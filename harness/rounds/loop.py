@@ -97,11 +97,10 @@ class CellRun:
         record: RoundRecord = {"round": number, "labels": len(self.acquired_n), "metrics": metrics, "acquired": []}
         view = self._view(model)
         acquires = number + 1 < self.cell.rounds and len(view.unlabelled_U) > 0
-        scores = acquires and self.cell.policy.needs_rewards
-        if scores:
+        if acquires and self.cell.policy.needs_rewards:
             metrics["pool"] = uncertainty_metrics(view.uncertainty_U)
             clock.lap("score")
-        metrics["buffer"] = self._buffer_metrics(model, view.rewards_KR if scores else None)
+        metrics["buffer"] = self._buffer_metrics(view)
         clock.lap("evaluate")
         if acquires:
             record["acquired"] = self._acquire(view, metrics)
@@ -131,16 +130,17 @@ class CellRun:
         metrics["batch"] = self._batch_facts(selection)
         return selection.pairs_B.tolist()
 
-    def _buffer_metrics(self, model: FittedPosterior, pool_rewards_KR: torch.Tensor | None) -> dict[str, float]:
+    def _buffer_metrics(self, view: PoolView) -> dict[str, float]:
         """Metrics on the labelled pairs, and what their labels cost.
 
-        Rewards of the pool are reused if they are known. They may differ in the last bits from rewards that are
-        computed for the labelled pairs alone.
+        The rewards are the pool's where the policy needs these. Rewards of the labelled pairs alone may differ in the
+        last bits, so the policy decides in all rounds, and not whether the pool was scored in this one.
         """
         used_R, responses_n2 = torch.unique(self.data.responses("pool", self.acquired_n), return_inverse=True)
         features_RD = self.data.features["pool"][used_R]
-        rewards_KR = sampled_rewards(model, features_RD) if pool_rewards_KR is None else pool_rewards_KR[:, used_R]
-        uncertainties = pair_uncertainty(model, features_RD, responses_n2, rewards_KR)
+        reuses = self.cell.policy.needs_rewards
+        rewards_KR = view.rewards_KR[:, used_R] if reuses else sampled_rewards(view.model, features_RD)
+        uncertainties = pair_uncertainty(view.model, features_RD, responses_n2, rewards_KR)
         prompt_n = self.data.pool.pairs.prompt_of_pair_N[self.acquired_n]
         return _metrics(uncertainties, self.label_n, prompt_n) | self._answers.totals()
 

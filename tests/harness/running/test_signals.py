@@ -36,6 +36,7 @@ def test_threads_that_start_within_have_them_blocked_too():
 def test_an_interrupt_within_comes_after(thread):
     """A signal of the process may reach any of its threads; Python handles it in the main one."""
     steps = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background processes without it
 
     def interrupt():
         os.kill(os.getpid(), signal.SIGINT)
