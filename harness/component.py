@@ -1,4 +1,4 @@
-"""The base class of data sets, posteriors and policies: objects made from settings (oracles have their own)."""
+"""The base class of data sets, posteriors and policies: objects made from settings. Oracles have another base class."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-QUOTE_CHARACTERS, MESSAGE_CHARACTERS = 60, 1_000  # of what a user wrote, and of a whole message, at most
+QUOTE_CHARACTERS, MESSAGE_CHARACTERS = 60, 1_000  # largest length of quoted input, and of a whole message
 
-# What the code of a cell may raise, for example a plug-in's. Workers ignore the signal of Ctrl-C.
+# Errors that the code of a cell (for example of a plug-in) can raise. Workers ignore the signal of Ctrl-C.
 CELL_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
 
 
 def shortened(text: str, longest: int = QUOTE_CHARACTERS) -> str:
-    """Return a text, cut at `longest` characters: a message repeats what a user wrote, but not all of a long text."""
+    """Return a text cut to `longest` characters, because a message quotes only the start of long input."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
@@ -25,7 +25,7 @@ class BalbenchError(Exception):
     """The input, a setting or the machine is wrong; the message names the place and the remedy.
 
     Attributes:
-        setting: name of the argument that is wrong, with which the message begins; None where no argument is.
+        setting: name of the invalid argument, with which the message begins; None if the error is not in an argument.
     """
 
     def __init__(self, message: str, *, setting: str | None = None) -> None:
@@ -46,18 +46,18 @@ class RunDirectoryError(BalbenchError):
 
 
 class ClusterError(BalbenchError):
-    """A cluster is gone, or its workers cannot run the tasks."""
+    """The connection to a cluster is lost, or its workers cannot run the tasks."""
 
 
 @contextmanager
-def in_one_line(what: str) -> Iterator[None]:
-    """Report any error of a plug-in's code in one line that names the place.
+def in_one_line(code: str) -> Iterator[None]:
+    """Turn any error of a plug-in's code into one line with the file and line number.
 
     Args:
-        what: name of the code that runs, for the message.
+        code: name of the code that runs, for the message.
 
     Raises:
-        DataError: in place of every error that is not a BalbenchError.
+        DataError: replaces every error that is not a BalbenchError.
     """
     try:
         yield
@@ -66,11 +66,11 @@ def in_one_line(what: str) -> Iterator[None]:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         summary = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"{what}: {summary} ({Path(last.filename).name}, line {last.lineno}); fix it") from error
+        raise DataError(f"{code}: {summary} ({Path(last.filename).name}, line {last.lineno}); fix it") from error
 
 
 def answer_of(method: Callable[..., T], kind: type[T], *arguments: Any) -> T:
-    """Call a method that may belong to a plug-in, and check the type of its result.
+    """Call a method that can belong to a plug-in, and check the type of its result.
 
     Raises:
         DataError: the method raises an error, or returns another type.

@@ -1,4 +1,4 @@
-"""Small files, written so that a kill or a full disk leaves the old file or the new one, and never a part."""
+"""Atomic writes: after a kill or on a full disk either the old file or the complete new file exists."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 from balbench.harness.errors import RunDirectoryError
 
 ABANDONED_SECONDS = 24 * 3600.0
-DEEPEST = 50  # levels of nesting that `not_finite` looks into
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numpy and incomplete writes give no number at all
+DEEPEST = 50  # levels of nesting that `not_finite` searches
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of numpy and of incomplete writes have no number
 
 
 def cache_directory() -> Path:
-    """The directory of caches of this machine: BALBENCH_CACHE, or the user's cache directory."""
+    """Return the directory of balbench's caches: BALBENCH_CACHE, or the user's cache directory."""
     import platformdirs
 
     return Path(os.environ.get("BALBENCH_CACHE") or platformdirs.user_cache_dir("balbench")).expanduser()
@@ -30,12 +30,12 @@ def cache_directory() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or a directory to, which then takes the place of `path` at once.
+    """Yield a temporary path beside `path` for a file or a directory, which then replaces `path` in one step.
 
-    After an error, or where the block writes nothing, `path` keeps its old content and nothing else is left.
+    After an error, or if the block writes nothing, `path` keeps its old content and no temporary file remains.
 
     Raises:
-        OSError: the place cannot be written.
+        OSError: the path cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what `replacing` left in a folder when its process was killed, after a day."""
+    """Remove temporary files of killed processes from a folder (see `replacing`) when they are a day old."""
     for path in folder.glob(".*.tmp"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
@@ -62,10 +62,10 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file: the old file or the new one is there, never a part.
+    """Write a JSON file atomically (see `replacing`).
 
     Raises:
-        RunDirectoryError: the disk is full or the place cannot be written.
+        RunDirectoryError: the disk is full or the path cannot be written.
     """
     with disk_errors(path), replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, allow_nan=False)
@@ -73,7 +73,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; None where there is no file.
+    """Read a JSON file; return None if there is no file.
 
     Raises:
         RunDirectoryError: the file is damaged.
@@ -87,13 +87,13 @@ def read_json(path: Path) -> Any:
 
 
 def not_finite(value: Any, depth: int = 0) -> str | None:
-    """The place of a NaN or an infinity in plain values, as a dotted path; None where all numbers are finite."""
+    """Return the dotted path of a NaN or an infinity in plain values; None if all numbers are finite."""
     if isinstance(value, float):
         return None if math.isfinite(value) else ""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, part in inner if depth < DEEPEST else ():
-        if (where := not_finite(part, depth + 1)) is not None:
-            return f"{name}.{where}".rstrip(".")
+        if (inner_path := not_finite(part, depth + 1)) is not None:
+            return f"{name}.{inner_path}".rstrip(".")
     return None
 
 
@@ -105,16 +105,16 @@ def check_directory(path: Path) -> None:
     """
     file = next((part for part in (path, *path.parents) if part.is_file()), None)
     if file is not None:
-        what = "is" if file == path else f"{file} is"
-        raise RunDirectoryError(f"out {path}: {what} a file, not a directory; give another directory", setting="out")
+        fault = "is" if file == path else f"{file} is"
+        raise RunDirectoryError(f"out {path}: {fault} a file, not a directory; give another directory", setting="out")
 
 
 class disk_errors:
-    """Context that turns a full or read-only disk into one clear line.
+    """Context manager that turns errors of the disk into a RunDirectoryError of one line.
 
     Args:
         path: the file or directory that is written.
-        remedy: what to do, in place of the advice that depends on the error.
+        remedy: advice that replaces the advice for the kind of error.
     """
 
     def __init__(self, path: Path, remedy: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The limits of the machine, and the settings of a process whose results must not depend on it."""
+"""Limits of the machine, and settings of a process that make results independent of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Error messages of torch when a CPU has no memory left, and of the CUDA libraries.
+# Parts of the error messages of torch on a CPU without free memory, and of the CUDA libraries.
 TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "_STATUS_ALLOC_FAILED")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MKL_CBWR = "MKL_CBWR"
@@ -17,8 +17,8 @@ MKL_CBWR = "MKL_CBWR"
 def mkl_mode() -> str:
     """Return the value of MKL_CBWR for processes that train: the user's own, or AUTO.
 
-    MKL then chooses the kernel of a matrix product without regard to the number of products in a batch, so that a
-    cell has the same results in a fleet as alone (see `balbench.harness.posteriors.fleet_check`).
+    With AUTO, MKL selects the kernel of a matrix product independently of the number of products in a batch, so that
+    a cell has the same results in a fleet as alone (see `balbench.harness.posteriors.fleet_check`).
     """
     return os.environ.get(MKL_CBWR) or "AUTO"
 
@@ -61,9 +61,9 @@ def usable_memory(own: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/
         if controllers and "memory" not in controllers.split(","):
             continue
         root, file = (cgroups / "memory", "memory.limit_in_bytes") if controllers else (cgroups, "memory.max")
-        # A container may see its own group as the root, or the host's names; its limit is then in the root.
-        place = root / group.lstrip("/")
-        for directory in [place, *place.parents]:
+        # In a container the group's name can be that of the host; the limit is then in the root.
+        own_directory = root / group.lstrip("/")
+        for directory in [own_directory, *own_directory.parents]:
             if directory == root or root in directory.parents:
                 limits.append(_limit(directory / file))
     return min(limit for limit in limits if limit)
@@ -79,7 +79,7 @@ def _limit(path: Path) -> int:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory is full: Python's, or torch's (without its own type on a CPU)."""
+    """Return whether an error means that memory is full (on a CPU, torch has no special type for this error)."""
     if isinstance(error, MemoryError):
         return True
     named = isinstance(error, RuntimeError) and any(words in str(error) for words in TORCH_OUT_OF_MEMORY)
@@ -87,7 +87,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for a reader: 40 s, 12 min, 3.5 h."""
+    """Format seconds: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,7 +1,7 @@
 """Metrics of a posterior on held-out pairs: agreement with recorded votes, calibration, quality of the uncertainty.
 
 Axes: N pairs, V pairs with a vote, P prompts. `share_N` is the share of recorded votes for the first response (1 or 0
-where there is one vote).
+if there is one vote).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ Array = np.ndarray
 BINS = 10
 SMALLEST_PROBABILITY = 1e-12  # keeps the log-likelihood of a certain but wrong prediction finite
 TEMPERATURES = (1e-3, 1e3)
-TEMPERATURE_STEPS = 60  # at most; about six are needed
-TEMPERATURE_TOLERANCE = 1e-6  # of log T
+TEMPERATURE_STEPS = 60  # upper bound; about six steps are needed
+TEMPERATURE_TOLERANCE = 1e-6  # tolerance of log T
 
 
 def held_out_metrics(probability_N: Array, share_N: Array, prompt_N: Array) -> dict[str, float]:
@@ -28,12 +28,12 @@ def held_out_metrics(probability_N: Array, share_N: Array, prompt_N: Array) -> d
             standard errors are clustered by prompt.
 
     Returns:
-        These metrics, where log-likelihoods are in nats for a vote:
+        These metrics, where log-likelihoods are in nats per vote:
 
         - `log_likelihood`, `accuracy` (share of votes predicted, 0.5 at p = 0.5), `brier` (mean squared distance to the
           share of votes) and `ece` (expected calibration error over 10 bins of confidence);
         - `log_likelihood_se`, `accuracy_se`, `brier_se`: standard errors of these means (see `clustered_error`), absent
-          where all pairs have the same prompt;
+          if all pairs have the same prompt;
         - `brier_chance`: the Brier score of p = 1/2;
         - `temperature`, `temperature_gain`: see `best_temperature`.
     """
@@ -91,7 +91,7 @@ def best_temperature(probability_V: Array, share_V: Array) -> tuple[float, float
         share_V: share of votes for the first response.
 
     Returns:
-        T in [1e-3, 1e3] (1 where all p are 1/2), and the gain over T = 1 in nats for a vote, at least 0.
+        T in [1e-3, 1e3] (1 if all p are 1/2), and the gain over T = 1 in nats per vote, at least 0.
     """
     logit_V = np.log(probability_V) - np.log1p(-probability_V)
     if not np.any(logit_V):
@@ -123,7 +123,7 @@ def _best_log_scale(logit_V: Array, share_V: Array) -> float:
 
 
 def _slopes(logit_V: Array, share_V: Array, s: float) -> tuple[float, float]:
-    """First and second derivative by s of the mean log-likelihood at the logits exp(s) logit."""
+    """Return the first and second derivative by s of the mean log-likelihood at the logits exp(s) logit."""
     scaled_V = np.exp(s) * logit_V
     half_tanh_V = np.tanh(scaled_V / 2) / 2  # sigmoid - 1/2
     slope = float(np.mean(scaled_V * (share_V - 0.5 - half_tanh_V)))
@@ -135,14 +135,14 @@ def _mean_log_likelihood(logit_V: Array, share_V: Array) -> float:
 
 
 def calibration_error(confidence_N: Array, agree_N: Array) -> float:
-    """Expected calibration error: mean |confidence - agreement| over equal bins of confidence in [0.5, 1]."""
+    """Return the expected calibration error: mean |confidence - agreement| over equal bins of [0.5, 1]."""
     bin_N = np.minimum(((confidence_N - 0.5) * 2 * BINS).astype(np.int64), BINS - 1)
     gap_bins = np.bincount(bin_N, weights=confidence_N - agree_N, minlength=BINS)
     return float(np.abs(gap_bins).sum() / len(confidence_N))
 
 
 def uncertainty_metrics(uncertainties: Uncertainty) -> dict[str, float]:
-    """Mean of each uncertainty over pairs, in nats (variance: of probabilities)."""
+    """Return the mean of each uncertainty over pairs: entropies in nats, and the variance of probabilities."""
     return {
         "epistemic": float(uncertainties.epistemic_N.mean()),
         "predictive": float(uncertainties.predictive_N.mean()),
@@ -152,7 +152,7 @@ def uncertainty_metrics(uncertainties: Uncertainty) -> dict[str, float]:
 
 
 def error_correlations(uncertainties: Uncertainty, share_N: Array) -> dict[str, float]:
-    """Spearman correlation of each uncertainty with the squared error; absent where either is constant."""
+    """Return Spearman correlations of uncertainties with the squared error; absent if one of the two is constant."""
     voted_N = ~np.isnan(share_N)
     error_V = ((uncertainties.mean_N.cpu().numpy() - share_N) ** 2)[voted_N]
     if len(error_V) < 2 or np.ptp(error_V) == 0:
@@ -166,7 +166,7 @@ def error_correlations(uncertainties: Uncertainty, share_N: Array) -> dict[str, 
 
 
 def average_ranks(value_N: Array) -> Array:
-    """Rank values from 1; equal values share the mean of their ranks (as `scipy.stats.rankdata`, slow to import)."""
+    """Rank values from 1; equal values share their mean rank (like `scipy.stats.rankdata`, which is slow to import)."""
     order = np.argsort(value_N)
     sorted_N = value_N[order]
     starts_run_N = np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])

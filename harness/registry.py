@@ -1,4 +1,4 @@
-"""Names of study files -> classes. Plug-ins join by entry point (group `balbench.<kind>`) or by `register`."""
+"""Classes by their names in study files. Plug-ins are added by entry point (group `balbench.<kind>`) or `register`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from balbench.harness.source_hash import source_hash
 
 KINDS = ("datasets", "oracles", "posteriors", "policies")
 
-# Classes are given as "module:name", so that listing names imports nothing.
+# Classes are given as "module:name", so that names can be listed without imports.
 BUILT_IN: dict[str, dict[str, str]] = {
     "datasets": {
         "simulated": "balbench.harness.datasets.simulated:Simulated",
@@ -78,7 +78,7 @@ _run_only: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 class Origin(NamedTuple):
-    """Where a component comes from. It enters the keys of cells in place of a module's path.
+    """The origin of a component, which enters the keys of its cells.
 
     Attributes:
         distribution: "balbench", the distribution of a plug-in, or "" for a class given to `register`.
@@ -92,11 +92,11 @@ class Origin(NamedTuple):
 def register(kind: str, name: str, component: type) -> None:
     """Add a component under a name, for this process and its workers on this machine.
 
-    The source of the class is a part of the keys of its cells: an edited class runs its cells again. A plug-in that
-    is installed uses an entry point instead, and raises its `version` when its results change.
+    The source of the class is part of the keys of its cells, so the cells of an edited class run again. An installed
+    plug-in has an entry point instead, and increases its `version` when its results change.
 
     Raises:
-        StudyError: the kind is unknown, or the class is no component of that kind.
+        StudyError: the kind is unknown, or the class is not a component of that kind.
     """
     if kind not in KINDS:
         raise StudyError(f"kind {kind!r}: {nearest(kind, list(KINDS))}", setting="kind")
@@ -104,16 +104,16 @@ def register(kind: str, name: str, component: type) -> None:
 
 
 def names(kind: str) -> list[str]:
-    """List the names of a kind, the built-in ones first."""
+    """List the names of a kind; built-in names come first."""
     plugged_in = [point.name for point in entry_points(group=f"balbench.{kind}")]
     return list(dict.fromkeys([*BUILT_IN[kind], *plugged_in, *_registered[kind]]))
 
 
 def load(kind: str, name: str) -> Any:
-    """Return the class of a name.
+    """Return the class with a name.
 
     Raises:
-        StudyError: nothing has that name (the message proposes the nearest), or a plug-in cannot be loaded.
+        StudyError: no component has that name (the message has the most similar name), or a plug-in cannot be loaded.
     """
     if name in _registered[kind]:
         return _checked(kind, name, _registered[kind][name])
@@ -124,7 +124,7 @@ def load(kind: str, name: str) -> Any:
         raise StudyError(f"{kind}: no {shortened(repr(name))}; {nearest(name, names(kind))}")
     try:
         component = point.load()
-    except Exception as error:  # a plug-in's module may raise anything when it is imported
+    except Exception as error:  # the import of a plug-in can raise any error
         summary = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StudyError(
             f"{kind}: the plug-in {name!r} ({point.value}) cannot be loaded: {summary}; fix or uninstall it"
@@ -133,7 +133,7 @@ def load(kind: str, name: str) -> Any:
 
 
 def origin(kind: str, name: str) -> Origin:
-    """Say where the component of a name comes from (errors as in `load`)."""
+    """Return the origin of the component with a name (errors as in `load`)."""
     component = load(kind, name)
     if name in _registered[kind]:
         return Origin("", source_hash(component) or _run_only_source(kind, name, component))
@@ -145,7 +145,7 @@ def origin(kind: str, name: str) -> Origin:
 
 
 def _run_only_source(kind: str, name: str, component: type) -> str:
-    """A hash of a class whose source cannot be read: another one in each process."""
+    """Return a random hash for a class whose source cannot be read, the same for the whole process."""
     if component not in _run_only:
         _run_only[component] = uuid.uuid4().hex
         warnings.warn(
@@ -160,8 +160,8 @@ def _entry_point(kind: str, name: str) -> EntryPoint | None:
     return next((point for point in entry_points(group=f"balbench.{kind}") if point.name == name), None)
 
 
-def _imported(place: str) -> Any:
-    module, _, attribute = place.partition(":")
+def _imported(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -169,13 +169,13 @@ def _checked(kind: str, name: str, component: Any) -> type:
     base = _imported(BASES[kind])
     if not (isinstance(component, type) and issubclass(component, base)):
         expected = f"{base.__module__}.{base.__name__}"
-        raise StudyError(f"{kind}: the plug-in {name!r} is no subclass of {expected}; derive it from that class")
+        raise StudyError(f"{kind}: the plug-in {name!r} is not a subclass of {expected}; derive it from that class")
     if lacking := ", ".join(sorted(getattr(component, "__abstractmethods__", ()))):
         raise StudyError(f"{kind}: the plug-in {name!r} lacks {lacking}; define it")
     return component
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Name the known word that is most like a word, or all known words where none is."""
+    """Return advice for an unknown word: the most similar known word, or all known words."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Hash of the source of a class, so that an edited class does not continue results of the class before the edit."""
+"""Hashes of source code, so that an edited class or package does not continue results of earlier code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def source_hash(cls: type) -> str | None:
 
 
 class _Collector:
-    """Gathers sources and data that a class depends on, each once, in the order in which they are met."""
+    """Collects sources and data that a class depends on, each once, in the order of their first use."""
 
     def __init__(self, root: type) -> None:
         self.parts: list[str] = []
@@ -89,7 +89,7 @@ class _Collector:
             self.parts.append(f"{name} = {_data_hash(value)}")
 
     def _is_new(self, value: Any, module: str) -> bool:
-        """Whether a class, a function or a module is to be added: met for the first time, and not of a library."""
+        """Return whether to add a class, a function or a module: it is new, and not part of a library."""
         own = module.partition(".")[0] == self._package and self._package != OURS
         if id(value) in self._seen or not (own or not _is_library(module)):
             return False
@@ -98,7 +98,7 @@ class _Collector:
 
 
 def _class_source(cls: type) -> str:
-    """The text of a class statement, found by the code of a method: that works for cells of notebooks as well."""
+    """Return the text of a class statement, located by the code of a method, which also works in notebooks."""
     for function in _functions(cls):
         code = function.__code__
         if not function.__qualname__.startswith(f"{cls.__qualname__}."):
@@ -111,7 +111,7 @@ def _class_source(cls: type) -> str:
 
 
 def _class_segment(text: str, name: str, line: int) -> str | None:
-    """The innermost class statement of that name around a line of a text."""
+    """Return the innermost class statement with a name that contains a line of a text."""
     statements = [
         node
         for node in ast.walk(ast.parse(text))
@@ -122,7 +122,7 @@ def _class_segment(text: str, name: str, line: int) -> str | None:
 
 
 def _functions(cls: type) -> Iterator[FunctionType]:
-    """The functions in the body of a class, without their wrappers (property, classmethod, functools.wraps, ...)."""
+    """Yield the functions in the body of a class, unwrapped (property, classmethod, functools.wraps, ...)."""
     for member in list(vars(cls).values()):
         parts = [getattr(member, name, None) for name in ("__func__", "fget", "fset", "func")]
         for part in [member, *parts]:
@@ -131,14 +131,14 @@ def _functions(cls: type) -> Iterator[FunctionType]:
 
 
 def _global_names(code: CodeType) -> list[str]:
-    """Names that a code and the codes in it read from their module, sorted."""
+    """Return the sorted names that a code object and its inner code objects read from their module."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname in {"LOAD_GLOBAL", "LOAD_NAME"}}
     inner = (_global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return sorted(names.union(*inner))
 
 
 def _data_hash(value: Any) -> str:
-    """Hash of a value; where it cannot be hashed, the name of its type."""
+    """Return the hash of a value, or the name of its type if the value cannot be hashed."""
     import joblib
 
     try:
@@ -149,7 +149,7 @@ def _data_hash(value: Any) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """Hash of all code of balbench that determines results: the packages harness and oracles."""
+    """Return the hash of all code of balbench that determines results: the packages harness and oracles."""
     digest, packages = hashlib.sha256(), Path(__file__).parents[1]
     for path in sorted(path for package in ("harness", "oracles") for path in (packages / package).rglob("*.py")):
         digest.update(str(path.relative_to(packages)).encode() + b"\n" + path.read_bytes())
@@ -158,13 +158,13 @@ def code_digest() -> str:
 
 @functools.cache
 def development_digest() -> str:
-    """`code_digest` where balbench runs from its source tree, whose code changes without a new version; else ""."""
+    """Return `code_digest` if balbench runs from its source tree, where code changes without a version; else ""."""
     folders = [Path(folder) for folder in (*site.getsitepackages(), site.getusersitepackages())]
     return "" if any(Path(__file__).is_relative_to(folder) for folder in folders) else code_digest()
 
 
 def _is_library(module: str) -> bool:
-    """Whether a module is ours, built into Python, or under a folder of installed libraries."""
+    """Return whether a module belongs to balbench, to Python, or to a folder of installed libraries."""
     if module.partition(".")[0] == OURS:
         return True
     file = getattr(sys.modules.get(module), "__file__", None)

@@ -1,4 +1,4 @@
-"""Named random streams: every random draw of a study comes from one.
+"""Named random streams, the source of every random draw of a study.
 
 A stream is a seed and a path of names, e.g. (seed 3, "policy", round 7). Its state is the hash of both, so no
 generator is passed from round to round and no draw depends on earlier draws.
@@ -24,7 +24,7 @@ class Stream:
     names: tuple[str, ...] = ()
 
     def child(self, *names: object) -> Stream:
-        """Return a stream with more names; the same names in the same order give the same stream."""
+        """Return the stream with these names appended; the same names in the same order give the same stream."""
         return Stream(self.seed, self.names + tuple(str(name) for name in names))
 
     def _digest(self) -> bytes:
@@ -33,20 +33,20 @@ class Stream:
         return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).digest()
 
     def numpy(self) -> np.random.Generator:
-        """Return a fresh NumPy generator at the start of this stream."""
+        """Return a new NumPy generator at the start of this stream."""
         return np.random.Generator(np.random.PCG64(int.from_bytes(self._digest()[:16], "big")))
 
     def torch(self) -> torch.Generator:
-        """Return a fresh CPU torch generator at the start of this stream (draw on the CPU, then move)."""
+        """Return a new torch generator for the CPU at the start of this stream."""
         import torch
 
         return torch.Generator().manual_seed(int.from_bytes(self._digest()[:8], "big") >> 1)
 
     def uniform(self, *names: object) -> float:
-        """Return one number in [0, 1) for the child of these names."""
+        """Return one number in [0, 1) for the child with these names."""
         return (int.from_bytes(self.child(*names)._digest()[:8], "big") >> 11) * 2.0**-53
 
 
 def stream(seed: int, *names: object) -> Stream:
-    """Return the stream of a seed and names."""
+    """Return the stream with this seed and these names."""
     return Stream(seed).child(*names)

@@ -23,7 +23,7 @@ class Choice(IntEnum):
 
 @dataclass(frozen=True)
 class PairRecords:
-    """Ground truth about N pairs, from which oracles answer and held-out splits are judged.
+    """Ground truth about N pairs, the source of oracles' answers and of the evaluation on held-out splits.
 
     Axes: N pairs, V recorded votes (`vote_pair_V` is ascending, so that votes on the same pair are adjacent).
 
@@ -97,9 +97,9 @@ class Annotations:
 
     Attributes:
         choice_B: int8 `Choice` values.
-        annotator_B: name of the annotator.
-        cost_B: price of the answer, in the oracle's currency.
-        seconds_B: time that the annotator needed.
+        annotator_B: name of the annotator of each answer.
+        cost_B: price of each answer, in the oracle's currency.
+        seconds_B: time that the annotator needed for each answer.
     """
 
     choice_B: Array
@@ -113,13 +113,13 @@ class Annotations:
         return np.array([0.0, 1.0, 0.5, np.nan])[self.choice_B]
 
     def followed_by(self, later: Annotations) -> Annotations:
-        """Return these answers and later ones."""
+        """Return these answers followed by later answers."""
         return Annotations(
             *(np.concatenate([getattr(self, item.name), getattr(later, item.name)]) for item in fields(self))
         )
 
     def totals(self) -> dict[str, float]:
-        """Return the summed cost and seconds and the number of annotators, the same for any order of the answers."""
+        """Return total cost, total seconds and the number of annotators, independent of the order of the answers."""
         return {
             "cost": math.fsum(self.cost_B),
             "annotator_seconds": math.fsum(self.seconds_B),

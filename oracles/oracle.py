@@ -26,10 +26,11 @@ class Oracle(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-    version: ClassVar[int] = 1  # raise it when the same settings no longer give the same answers
+    version: ClassVar[int] = 1
+    """Raise the version when the same settings no longer give the same answers."""
 
     def check_records(self, pairs: PairRecords) -> None:
-        """Check, before the first query, that the records of a pool hold what this oracle needs.
+        """Check, before the first query, that the records of a pool are complete for this oracle.
 
         Raises:
             ValueError: a record is incomplete; the message names the pair, the missing part and the remedy.
@@ -41,8 +42,8 @@ class Oracle(BaseModel, ABC):
 
         Args:
             pairs: records of the B pairs.
-            stream: the oracle's stream of the cell's seed.
+            stream: the oracle's stream for the cell's seed.
 
         Raises:
-            ValueError: the records lack what this oracle needs.
+            ValueError: the records are incomplete for this oracle.
         """

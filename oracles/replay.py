@@ -1,4 +1,4 @@
-"""Replay: recorded answers of people."""
+"""Replay: the oracle that answers with recorded votes of people."""
 
 from __future__ import annotations
 

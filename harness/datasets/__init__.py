@@ -1,1 +1,1 @@
-"""Datasets: where pairs, their features and their recorded preferences come from."""
+"""Data sets: sources of pairs with features and recorded preferences."""

@@ -18,9 +18,9 @@ def length_only(pool: Split, splits: dict[str, Split]) -> dict[str, dict[str, fl
     """Return {split: {metric: value}} of a rule that knows only the lengths of the two responses.
 
     P(first preferred) = sigmoid(w . z), where z are the difference in characters and the difference in log
-    characters, each divided by its root mean square in the pool: no intercept, so the order shown does not
-    matter. It is fitted on the shares of votes of all pairs of the pool: this is the best rule of the length when all
-    labels are bought.
+    characters, each divided by its root mean square in the pool. There is no intercept, so the order shown does
+    not matter. The weights are fitted to the shares of votes of all pairs of the pool: this is the best rule that uses
+    lengths only when all labels are bought.
 
     Args:
         pool: the pairs to fit on, with `response_length_N2`.
@@ -49,7 +49,7 @@ def _lengths(split: Split) -> Array:
 
 
 def _fit(z_NF: Array, share_N: Array) -> Array:
-    """Return the weights with the least mean cross-entropy (pairs without a vote are left out)."""
+    """Return the weights with the lowest mean cross-entropy; pairs without a vote are left out."""
     voted_N = ~np.isnan(share_N)
     z_NF, share_N = z_NF[voted_N], share_N[voted_N]
 

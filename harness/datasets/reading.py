@@ -1,10 +1,10 @@
-"""Preference files -> votes, with an error of one line for a wrong file or row.
+"""Read preference files as votes. An invalid file or row gives an error of one line.
 
 Three layouts are read:
     label        prompt, response_a, response_b, label (1: A preferred, 0: B preferred)
     chosen       prompt, chosen, rejected
     transcripts  chosen, rejected; dialogues that are equal up to the last "\\n\\nAssistant:"
-Optional fields: id, prompt_id, annotator. Other fields are used only by an `OodRule` and as a group key.
+Optional fields: id, prompt_id, annotator. Other fields have an effect only as the field of an `OodRule` or a group key.
 """
 
 from __future__ import annotations
@@ -28,55 +28,55 @@ LABEL_KEYS = ("prompt", "response_a", "response_b", "label")
 CHOSEN_KEYS = ("prompt", "chosen", "rejected")
 LAST_TURN = "\n\nAssistant:"
 GZIP_MAGIC = b"\x1f\x8b"
-SHOWN_CHARACTERS = 60  # length of a wrong value that an error shows
+SHOWN_CHARACTERS = 60  # largest length of a value in an error
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of a row in its source, for errors."""
+class RowLocation:
+    """The source and the line of a row, for errors."""
 
     source: str
     line: int
 
     def error(self, problem: str, field: str | None = None) -> DataError:
-        """Return the error of a row: place, field, problem and remedy."""
+        """Return the error of a row; `problem` ends with the remedy."""
         return DataError(f"{self.source}, line {self.line}" + (f", field {field!r}" if field else "") + f": {problem}")
 
 
 @dataclass(frozen=True)
 class OodRule:
-    """Rows are out of distribution if the expression `pattern` occurs in their `field`."""
+    """Rows are out of distribution if their `field` contains a match of `pattern`."""
 
     field: str
     pattern: re.Pattern[str]
 
-    def matches(self, row: Mapping[str, Any], place: Place) -> bool:
-        """Return whether a row matches; null never does.
+    def matches(self, row: Mapping[str, Any], location: RowLocation) -> bool:
+        """Return whether a row matches; a null value does not match.
 
         Raises:
             DataError: the row lacks the field.
         """
         if self.field not in row:
-            raise place.error(f"missing; correct dataset.ood_field{_near(self.field, row)}", self.field)
+            raise location.error(f"missing; correct dataset.ood_field{_near(self.field, row)}", self.field)
         value = row[self.field]
         return value is not None and self.pattern.search(str(value)) is not None
 
 
 @dataclass(frozen=True)
 class Vote:
-    """A row that was read and is valid.
+    """A valid row of a preference file.
 
     Attributes:
-        prompt: its text.
-        first: the text of `response_a` or `chosen`.
-        second: the other's.
+        prompt: text of the prompt.
+        first: text of `response_a` or `chosen`.
+        second: text of the other response.
         choice: FIRST or SECOND.
         annotator: the annotator ("" if unknown).
         prompt_id: the file's name for the prompt, if any.
         row_id: the file's name for the row, if any.
         ood: whether the row matches the `OodRule`.
         shuffle: whether the row does not say which response was shown first.
-        place: the row's place in its source.
+        location: source and line of the row.
         group: the row's group key, None without one (see `balbench.harness.datasets.grouping`).
     """
 
@@ -89,7 +89,7 @@ class Vote:
     row_id: str | None
     ood: bool
     shuffle: bool
-    place: Place
+    location: RowLocation
     group: str | None = None
 
 
@@ -105,20 +105,20 @@ def votes(
     Args:
         rows: line numbers and rows.
         source: the name of the rows' source, for errors.
-        layout: see the module; `auto` looks at the keys of the first row.
+        layout: see the docstring of the module; `auto` depends on the keys of the first row.
         ood: which rows are out of distribution.
         group: the field that holds the group key of a row.
 
     Raises:
-        DataError: a row is wrong, or there is none.
+        DataError: a row is invalid, or there are no rows.
     """
-    place = None
+    location = None
     for line, row in rows:
-        place = Place(source, line)
+        location = RowLocation(source, line)
         if layout == "auto":
-            layout = _detect(row, place)
-        yield _parse(row, layout, ood, group, place)
-    if place is None:
+            layout = _detect(row, location)
+        yield _parse(row, layout, ood, group, location)
+    if location is None:
         raise DataError(f"{source}: no rows; give a file with one JSON object a line")
 
 
@@ -129,23 +129,23 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: the file or a line cannot be read.
     """
     for line, text in _lines(path):
-        place = Place(str(path), line)
+        location = RowLocation(str(path), line)
         try:
             row = json.loads(text, object_pairs_hook=_object)
         except _RepeatedKey as error:
-            raise place.error("the key occurs twice in the row; remove one of the two", str(error)) from None
+            raise location.error("the key occurs twice in the row; remove one of the two", str(error)) from None
         except json.JSONDecodeError as error:
             problem = f"not JSON ({error.msg} at column {error.colno}); write one JSON object a line"
-            raise place.error(problem) from None
-        except (ValueError, RecursionError):  # a number with thousands of digits, a very deep nest
-            raise place.error("JSON that cannot be read; write one JSON object a line") from None
+            raise location.error(problem) from None
+        except (ValueError, RecursionError):  # a number with thousands of digits, or very deep nesting
+            raise location.error("JSON that cannot be read; write one JSON object a line") from None
         if not isinstance(row, dict):
-            raise place.error(f"a {_kind(row)}, not an object; write one JSON object a line")
+            raise location.error(f"a {_kind(row)}, not an object; write one JSON object a line")
         yield line, row
 
 
 class _RepeatedKey(Exception):
-    """A JSON object has a key twice, of which the json module would silently keep the last."""
+    """A JSON object has a key twice; the json module would silently use the last value."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -169,60 +169,62 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path") from None
     except UnicodeDecodeError:
-        raise Place(str(path), line).error("not UTF-8; convert the file to UTF-8") from None
+        raise RowLocation(str(path), line).error("not UTF-8; convert the file to UTF-8") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise DataError(f"{path}: broken gzip data after line {line}; download or compress the file again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from None
 
 
-def _detect(row: Mapping[str, Any], place: Place) -> Literal["label", "chosen"]:
+def _detect(row: Mapping[str, Any], location: RowLocation) -> Literal["label", "chosen"]:
     label = any(key in row for key in LABEL_KEYS[1:])
     chosen = any(key in row for key in CHOSEN_KEYS[1:])
     if label and chosen:
-        raise place.error("keys of two layouts; set dataset.layout to label or chosen")
+        raise location.error("keys of two layouts; set dataset.layout to label or chosen")
     if label or chosen:
         return "label" if label else "chosen"
-    raise place.error(
+    raise location.error(
         f"the keys ({_known(row)}) fit no layout; give prompt, response_a, response_b, label"
         " or prompt, chosen, rejected"
     )
 
 
-def _parse(row: Mapping[str, Any], layout: Layout, ood: OodRule | None, group: str | None, place: Place) -> Vote:
+def _parse(
+    row: Mapping[str, Any], layout: Layout, ood: OodRule | None, group: str | None, location: RowLocation
+) -> Vote:
     if layout == "label":
-        prompt, first, second = (_text(row, key, place, LABEL_KEYS) for key in LABEL_KEYS[:3])
-        choice = _label(row, place)
+        prompt, first, second = (_text(row, key, location, LABEL_KEYS) for key in LABEL_KEYS[:3])
+        choice = _label(row, location)
     else:
-        first, second = (_text(row, key, place, CHOSEN_KEYS) for key in CHOSEN_KEYS[1:])
+        first, second = (_text(row, key, location, CHOSEN_KEYS) for key in CHOSEN_KEYS[1:])
         choice = Choice.FIRST
         if "prompt" in row:
-            prompt = _text(row, "prompt", place, CHOSEN_KEYS)
+            prompt = _text(row, "prompt", location, CHOSEN_KEYS)
         else:
-            prompt, first, second = _cut_transcripts(first, second, row, place)
+            prompt, first, second = _cut_transcripts(first, second, row, location)
     if first == second:
-        raise place.error("the two responses are the same text; delete the line")
+        raise location.error("the two responses are the same text; delete the line")
     return Vote(
         prompt,
         first,
         second,
         choice,
-        annotator=_name(row, "annotator", place) or "",
-        prompt_id=_name(row, "prompt_id", place),
-        row_id=_name(row, "id", place),
-        ood=ood is not None and ood.matches(row, place),
+        annotator=_name(row, "annotator", location) or "",
+        prompt_id=_name(row, "prompt_id", location),
+        row_id=_name(row, "id", location),
+        ood=ood is not None and ood.matches(row, location),
         shuffle=layout == "chosen",
-        place=place,
-        group=None if group is None else _group(row, group, place),
+        location=location,
+        group=None if group is None else _group(row, group, location),
     )
 
 
-def _group(row: Mapping[str, Any], field: str, place: Place) -> str:
+def _group(row: Mapping[str, Any], field: str, location: RowLocation) -> str:
     if field not in row:
-        raise place.error(f"missing; correct dataset.group{_near(field, row)}", field)
-    key = _name(row, field, place)
+        raise location.error(f"missing; correct dataset.group{_near(field, row)}", field)
+    key = _name(row, field, location)
     if key is None:
-        raise place.error("null; give the row a group key", field)
+        raise location.error("null; give the row a group key", field)
     return key
 
 
@@ -232,67 +234,67 @@ def _near(field: str, row: Mapping[str, Any]) -> str:
     return f"{meant}; the row's fields are: {_known(row)}"
 
 
-def _label(row: Mapping[str, Any], place: Place) -> Choice:
-    label = _value(row, "label", place, LABEL_KEYS)
+def _label(row: Mapping[str, Any], location: RowLocation) -> Choice:
+    label = _value(row, "label", location, LABEL_KEYS)
     if type(label) is not int or label not in (0, 1):
-        raise place.error(
+        raise location.error(
             f"{show(label)} is neither 1 (response_a is preferred) nor 0 (response_b is); leave ties out",
             "label",
         )
     return Choice.FIRST if label == 1 else Choice.SECOND
 
 
-def _cut_transcripts(chosen: str, rejected: str, row: Mapping[str, Any], place: Place) -> tuple[str, str, str]:
-    """Split two dialogues into their shared beginning and the last turn of each."""
+def _cut_transcripts(chosen: str, rejected: str, row: Mapping[str, Any], location: RowLocation) -> tuple[str, str, str]:
+    """Split two dialogues into their common start and the last turn of each."""
     cut = chosen.rfind(LAST_TURN)
     if cut < 0:
         near = _misspelt("prompt", row, CHOSEN_KEYS)
         problem = f"missing, and chosen has no {LAST_TURN!r} that ends a prompt; give the key" + near
-        raise place.error(problem, "prompt")
+        raise location.error(problem, "prompt")
     cut += len(LAST_TURN)
     if rejected.rfind(LAST_TURN) + len(LAST_TURN) != cut or rejected[:cut] != chosen[:cut]:
-        raise place.error(
+        raise location.error(
             f"chosen and rejected differ before their last {LAST_TURN!r}; delete the line or give the prompt",
             "rejected",
         )
     shared, ends = chosen[:cut].strip(), (chosen[cut:].strip(), rejected[cut:].strip())
     for key, end in zip(CHOSEN_KEYS[1:], ends, strict=True):
         if not end:
-            raise place.error(f"nothing follows the last {LAST_TURN!r}; delete the line", key)
+            raise location.error(f"nothing follows the last {LAST_TURN!r}; delete the line", key)
     return shared, *ends
 
 
-def _value(row: Mapping[str, Any], key: str, place: Place, layout: tuple[str, ...] = ()) -> Any:
+def _value(row: Mapping[str, Any], key: str, location: RowLocation, layout: tuple[str, ...] = ()) -> Any:
     if key not in row:
         near = _misspelt(key, row, layout)
-        raise place.error("missing" + (near or f"; the row's keys are: {_known(row)}"), key)
+        raise location.error("missing" + (near or f"; the row's keys are: {_known(row)}"), key)
     return row[key]
 
 
-def _text(row: Mapping[str, Any], key: str, place: Place, layout: tuple[str, ...]) -> str:
-    value = _value(row, key, place, layout)
+def _text(row: Mapping[str, Any], key: str, location: RowLocation, layout: tuple[str, ...]) -> str:
+    value = _value(row, key, location, layout)
     if not isinstance(value, str):
-        raise place.error(f"a {_kind(value)} ({show(value)}); give text", key)
+        raise location.error(f"a {_kind(value)} ({show(value)}); give text", key)
     if not value.strip():
-        raise place.error("empty; give the text or delete the line", key)
+        raise location.error("empty; give the text or delete the line", key)
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise place.error("half a character (a lone surrogate); write the text as UTF-8", key) from None
+        raise location.error("half a character (a lone surrogate); write the text as UTF-8", key) from None
     return value
 
 
-def _name(row: Mapping[str, Any], key: str, place: Place) -> str | None:
+def _name(row: Mapping[str, Any], key: str, location: RowLocation) -> str | None:
     value = row.get(key)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise place.error(f"a {_kind(value)} ({show(value)}); give text, an integer or null", key)
+    raise location.error(f"a {_kind(value)} ({show(value)}); give text, an integer or null", key)
 
 
 def _misspelt(key: str, row: Mapping[str, Any], layout: tuple[str, ...]) -> str:
-    # Keys of the layout are no misspellings of each other (response_a and response_b).
+    # Keys of the layout, such as response_a and response_b, are not misspellings of each other.
     others = [str(other) for other in row if other not in layout]
     close = difflib.get_close_matches(key, others, n=1, cutoff=0.6)
     return f"; rename {close[0]!r} to {key!r}" if close else ""

@@ -54,7 +54,7 @@ class LatentSplit:
 
 
 class Simulated(Dataset):
-    """A simulated world. Its splits are `pool`, `eval`, `test` (new prompts like the pool's) and `ood`.
+    """A simulated world with the splits `pool`, `eval`, `test` (new prompts from the pool's distribution) and `ood`.
 
     All draws come from named streams of `data_seed`; each pair has one recorded vote and its true probability.
     """
@@ -175,9 +175,11 @@ class Simulated(Dataset):
         """Count the responses of each split."""
         return {name: int(world.responses_needed(self._pair_counts(name)).sum()) for name in ("pool", *HELD_OUT)}
 
-    def _check_memory(self, needed: int, what: str, settings: str) -> None:
+    def _check_memory(self, needed: int, purpose: str, settings: str) -> None:
         if needed > (usable := usable_memory()):
-            raise DataError(f"dataset: {what} would take {gib(needed)} of memory, of {gib(usable)}; lower {settings}")
+            raise DataError(
+                f"dataset: {purpose} would take {gib(needed)} of memory, of {gib(usable)}; lower {settings}"
+            )
 
     def contents(self) -> Contents:
         """Describe the data set before it is built (see `Dataset.contents`)."""
@@ -212,14 +214,14 @@ class Simulated(Dataset):
         return stream(self.data_seed, "world", *names)
 
     def _size(self, name: str) -> tuple[int, int]:
-        # Held-out splits have the pool's ratio of prompts to pairs.
+        # The ratio of prompts to pairs is the same in all splits.
         pairs = int(getattr(self, f"{name}_pairs"))
         least = -(-pairs // self.max_pairs_per_prompt)
         prompts = max(1, least, round(pairs * self.pool_prompts / self.pool_pairs))
         return pairs, self.pool_prompts if name == "pool" else prompts
 
     def _topics(self, *, ood: bool) -> tuple[Array, Array]:
-        """Frequencies and centres of the topics; in ood, unseen topics follow the pool's."""
+        """Return frequencies and centres of the topics; in ood, unseen topics come after the topics of the pool."""
         centre_TL = world.topic_centres(self.topics, self.latent_dimension, self._stream("topics"))
         if not ood:
             return world.zipf_weights(self.topics, self.zipf), centre_TL
@@ -247,8 +249,8 @@ class Simulated(Dataset):
         feature_map = world.FeatureMap.draw(
             2 * self.latent_dimension, self.dimension, self.nonlinearity, self._stream("response lift")
         )
-        place_RL = latent.prompt_PL[latent.prompt_of_response_R]
-        return feature_map.features(np.concatenate([place_RL, latent.offset_RL], axis=1))
+        prompt_RL = latent.prompt_PL[latent.prompt_of_response_R]
+        return feature_map.features(np.concatenate([prompt_RL, latent.offset_RL], axis=1))
 
     def _prompt_features(self, latent: LatentSplit) -> Array:
         dimension = self.prompt_dimension or self.dimension

@@ -67,14 +67,14 @@ class SplitSettings(Component):
         """Return the rows of the prompts of each split, ascending.
 
         The split of a prompt depends on the set of prompts and the stream, not on the file's order. `eval` and `test`
-        get their shares of the prompts that are not out of distribution, at least one prompt each; fewer where whole
+        get their shares of the prompts that are not out of distribution, at least one prompt each; fewer if whole
         groups do not fit. A group with a prompt that is out of distribution belongs to `ood`.
 
         Args:
             pairs: the texts.
             stream: the randomness.
             source: the name of the data, for errors.
-            groups: the prompts that belong together; by default as in `group_prompts`.
+            groups: the groups of prompts; by default the result of `group_prompts`.
 
         Raises:
             DataError: there are too few prompts or groups, or no prompt is out of distribution.
@@ -105,7 +105,7 @@ class SplitSettings(Component):
 
 
 def _drawn_groups(prompts: list[str], group_P: Array, rows: Array, stream: Stream) -> list[Array]:
-    """The rows of each group, in an order that depends on the texts and the stream only."""
+    """Return the rows of each group, in an order that depends on the texts and the stream only."""
     by_group = rows[np.argsort(group_P[rows], kind="stable")]
     groups = np.split(by_group, np.flatnonzero(np.diff(group_P[by_group])) + 1)
     names = [min(prompts[row] for row in group) for group in groups]
@@ -114,7 +114,7 @@ def _drawn_groups(prompts: list[str], group_P: Array, rows: Array, stream: Strea
 
 
 def _fill(groups: list[Array], most: Mapping[str, int]) -> dict[str, list[Array]]:
-    """Give each group to the first split in which the group fits, else to the pool.
+    """Assign each group to the first split in which the group fits, or else to the pool.
 
     A split for which all groups are too large gets the smallest group.
     """
@@ -170,7 +170,7 @@ def build_split(
 def _taken(features_RD: Array, rows_S: Array, storage: DTypeLike) -> Array:
     """Copy rows to a new table in blocks, so that neither table must fit in memory."""
     taken_SD = spare_array((len(rows_S), features_RD.shape[1]), storage)
-    with np.errstate(over="ignore"):  # gives infinity, which `PreferencePool.check` reports
+    with np.errstate(over="ignore"):  # an overflow gives infinity, which `PreferencePool.check` reports
         for start, block_bD in array_blocks(taken_SD):
             block_bD[:] = features_RD[rows_S[start : start + len(block_bD)]]
     return taken_SD

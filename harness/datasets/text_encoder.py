@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from balbench.harness.datasets.model_files import ENCODER, ModelFiles, Pooling, another, text_config
+from balbench.harness.datasets.model_files import ENCODER, ModelFiles, Pooling, another_model, text_config
 from balbench.harness.datasets.tokens import Piece, Tokenizer, Tokens
 from balbench.harness.errors import DataError
 
@@ -21,7 +21,7 @@ Array = np.ndarray
 WIDTH_STEP = 16
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 16384
 TRIAL_TEXT = "This text tries out the model."
-PADDING_EFFECT = 0.1  # relative change of token states by padding that rounding cannot cause
+PADDING_EFFECT = 0.1  # relative change of token states by padding, larger than rounding can cause
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Batch:
 
 
 def plan_batches(lengths: Sequence[int], keys: Sequence[bytes], limit: int, batch_tokens: int) -> list[Batch]:
-    """Put texts of similar lengths together, the longest first.
+    """Put texts of similar lengths into batches, the longest first.
 
-    The plan depends on the set of texts only (their `lengths` and distinct `keys`), so that a run that was
-    killed repeats its batches. The shape of a text's batch depends on the text's own length only: with equal
+    The plan depends on the set of texts only (their `lengths` and distinct `keys`), so that a resumed run
+    repeats its batches. The shape of a text's batch depends on the text's own length only: with equal
     shapes a text gets the same bits from its row for all contents of the other rows (measured with MiniLM on a
     CPU, one and two threads; elsewhere the last bit may differ). Incomplete batches are therefore filled up,
     and no batch mixes rows with and without padding, because models skip the mask if nothing is padded.
@@ -77,21 +77,21 @@ def pool(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor, pooling: Pooling) -> t
     if pooling == "max":
         return hidden_BTD.masked_fill(mask_BT.unsqueeze(-1) == 0, -torch.inf).amax(dim=1)
     if pooling == "cls":
-        place_B = mask_BT.argmax(dim=1)
+        position_B = mask_BT.argmax(dim=1)
     else:
-        place_B = (mask_BT * torch.arange(1, mask_BT.shape[1] + 1, device=mask_BT.device)).argmax(dim=1)
-    return hidden_BTD[torch.arange(len(hidden_BTD)), place_B]
+        position_B = (mask_BT * torch.arange(1, mask_BT.shape[1] + 1, device=mask_BT.device)).argmax(dim=1)
+    return hidden_BTD[torch.arange(len(hidden_BTD)), position_B]
 
 
 def usable_positions(model: Any) -> int | None:
-    """Return how many tokens a model takes; None if its positions have no limit."""
+    """Return the largest number of tokens that a model accepts; None if its positions have no limit."""
     import torch
 
     most = getattr(text_config(model.config), "max_position_embeddings", None)
     limits = [most] if isinstance(most, int) and most > 0 else []
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its relatives number positions from padding_idx + 1.
+            # RoBERTa and models derived from it number positions from padding_idx + 1.
             limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
     return min(limits, default=None)
 
@@ -101,25 +101,25 @@ class TextEncoder:
 
     Attributes:
         model: the model of transformers.
-        tokenizer: its tokenizer, with the most tokens of a text.
+        tokenizer: the model's tokenizer, with the largest number of tokens of a text.
         batch_tokens: tokens of a batch, padding included.
-        files: where the model comes from, for errors.
+        files: the files of the model, for errors.
     """
 
     setting: ClassVar[str] = ENCODER
-    what: ClassVar[str] = "encoder"
+    role: ClassVar[str] = "encoder"
     auto_class: ClassVar[str] = "AutoModel"
-    share: ClassVar[float] = 1.0  # of the usual number of tokens of a batch
+    batch_share: ClassVar[float] = 1.0  # factor on the default number of tokens of a batch
 
     def __init__(self, model: Any, tokenizer: Tokenizer, files: ModelFiles, batch_tokens: int | None = None) -> None:
         self.model, self.tokenizer, self.files = model, tokenizer, files
         usual = CPU_BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
-        self.batch_tokens = batch_tokens or int(self.share * usual)
+        self.batch_tokens = batch_tokens or int(self.batch_share * usual)
         self._takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
 
     @property
     def limit(self) -> int:
-        """Tokens of a text at most."""
+        """Largest number of tokens of a text."""
         return self.tokenizer.limit
 
     @classmethod
@@ -131,17 +131,17 @@ class TextEncoder:
         device: str = "auto",
         batch_tokens: int | None = None,
     ) -> Self:
-        """Load a model and try it out.
+        """Load a model and check it with a short text.
 
         Raises:
-            DataError: the model cannot be loaded, lacks weights, takes fewer tokens, or does not encode texts.
+            DataError: the model cannot be loaded, lacks weights, accepts fewer tokens, or does not encode texts.
         """
         import torch
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        tokenizer = Tokenizer.load(files, limit, cls.what)
-        # Safetensors only: the older weight files are pickles.
+        tokenizer = Tokenizer.load(files, limit, cls.role)
+        # Only safetensors are loaded, because older weight files are pickles.
         model, report = files.load(cls.auto_class, use_safetensors=True, output_loading_info=True)
         with files.errors():
             if model.config.is_encoder_decoder:
@@ -149,7 +149,7 @@ class TextEncoder:
             model = model.to(device=device, dtype=getattr(torch, dtype)).eval()
         missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
         if missing:
-            raise DataError(f"{cls.setting}: {files.name} lacks weights ({missing[0]}, ...); {another(files)}")
+            raise DataError(f"{cls.setting}: {files.name} lacks weights ({missing[0]}, ...); {another_model(files)}")
         most = min(usable_positions(model) or limit, tokenizer.model.model_max_length)
         if limit > most:
             raise DataError(f"dataset.max_length: {files.name} takes {most} tokens; set dataset.max_length={most}")
@@ -170,11 +170,11 @@ class TextEncoder:
         if (padded_TD - alone_TD).norm() > PADDING_EFFECT * alone_TD.norm():
             raise DataError(
                 f"{self.setting}: {self.files.name} mixes padding into its states (it has no attention mask);"
-                f" {another(self.files)}"
+                f" {another_model(self.files)}"
             )
 
     def _trial(self, tokens: list[Tokens], width: int) -> torch.Tensor:
-        """The states of a text's tokens, (T, D)."""
+        """Return the states of a text's tokens, (T, D)."""
         import torch
 
         with self.output(tokens, Batch([0], 1, width)) as (output, _):
@@ -182,7 +182,7 @@ class TextEncoder:
         if not isinstance(states, torch.Tensor) or states.shape[:2] != (1, width):
             raise DataError(
                 f"{self.setting}: {self.files.name} is no text encoder (a {type(self.model).__name__} gives no states"
-                f" of tokens); {another(self.files)}"
+                f" of tokens); {another_model(self.files)}"
             )
         return states[0].float()
 
@@ -202,7 +202,7 @@ class TextEncoder:
 
     @contextmanager
     def output(self, tokens: Sequence[Tokens], batch: Batch) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Give the model's output for a batch and its mask (B, T), padded on the right.
+        """Yield the model's output for a batch and its mask (B, T), padded on the right.
 
         Raises:
             DataError: the accelerator runs out of memory, or the model cannot run on tokens.
@@ -218,7 +218,7 @@ class TextEncoder:
         except torch.OutOfMemoryError as error:
             fewer = max(batch.width, self.batch_tokens // 4)
             raise DataError(
-                f"the {self.what} ran out of memory; lower the batch: set dataset.batch_tokens={fewer}"
+                f"the {self.role} ran out of memory; lower the batch: set dataset.batch_tokens={fewer}"
             ) from error
 
     def _run(self, ids_BT: torch.Tensor, mask: dict[str, torch.Tensor]) -> Any:
@@ -232,12 +232,12 @@ class TextEncoder:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"{self.setting}: {self.files.name} cannot run on the tokens of a text ({reason});"
-                f" {another(self.files)}"
+                f" {another_model(self.files)}"
             ) from error
 
     def _padded(self, tokens: Sequence[Tokens], batch: Batch) -> tuple[Array, Array]:
-        """Token ids and mask in the shape of a batch; remaining rows repeat its first text."""
-        # Padding is always on the right, so that positions count from 0 in every kind of model.
+        """Return token ids and mask in the shape of a batch; remaining rows repeat the first text."""
+        # Padding is always on the right, so that positions start at 0 in every kind of model.
         ids_BT = np.full((batch.rows, batch.width), self.tokenizer.model.pad_token_id or 0)
         mask_BT = np.zeros((batch.rows, batch.width), dtype=np.int64)
         for row in range(batch.rows):

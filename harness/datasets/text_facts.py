@@ -1,4 +1,4 @@
-"""What a file of votes holds, as counts for `data.json` and lines for `balbench check`."""
+"""Facts about a file of votes: counts for `data.json`, lines for `balbench check`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class RowCounts:
-    """How rows became pairs.
+    """Counts of the rows of a file, and of the pairs made from them.
 
     Attributes:
-        rows: rows of the file; each is a vote.
-        repeated: rows that equal an earlier row in pair, choice and annotator.
-        pairs, responses, prompts: distinct ones.
-        ties: pairs with as many votes for the first response as for the second.
-        most_votes: the most votes on a pair.
-        single_votes: pairs with one vote.
+        rows: number of rows; each is a vote.
+        repeated: number of rows that equal an earlier row in pair, choice and annotator.
+        pairs, responses, prompts: numbers of distinct pairs, responses and prompts.
+        ties: number of pairs with equally many votes for both responses.
+        most_votes: largest number of votes on a pair.
+        single_votes: number of pairs with one vote.
     """
 
     rows: int
@@ -38,7 +38,7 @@ class RowCounts:
 
     @classmethod
     def of(cls, pairs: TextPairs) -> RowCounts:
-        """Count in the tables of a file."""
+        """Count the tables of a file."""
         N = len(pairs.pair_id_N)
         votes_N = np.bincount(pairs.vote_pair_V, minlength=N)
         first_N = np.bincount(pairs.vote_pair_V[pairs.vote_choice_V == Choice.FIRST], minlength=N)
@@ -80,7 +80,7 @@ def pairs_of_prompts(pairs: TextPairs) -> Array:
 
 
 def text_lines(pairs: TextPairs, groups: PromptGroups, splits: Mapping[str, Array]) -> Iterator[str]:
-    """Yield lines about rows, groups of prompts and splits; `splits` are the prompts of each."""
+    """Yield lines about rows, groups of prompts and splits; `splits` has the prompts of each split."""
     yield f"rows: {RowCounts.of(pairs)}"
     yield f"groups: {groups}"
     pairs_P = np.bincount(pairs_of_prompts(pairs), minlength=len(pairs.prompt_P))

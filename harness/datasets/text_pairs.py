@@ -1,4 +1,4 @@
-"""Votes -> tables of prompts, responses and pairs, with texts and without features."""
+"""Gather votes into tables of prompts, responses and pairs: texts without features."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def read_pairs(
     """Read a .jsonl or .jsonl.gz file (see `votes` and `gather`).
 
     Raises:
-        DataError: the file cannot be read, or a row is wrong; one line with the place and the remedy.
+        DataError: the file cannot be read, or a row is invalid; one line with the row and the remedy.
     """
     return gather(votes(json_rows(path), str(path), layout, ood, group), order)
 
 
 def gather(rows: Iterable[Vote], order: Stream) -> TextPairs:
-    """Gather votes: those on the same prompt and the same two responses belong to one pair.
+    """Gather votes into pairs; votes on the same prompt and the same two responses belong to one pair.
 
     Args:
         rows: the votes.
-        order: the stream that decides which response comes first (by pair id) for rows that do not say so. For other
-            rows the first row about a pair decides.
+        order: the stream that decides by pair id which response comes first, for rows that do not define the order.
+            For other rows the first row about a pair decides.
 
     Raises:
         DataError: two rows contradict each other in their id or prompt_id.
@@ -119,7 +119,7 @@ class _Tables:
         pair = self.pairs.setdefault(key, len(self.pairs))
         if pair == len(self.shown):
             self.pair_ids.append(pair_id(vote.prompt, vote.first, vote.second))
-            # The draw is about the texts in alphabetical order, so that it does not depend on the chosen one.
+            # The texts are drawn in alphabetical order, so that the draw does not depend on the chosen response.
             swap = (vote.first > vote.second) != (self.order.uniform(self.pair_ids[pair]) < 0.5)
             self.shown.append((second, first) if vote.shuffle and swap else (first, second))
         choice = vote.choice if self.shown[pair] == (first, second) else Choice(1 - vote.choice)
@@ -128,23 +128,23 @@ class _Tables:
     def _check_id(self, vote: Vote) -> None:
         if vote.row_id is None:
             return
-        line = self.line_of_id.setdefault(vote.row_id, vote.place.line)
-        if line != vote.place.line:
+        line = self.line_of_id.setdefault(vote.row_id, vote.location.line)
+        if line != vote.location.line:
             problem = f"{show(vote.row_id)} is on line {line} too; make ids unique or leave them out"
-            raise vote.place.error(problem, "id")
+            raise vote.location.error(problem, "id")
 
     def _check_prompt_id(self, vote: Vote, prompt: int) -> None:
-        """See that prompt_id and text correspond: a text with two ids would leak between splits."""
+        """Check that prompt_id and text correspond: a text with two ids would leak between splits."""
         if vote.prompt_id is None:
             return
-        same, line = self.prompt_of_name.setdefault(vote.prompt_id, (prompt, vote.place.line))
+        same, line = self.prompt_of_name.setdefault(vote.prompt_id, (prompt, vote.location.line))
         if same != prompt:
             problem = f"{show(vote.prompt_id)} has another prompt on line {line}"
-            raise vote.place.error(problem + "; give each prompt its own id or leave prompt_id out", "prompt_id")
-        name, line = self.name_of_prompt.setdefault(prompt, (vote.prompt_id, vote.place.line))
+            raise vote.location.error(problem + "; give each prompt its own id or leave prompt_id out", "prompt_id")
+        name, line = self.name_of_prompt.setdefault(prompt, (vote.prompt_id, vote.location.line))
         if name != vote.prompt_id:
             problem = f"{show(vote.prompt_id)}, but the same prompt has {show(name)} on line {line}"
-            raise vote.place.error(problem + "; give a prompt one id or leave prompt_id out", "prompt_id")
+            raise vote.location.error(problem + "; give a prompt one id or leave prompt_id out", "prompt_id")
 
     def finish(self) -> TextPairs:
         """Return the tables as arrays."""

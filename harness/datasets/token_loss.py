@@ -1,4 +1,4 @@
-"""Texts that the encoder does not see whole, and pairs whose responses it cannot tell apart."""
+"""Texts that the encoder receives only in part, and pairs whose responses have the same tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from balbench.harness.datasets.tokens import Tokens
 
 Array = np.ndarray
-MANY = 0.05  # share of the texts from which cuts are worth a warning
+MANY = 0.05  # a larger share of cut texts gives a warning
 
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """Counts of what is lost between texts and tokens.
+    """Counts of the losses between texts and tokens.
 
     Attributes:
         texts: texts that were counted.
@@ -33,7 +33,7 @@ class TokenLoss:
 
     @classmethod
     def of(cls, tokens: Sequence[Tokens], tokens_of_pair_N2: Array) -> TokenLoss:
-        """Count in the tokens of texts; pairs refer to the tokens of their two responses."""
+        """Count losses; `tokens_of_pair_N2` has the indices in `tokens` of the two responses of each pair."""
         cut = np.array([text.uncut > len(text.ids_T) for text in tokens], dtype=bool)
         same_N = np.array(
             [np.array_equal(tokens[a].ids_T, tokens[b].ids_T) for a, b in tokens_of_pair_N2.tolist()], dtype=bool
@@ -42,19 +42,19 @@ class TokenLoss:
         return cls(len(tokens), int(cut.sum()), len(same_N), by_cut, int(same_N.sum()) - by_cut)
 
     def warnings(self, limit: int) -> Iterator[str]:
-        """Yield one line with the remedy for each kind of loss; `limit` is the most tokens of a text."""
+        """Yield one line with the remedy for each kind of loss; `limit` is the largest number of tokens of a text."""
         if self.pairs_same_by_cut:
             yield (
                 f"{self.pairs_same_by_cut:,} of {self.pairs:,} pairs have two responses that are the same after the cut"
-                f" to {limit} tokens; raise dataset.max_length, or take an encoder that reads longer texts"
+                f" to {limit} tokens; raise dataset.max_length, or use an encoder for longer texts"
             )
         if self.pairs_same:
             yield (
                 f"{self.pairs_same:,} of {self.pairs:,} pairs have two responses that are the same to the encoder's"
-                " tokenizer; leave their rows out, or take another encoder"
+                " tokenizer; leave their rows out, or use another encoder"
             )
         if self.cut_texts > MANY * self.texts:
             yield (
                 f"{self.cut_texts:,} of {self.texts:,} texts are longer than {limit} tokens and are cut (first the"
-                " prompt, then the response); raise dataset.max_length, or take an encoder that reads longer texts"
+                " prompt, then the response); raise dataset.max_length, or use an encoder for longer texts"
             )

@@ -1,4 +1,4 @@
-"""Texts -> tokens: pieces of a template, and cuts that spare the response."""
+"""Tokens of texts: pieces of a template, and cuts that remove the prompt before the response."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from balbench.harness.datasets.model_files import ModelFiles, another
+from balbench.harness.datasets.model_files import ModelFiles, another_model
 from balbench.harness.errors import DataError
 
 Array = np.ndarray
 Cut = Literal["end", "start"]
 Part = Literal["prompt", "response", "frame"]  # the frame is the text that the template adds
 PARTS: tuple[Part, ...] = ("prompt", "response", "frame")  # in the order in which they are cut
-SPECIAL = len(PARTS)  # tokens that the tokenizer adds; never cut
+SPECIAL = len(PARTS)  # tokens that the tokenizer adds; they are cut last
 TOKENIZER_TEXTS = 512
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a text: the prompt, the response, or the text that the template puts around them."""
+    """A part of a text: the prompt, the response, or the text that the template adds."""
 
     part: Part
     text: str
@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
 
     Attributes:
         ids_T: token ids, int64, special tokens included.
-        part_T: for each token its index in PARTS, or SPECIAL.
+        part_T: index in PARTS of each token, or SPECIAL.
         uncut: the number of tokens before the cut.
     """
 
@@ -42,14 +42,14 @@ class Tokens(NamedTuple):
 
 
 def cut_tokens(part_T: Array, limit: int, cut: Cut = "end") -> Array:
-    """Return which of T tokens to keep, ascending, so that at most `limit` are left.
+    """Return the indices of the tokens to keep, ascending, at most `limit` of them.
 
     The prompt is cut at its end (or start); if that is not enough, the response at its end, then the template.
 
     Args:
-        part_T: for each token its index in PARTS, or SPECIAL.
-        limit: tokens to keep.
-        cut: where the prompt is cut.
+        part_T: index in PARTS of each token, or SPECIAL.
+        limit: number of tokens to keep.
+        cut: end or start, the side at which the prompt is cut.
     """
     index_T = np.arange(len(part_T))
     from_start_T = (part_T == PARTS.index("prompt")) & (cut == "start")
@@ -62,24 +62,24 @@ class Tokenizer:
 
     Attributes:
         model: the tokenizer.
-        limit: tokens of a text at most.
-        what: the model that the tokens are for, for errors.
+        limit: largest number of tokens of a text.
+        role: the role of the model, for errors.
     """
 
-    def __init__(self, model: Any, limit: int, what: str = "encoder") -> None:
-        self.model, self.limit, self.what = model, limit, what
+    def __init__(self, model: Any, limit: int, role: str = "encoder") -> None:
+        self.model, self.limit, self.role = model, limit, role
 
     @classmethod
-    def load(cls, files: ModelFiles, limit: int, what: str = "encoder") -> Tokenizer:
+    def load(cls, files: ModelFiles, limit: int, role: str = "encoder") -> Tokenizer:
         """Load the tokenizer of a model.
 
         Raises:
-            DataError: it cannot be loaded, or is no fast tokenizer.
+            DataError: the tokenizer cannot be loaded, or is not a fast tokenizer.
         """
         model = files.load("AutoTokenizer")
         if not model.is_fast:
-            raise DataError(f"{files.setting}: {files.name} has no fast tokenizer; {another(files)}")
-        return cls(model, limit, what)
+            raise DataError(f"{files.setting}: {files.name} has no fast tokenizer; {another_model(files)}")
+        return cls(model, limit, role)
 
     def tokens(self, texts: Sequence[Sequence[Piece]], cut: Cut = "end") -> Iterator[Tokens]:
         """Yield the tokens of each text, cut to the limit (see `cut_tokens`).
@@ -104,10 +104,10 @@ class Tokenizer:
         ids_T = np.array(encoded["input_ids"][row], dtype=np.int64)
         if not len(ids_T):
             start = "".join(piece.text for piece in text)[:40]
-            raise DataError(f"the text {start!r} has no token for the {self.what}; leave its rows out")
+            raise DataError(f"the text {start!r} has no token for the {self.role}; leave its rows out")
         start_T, end_T = np.array(encoded["offset_mapping"][row]).T
         part_of_piece = np.array([PARTS.index(piece.part) for piece in text])
-        # A token across a boundary belongs to the piece in which it ends; a token without characters to the frame.
+        # A token across a boundary belongs to the piece in which it ends; a token without characters is frame.
         piece_T = np.searchsorted(np.cumsum([len(piece.text) for piece in text]), end_T - 1, side="right")
         piece_T = np.minimum(piece_T, len(text) - 1)
         part_T = np.where(end_T > start_T, part_of_piece[piece_T], PARTS.index("frame")).astype(np.int8)

@@ -1,4 +1,4 @@
-"""The latent side of the simulated data set: prompts, responses, rewards, and the features one observes.
+"""The latent variables of the simulated data set (prompts, responses, rewards) and the features made from them.
 
 Every function is pure: its randomness comes from its stream argument. Axes: N pairs, R responses,
 P prompts, T topics, L latent dimensions, D features.
@@ -14,7 +14,7 @@ from balbench.harness.streams import Stream
 
 Array = np.ndarray
 WAVES = 256  # random waves of the reward field: enough that draws are about equally rough
-LONGEST = 2.5  # standard deviations at which log-lengths are cut, so that no single response is an outlier
+LONGEST = 2.5  # standard deviations at which log-lengths are cut off, so that no single response is an outlier
 MAP_BLOCK = 2**22  # features computed at once, which bounds the memory of temporary arrays
 
 
@@ -154,7 +154,7 @@ class RewardField:
 
 def vote_probability(gap_N: Array, temperature: float) -> Array:
     """Return the probability of a vote for the first response, sigmoid(gap / temperature)."""
-    # Workers read the settings of a data set without building it; the import takes 0.2 s.
+    # Workers import this module for the settings of a data set only, and scipy.special takes 0.2 s to import.
     from scipy.special import expit
 
     return expit(gap_N / temperature)
@@ -177,13 +177,6 @@ def calibrate_temperature(gap_N: Array, target: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if agreement(gap_N, np.exp(middle)) > target else (low, middle)
     return float(np.exp((low + high) / 2))
-
-
-def expected_log_likelihood(predicted_N: Array, truth_N: Array) -> float:
-    """Return the mean log-likelihood, in nats, of predictions over votes with the probabilities `truth_N`."""
-    from scipy.special import xlogy
-
-    return float(np.mean(xlogy(truth_N, predicted_N) + xlogy(1 - truth_N, 1 - predicted_N)))
 
 
 @dataclass(frozen=True, eq=False)

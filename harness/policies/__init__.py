@@ -1,1 +1,1 @@
-"""Acquisition policies: which unlabelled pairs to ask about next. One family a file."""
+"""Acquisition policies: rules that select the pairs to label next. Each module has one family."""

@@ -133,9 +133,9 @@ class BalPm(Policy):
         else:
             balls = index.balls(np.ones(len(index), dtype=np.int64), self.k, itself=False, inclusive=closed)
         if self.shift_features:  # the shift does not change distances within the pool
-            shifted_XQ, some = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
-            others_AQ = index.points_XQ[some]
-            count_X = count_within(shifted_XQ, others_AQ, acquired_X[some], balls.radius_X, inclusive=closed)
+            shifted_XQ, acquired = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
+            others_AQ = index.points_XQ[acquired]
+            count_X = count_within(shifted_XQ, others_AQ, acquired_X[acquired], balls.radius_X, inclusive=closed)
         else:
             count_X = balls.count(acquired_X)
         divisor = len(view.pool.prompt_features_PQ[0]) if self.digamma_divisor == "dimension" else self.digamma_divisor
@@ -144,8 +144,8 @@ class BalPm(Policy):
     def _kl_entropy(self, view: PoolView, remaining_X: Array, acquired_X: Array) -> KlEntropy:
         index = view.index.neighbours
         if self.shift_features:  # picks of this batch are shifted like the pool, so distances to them do not change
-            shifted_XQ, some = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
-            nearest_Xk = nearest_weighted(shifted_XQ, index.points_XQ[some], acquired_X[some], self.k)
+            shifted_XQ, acquired = shift_as_coded(index.points_XQ, remaining_X), np.flatnonzero(acquired_X)
+            nearest_Xk = nearest_weighted(shifted_XQ, index.points_XQ[acquired], acquired_X[acquired], self.k)
         else:
             nearest_Xk = nearest_acquired(index, acquired_X, self.k)
         return KlEntropy(index.points_XQ, nearest_Xk)
@@ -186,8 +186,8 @@ class _Candidates:
     def _first_at(self, point: int, weighted: float, top: float) -> int:
         """Return the lowest pair number with the top score; different uncertainties can round to the same score."""
         pairs = []
-        for place in range(self._next_X[point], self._start_X1[point + 1]):
-            pair = self._order[place]
+        for position in range(self._next_X[point], self._start_X1[point + 1]):
+            pair = self._order[position]
             if self._uncertainty_U[pair] + weighted != top:
                 break
             if not self._taken_U[pair]:

@@ -34,7 +34,7 @@ from balbench.harness.streams import Stream
 from balbench.harness.uncertainty import LN2, entropy
 
 MERGED = (1, 16, 128)  # numbers of merged configurations of the bounds, coarse to fine
-FEW = 32  # with so few candidates another bound does not pay
+FEW = 32  # number of candidates below which a finer bound costs more than it saves
 PROBES = 8  # number of pairs with the highest bounds whose gains are computed first, to exclude other pairs
 BLOCK = 2**16  # entries of an intermediate array, so that it fits in the processor's cache
 TINY = np.finfo(np.float64).tiny
@@ -43,7 +43,7 @@ LOG_IMPOSSIBLE = -700.0  # log-probability of a label that is impossible under a
 
 
 class BatchBald(Policy):
-    """Greedily the batch whose labels have the largest joint information about the posterior sample.
+    """Greedy choice of the batch whose labels have the largest joint information about the posterior sample.
 
     The whole pool is searched. The information of a batch is at most log K, so with few posterior samples soon no pair
     has a gain. The rest of the batch is then filled in the order of the BALD scores.
@@ -144,7 +144,7 @@ def _remaining_entropy(joint_CK: Array) -> Array:
 
 
 def _halves(joint_CK: Array) -> list[Array]:
-    """Split configurations in two at the mean of the weight that varies most; return the rows of either part."""
+    """Split configurations in two at the mean of the weight that varies most; return the rows of both parts."""
     probability_C = joint_CK.sum(axis=1)
     weight_CK = joint_CK / np.maximum(probability_C, TINY)[:, None]
     mean_K = joint_CK.sum(axis=0) / max(probability_C.sum(), TINY)
@@ -164,8 +164,8 @@ def all_configurations(p_Kb: torch.Tensor) -> Configurations:
 
 
 def drawn_configurations(p_Kb: torch.Tensor, samples: int, stream: Stream) -> Configurations:
-    """Draw labels of b pairs from the posterior samples, equally many from each sample and at least `samples` in
-    all."""
+    """Draw labels of b pairs from the posterior samples, equally many from each sample, at least `samples` in
+    total."""
     K, b = p_Kb.shape
     each = -(-samples // K)
     uniform = torch.from_numpy(stream.numpy().random((each, K, b))).to(p_Kb.device)

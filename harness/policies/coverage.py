@@ -1,4 +1,4 @@
-"""Coverage of a space by distances and clusters: farthest first, k-means, the most typical pair of each cluster.
+"""Coverage of a space by distances and clusters: farthest-first, k-means, and the most typical pair of each cluster.
 
 None of these policies uses rewards or labels. Axes: X distinct points, Q coordinates, K clusters, M members of a
 cluster.
@@ -28,7 +28,7 @@ SOFTENING = 1e-5  # keeps the typicality of coinciding points finite
 
 
 class KCenter(Policy):
-    """Farthest first: greedily the pair farthest from its nearest acquired pair (core-set, k-center).
+    """Farthest-first: each pick is the pair farthest from its nearest acquired pair (core-set, k-center).
 
     If nothing is acquired, the first pair is drawn at random (score 0). Pairs can have the same distance, for example
     the second pairs of prompts that all have one acquired pair. Then pairs of the point with the fewest acquired pairs
@@ -85,21 +85,21 @@ class KMeans(Policy):
     """Largest number of iterations of Lloyd's algorithm."""
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
-        """Cluster the pairs and select those nearest to the centres; scores are the negative distances."""
+        """Cluster the pairs and select the pairs nearest to the centres; scores are the negative distances."""
         points = points_of(view, self.space)
         remaining, weight_X = RemainingPairs(points), points.weight_X()
-        some = np.flatnonzero(weight_X)
-        points_XQ = points.oriented()[some]
-        centre_KQ, cluster_X = _clusters(points_XQ, weight_X[some], batch_size, self.iterations, stream)
-        size_K = np.bincount(cluster_X, weights=weight_X[some], minlength=len(centre_KQ))
+        occupied = np.flatnonzero(weight_X)
+        points_XQ = points.oriented()[occupied]
+        centre_KQ, cluster_X = _clusters(points_XQ, weight_X[occupied], batch_size, self.iterations, stream)
+        size_K = np.bincount(cluster_X, weights=weight_X[occupied], minlength=len(centre_KQ))
         distance_KX = _distances(centre_KQ, points_XQ)
         picks, scores = [], []
         for turn in range(batch_size):
             if turn % len(centre_KQ) == 0:
                 order_K = np.argsort(-size_K, kind="stable")
             near_X = -distance_KX[order_K[turn % len(centre_KQ)]].astype(np.float64)
-            top, tied = tied_at_top(near_X, remaining.left_X[some] > 0)
-            picks.append(remaining.take(some[tied])[0])
+            top, tied = tied_at_top(near_X, remaining.left_X[occupied] > 0)
+            picks.append(remaining.take(occupied[tied])[0])
             scores.append(top)
         return Selection(view.unlabelled_U[picks], np.array(scores))
 
@@ -178,7 +178,7 @@ def typicality(points_MQ: Array, neighbours: int) -> Array:
 def _clusters(points_XQ: Array, weight_X: Array, most: int, iterations: int, stream: Stream) -> tuple[Array, Array]:
     """Return (centre_KQ, cluster_X) of k-means with at most `most` clusters.
 
-    It runs on one thread: with more, centres are summed in any order, and their last bits differ from run to run.
+    k-means runs on one thread: with more threads, centres are summed in any order, and their last bits vary.
     """
     seed, count = int(stream.child("k_means").numpy().integers(2**32)), min(most, len(points_XQ))
     with threadpool_limits(1), warnings.catch_warnings():
@@ -191,7 +191,7 @@ def _clusters(points_XQ: Array, weight_X: Array, most: int, iterations: int, str
 
 
 def _seeds(points_XQ: Array, weight_X: Array, count: int, seed: int) -> Array:
-    """Return the initial centres by k-means++, in many dimensions on a random projection, which is much faster."""
+    """Return initial centres by k-means++; many dimensions are projected at random first, which is much faster."""
     if points_XQ.shape[1] > SEED_DIMENSIONS:
         projection = GaussianRandomProjection(SEED_DIMENSIONS, random_state=seed)
         points_XQ = projection.fit_transform(points_XQ)

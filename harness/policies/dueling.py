@@ -62,13 +62,13 @@ class _Dueling(Policy):
             rng = stream.child("pass", passes).numpy()
             noise_P = rng.random(view.index.duels.prompts)
             order = self._prompt_order(left, noise_P, uncertainty_N)[: batch_size - len(pairs)]
-            place_P = np.full(len(noise_P), -1)
-            place_P[order] = np.arange(len(order))
-            chosen = left.where(place_P[left.prompt_E] >= 0)
+            turn_P = np.full(len(noise_P), -1)
+            turn_P[order] = np.arange(len(order))
+            chosen = left.where(turn_P[left.prompt_E] >= 0)
             pair_S, score_S = rule(chosen, rng)
-            by_place = np.argsort(place_P[chosen.by_prompt.label_S])
-            pairs.extend(pair_S[by_place].tolist())
-            scores.extend(score_S[by_place].tolist())
+            by_turn = np.argsort(turn_P[chosen.by_prompt.label_S])
+            pairs.extend(pair_S[by_turn].tolist())
+            scores.extend(score_S[by_turn].tolist())
             left = left.where(~np.isin(left.pair_E, pair_S))
             passes += 1
         return Selection(np.array(pairs), np.array(scores), {"passes": float(passes)})
@@ -128,9 +128,9 @@ class DeltaUcb(_BestDuel):
 class MaxMinLcb(_Dueling):
     """For each prompt a game: the leader i maximises the lower confidence bound that the follower j minimises.
 
-    An arm i is plausible if UCB(i, j) >= 0 for all arms j that it has a recorded pair with. The game is
-    argmax_i min_j LCB(i, j) over the unlabelled pairs of plausible arms. Without such a pair, it is over the pairs with
-    a plausible leader, and without any of these, over all unlabelled pairs.
+    An arm i is plausible if UCB(i, j) >= 0 for all arms j with which i has a recorded pair. The game is
+    argmax_i min_j LCB(i, j) over the unlabelled pairs of two plausible arms. If there are none, the game is over the
+    unlabelled pairs with a plausible leader, and if there are none either, over all unlabelled pairs.
     """
 
     source: ClassVar[str] = "Pasztor et al. 2024 (2406.16745) MaxMinLCB"
@@ -175,8 +175,8 @@ class DoubleThompson(_Dueling):
     """For each prompt the best responses of two posterior draws; the second draw is repeated until they differ.
 
     i maximises the first draw over the arms with an unlabelled duel. j maximises the second draw over i and the arms
-    that i has an unlabelled duel with. While j = i, the second draw is repeated, at most `tries` times in all; after
-    that j is one of these arms at random. The score is the gap r_i - r_j of the first draw.
+    with which i has an unlabelled duel. While j = i, the second draw is repeated, at most `tries` times in total; after
+    that, j is drawn at random from these arms. The score is the gap r_i - r_j of the first draw.
     """
 
     source: ClassVar[str] = "Dwaracherla et al. 2024 (2402.00396) double Thompson sampling"
@@ -238,7 +238,7 @@ class Drts(DoubleThompson):
 
 
 def _of_pairs(view: PoolView, value_U: Array) -> Array:
-    """Return values of all pairs (N,): the given ones of unlabelled pairs, 0 for the others."""
+    """Return values of all pairs (N,): the given values of unlabelled pairs, and 0 for the others."""
     value_N = np.zeros(len(view.pool))
     value_N[view.unlabelled_U] = value_U
     return value_N

@@ -41,5 +41,5 @@ class Epig(TargetPolicy):
         responses_T2 = self.target_responses(view, stream)
         if self.target == "pool":
             return pair_probabilities(view.rewards_KR, responses_T2)
-        used_R, place_T2 = torch.unique(responses_T2, return_inverse=True)
-        return pair_probabilities(view.model.rewards_KR(view.splits[self.target].features_RD[used_R]), place_T2)
+        used_R, row_T2 = torch.unique(responses_T2, return_inverse=True)
+        return pair_probabilities(view.model.rewards_KR(view.splits[self.target].features_RD[used_R]), row_T2)

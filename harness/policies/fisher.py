@@ -132,7 +132,7 @@ class Design:
 
     @cached_property
     def factor_HH(self) -> torch.Tensor:
-        """Lower Cholesky factor of M; if rounding errors make M indefinite, of M with a larger ridge."""
+        """Lower Cholesky factor of M; the ridge is increased if rounding errors make M indefinite."""
         diagonal_H = self.matrix_HH.diagonal()
         more = len(diagonal_H) * torch.finfo(torch.float64).eps * float(diagonal_H.max())
         factor_HH, failed = torch.linalg.cholesky_ex(self.matrix_HH)
@@ -182,7 +182,7 @@ class GreedyDesign:
         self._picks = 0
 
     def take(self) -> tuple[int, float]:
-        """Pick the pair with the largest gain, and return its place and w D' M^-1 D."""
+        """Pick the pair with the largest gain, and return its position and w D' M^-1 D."""
         block, top = FIRST_BLOCK, -np.inf
         while len(stale := self._stale(top)):
             if len(stale) > block:
@@ -201,10 +201,10 @@ class GreedyDesign:
         least = top * (1 - TIE) if top > 0 else 0.0
         return np.flatnonzero((self._known_U < self._picks) & (self._gain_U >= least) & (self._gain_U > 0))
 
-    def _refresh(self, places: Array) -> None:
+    def _refresh(self, positions: Array) -> None:
         """Update the leverages of pairs."""
-        for start in range(0, len(places), self._design.rows):
-            block_b = places[start : start + self._design.rows]
+        for start in range(0, len(positions), self._design.rows):
+            block_b = positions[start : start + self._design.rows]
             first = int(self._known_U[block_b].min())
             differences_bH = self._design.differences(self._responses_U2[torch.from_numpy(block_b)])
             along_bB = (differences_bH @ self._direction_BH[first : self._picks].T).cpu().numpy()
@@ -212,7 +212,7 @@ class GreedyDesign:
             fall_b = (along_bB**2 * unknown_bB) @ self._shrink_B[first : self._picks]
             self._leverage_U[block_b] = np.maximum(self._leverage_U[block_b] - fall_b, 0.0)
             self._gain_U[block_b] = self._weight_U[block_b] * self._leverage_U[block_b]
-        self._known_U[places] = self._picks
+        self._known_U[positions] = self._picks
 
     def _count(self, pick: int) -> None:
         """Add a pick to M."""

@@ -84,14 +84,14 @@ class Badge(Policy):
 
 
 def _draw(weight_U: Array, taken_U: Array, order_U: Array, uniform: float) -> int:
-    """Draw a free place with probability proportional to its weight, or uniformly if all weights are 0."""
+    """Draw a position that is not taken, with probability proportional to its weight (uniform if all weights are 0)."""
     weight_U = np.where(taken_U, 0.0, weight_U)
     if not weight_U.any():
         weight_U = (~taken_U).astype(np.float64)
     total_U = np.cumsum(weight_U[order_U])
-    place = np.searchsorted(total_U, uniform * total_U[-1], side="right")
-    # A draw can be rounded up to the total itself; then it means the last place with weight.
-    return int(order_U[min(place, np.searchsorted(total_U, total_U[-1]))])
+    position = np.searchsorted(total_U, uniform * total_U[-1], side="right")
+    # If rounding makes the draw equal to the total, the last position with a weight is drawn.
+    return int(order_U[min(position, np.searchsorted(total_U, total_U[-1]))])
 
 
 class Sharpe(Policy):

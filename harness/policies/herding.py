@@ -21,7 +21,7 @@ from balbench.harness.policies.policy import Array, Policy, PoolView, Selection,
 from balbench.harness.streams import Stream
 
 BLOCK = 1024  # points in a block of the kernel
-CACHE_BYTES = 512 * 2**20  # of kernel rows
+CACHE_BYTES = 512 * 2**20  # largest size of the cache of kernel rows
 SLACK = 1e-5  # bound of the relative error of gains that are summed in float32
 NOTHING = 1e-7  # gains up to this share of the total weight count as 0
 SHORT = 0.03  # below this lengthscale the kernel is computed in double precision
@@ -53,22 +53,22 @@ class _Herding(Policy):
         """
         remaining, open_O = RemainingPairs(points, weight_U), np.flatnonzero(points.acquired_X == 0)
         gains = LazyGains(Coverage(points, points.weight_X(weight_U), lengthscale))
-        place_X = np.full(len(points), -1)
-        place_X[open_O] = np.arange(len(open_O))
+        row_X = np.full(len(points), -1)
+        row_X[open_O] = np.arange(len(open_O))
         picks, scores = [], []
         for _ in range(batch_size):
             top, tied = gains.best()
             pick, point = remaining.take(open_O[tied] if len(tied) else np.arange(len(points)))
             picks.append(pick)
             scores.append(top / len(view.pool))
-            if place_X[point] >= 0:
-                gains.cover(int(place_X[point]))
+            if row_X[point] >= 0:
+                gains.cover(int(row_X[point]))
         diagnostics = {"coverage_lengthscale": lengthscale}
         return Selection(view.unlabelled_U[picks], np.array(scores), diagnostics)
 
 
 class MaxHerding(_Herding):
-    """Greedily the pair that adds most to the Gaussian-kernel coverage of the pool by the acquired pairs."""
+    """Greedy choice of the pairs that add most to the Gaussian-kernel coverage of the pool by acquired pairs."""
 
     source: ClassVar[str] = "Bae, Noh and Sutherland 2024 (2407.12212)"
     needs_rewards: ClassVar[bool] = False
@@ -83,7 +83,7 @@ class MaxHerding(_Herding):
 
 
 class UHerding(_Herding):
-    """Greedily the pair that adds most to the uncertainty-weighted coverage of the pool by the acquired pairs."""
+    """Greedy choice of the pairs that add most to the uncertainty-weighted coverage of the pool by acquired pairs."""
 
     source: ClassVar[str] = "Bae, Oliveira and Sutherland 2025 (2412.20644)"
 
@@ -145,9 +145,8 @@ class Coverage:
         self._covered_O = torch.exp(-((nearest_O / lengthscale) ** 2)).float()
         self._rows: OrderedDict[int, torch.Tensor] = OrderedDict()
         self.rows_computed = 0
-        self.rows_at_once = min(
-            64, max(16, self._points_OQ.shape[1] // 16)
-        )  # more rows for long rows, which makes products efficient
+        # Products of long rows are efficient with more rows at once.
+        self.rows_at_once = min(64, max(16, self._points_OQ.shape[1] // 16))
 
     def _kernel(self, rows: slice | list[int], columns: slice) -> torch.Tensor:
         points_OQ, length_O = self._points_OQ, self._length_O
@@ -173,9 +172,9 @@ class Coverage:
         kernel_BO = self._kernel_rows(rows)
         return ((kernel_BO - self._covered_O).clamp_min_(0).double() @ self.weight_O).cpu().numpy()
 
-    def cover(self, place: int) -> None:
+    def cover(self, row: int) -> None:
         """Count an open point as acquired."""
-        self._covered_O = torch.maximum(self._covered_O, self._kernel_rows(np.array([place]))[0])
+        self._covered_O = torch.maximum(self._covered_O, self._kernel_rows(np.array([row]))[0])
 
     def _kernel_rows(self, rows: Array) -> torch.Tensor:
         """Return rows of the kernel, float32 (B, O), and cache them."""
@@ -221,7 +220,7 @@ class LazyGains:
             return 0.0, np.empty(0, dtype=np.int64)
         return top, np.flatnonzero(fresh_O & (self._bound_O >= top * (1 - TIE)))
 
-    def cover(self, place: int) -> None:
+    def cover(self, row: int) -> None:
         """Count an open point as acquired."""
-        self._coverage.cover(place)
-        self._open_O[place] = False
+        self._coverage.cover(row)
+        self._open_O[row] = False

@@ -22,7 +22,7 @@ def coded_order(view: PoolView, stream: Stream) -> Array:
     """Order the unlabelled pairs as in a pool that the seed of the run shuffles, once for all rounds.
 
     Returns:
-        Places in `view.unlabelled_U`, shape (U,).
+        Positions in `view.unlabelled_U`, shape (U,).
     """
     return np.argsort(view.uniform_U(Stream(stream.seed, ("pool order",))), kind="stable")
 

@@ -58,9 +58,9 @@ class ParBaLS(TargetPolicy):
         """Fill a batch greedily."""
         labelled = view.acquired_n[~np.isnan(view.label_n)]
         blocks = self._candidate_blocks(view, stream)
-        embedding_RH, place_n2 = _embedded(view, np.concatenate([labelled, blocks[0]]))
+        embedding_RH, row_n2 = _embedded(view, np.concatenate([labelled, blocks[0]]))
         standardise = Standardiser(embedding_RH)
-        posterior = self._posterior(view, standardise.differences(embedding_RH, place_n2[: len(labelled)]))
+        posterior = self._posterior(view, standardise.differences(embedding_RH, row_n2[: len(labelled)]))
         target_TH = self._target_differences(view, standardise, stream.child("targets"))
         picks: list[int] = []
         scores: list[float] = []
@@ -126,8 +126,8 @@ def _embedded(view: PoolView, pairs: Array) -> tuple[torch.Tensor, torch.Tensor]
 
     Only these responses are embedded, because the embeddings of the whole pool may not fit into memory.
     """
-    used_R, place_n2 = torch.unique(view.responses(pairs), return_inverse=True)
-    return view.model.embedding_RH(view.splits["pool"].features_RD[used_R]), place_n2
+    used_R, row_n2 = torch.unique(view.responses(pairs), return_inverse=True)
+    return view.model.embedding_RH(view.splits["pool"].features_RD[used_R]), row_n2
 
 
 class Universes:

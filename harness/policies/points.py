@@ -32,7 +32,7 @@ class Points:
     Attributes:
         points_XQ: float32 coordinates, on the device of the study.
         point_U, point_n: the point of each unlabelled and of each acquired pair.
-        rank_U: rank of each unlabelled pair in the order of identifiers. Ties are broken by it, because mutual nearest
+        rank_U: rank of each unlabelled pair in the order of identifiers. It breaks ties, because mutual nearest
             neighbours tie often and the storage order must not matter.
         signed: whether a and -a are different points.
     """
@@ -62,7 +62,7 @@ class Points:
         return replace(self, points_XQ=unit_XQ)
 
     def distance_to(self, point: int) -> Array:
-        """Return the distance of each point to one of them, by differences; float64 (X,)."""
+        """Return the distance of each point to one point, by differences; float64 (X,)."""
         one_1Q = self.points_XQ[point : point + 1]
         distance_X = _by_differences(self.points_XQ, one_1Q)
         if not self.signed:
@@ -122,12 +122,12 @@ def _prompt_points(view: PoolView) -> Points:
     index = view.index
     by_id_N = np.empty(len(view.pool), dtype=np.int64)
     by_id_N[index.rank_N] = np.arange(len(view.pool))
-    used, first, place_N = np.unique(index.point_of_pair_N[by_id_N], return_index=True, return_inverse=True)
+    used, first, used_N = np.unique(index.point_of_pair_N[by_id_N], return_index=True, return_inverse=True)
     order_X = np.argsort(first)
     number_X = np.empty_like(order_X)
     number_X[order_X] = np.arange(len(order_X))
-    point_N = np.empty_like(place_N)
-    point_N[by_id_N] = number_X[place_N]
+    point_N = np.empty_like(used_N)
+    point_N[by_id_N] = number_X[used_N]
     points_XQ = index.neighbours.points_XQ[torch.from_numpy(used[order_X])]
     points_XQ = points_XQ.to(view.splits["pool"].features_RD.device)
     return Points(points_XQ, point_N[view.unlabelled_U], point_N[view.acquired_n], index.rank_N[view.unlabelled_U])
@@ -138,9 +138,9 @@ def _pair_points(view: PoolView) -> Points:
     by_id = np.argsort(view.index.rank_N[pairs])
     difference_NH = view.differences(pairs[by_id])
     rows_NH = _canonical(difference_NH.cpu().numpy())
-    first_X, place = distinct_rows(rows_NH)
-    point = np.empty_like(place)
-    point[by_id] = place
+    first_X, point_by_id = distinct_rows(rows_NH)
+    point = np.empty_like(point_by_id)
+    point[by_id] = point_by_id
     points_XH = torch.from_numpy(rows_NH[first_X]).to(difference_NH.device)
     U = len(view.unlabelled_U)
     return Points(points_XH, point[:U], point[U:], view.index.rank_N[view.unlabelled_U], signed=False)
@@ -198,7 +198,7 @@ class RemainingPairs:
         self.acquired_X = points.acquired_X.copy()
 
     def take(self, tied: Array) -> tuple[int, int]:
-        """Take one pair from tied points, and return (its place among the unlabelled pairs, its point).
+        """Take one pair from tied points, and return (its position among the unlabelled pairs, its point).
 
         Points with the fewest acquired pairs (pairs taken here included) come first, then the most preferred pair, then
         the first pair in the order of identifiers. Points without remaining pairs are skipped.

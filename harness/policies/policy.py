@@ -26,12 +26,12 @@ UncertaintyKind = Literal["epistemic", "predictive", "variance"]
 
 @dataclass(frozen=True, eq=False)
 class PoolView:
-    """All that a policy may know in a round: features, posterior, past acquisitions. It has no label of other pairs.
+    """The input of a policy in a round: features, posterior, past acquisitions, and no labels of other pairs.
 
     docs/plug-ins.md lists all names with their shapes and types.
 
     Attributes:
-        index: the pool and all that depends on its features only.
+        index: the pool, and results that depend on its features only.
         unlabelled_U: numbers of the pairs that can be acquired, ascending.
         acquired_n: numbers of the pairs acquired so far, in order of acquisition.
         label_n: float64 labels of the acquired pairs: P(first preferred), NaN where the oracle abstained.
@@ -51,7 +51,7 @@ class PoolView:
     if not TYPE_CHECKING:  # a type checker reports a wrong name itself
 
         def __getattr__(self, name: str) -> Any:
-            """Name the nearest attribute in the error about a wrong one."""
+            """Name the most similar attribute in the error about an unknown attribute."""
             if hasattr(type(self), name):  # a property raised this AttributeError: raise it again
                 return object.__getattribute__(self, name)
             raise AttributeError(f"PoolView has no attribute {name!r}{_suggestion(name)}", name=name, obj=self)
@@ -121,7 +121,7 @@ def view_names() -> list[str]:
     return fields + [name for name in vars(PoolView) if not name.startswith("_") and name not in fields]
 
 
-# Names that authors of policies may try first, and what holds the same here.
+# Names that authors of policies may try first, and the attributes with the same meaning.
 OTHER_NAMES = {
     "features": "splits['pool'].features_RD",
     "prompts": "pool.prompt_of_pair_N",
@@ -133,7 +133,7 @@ OTHER_NAMES = {
 
 
 def _suggestion(name: str) -> str:
-    """Name the attribute that was probably meant, or all attributes."""
+    """Return advice for an unknown attribute: a similar attribute, or all attributes."""
     meanings = OTHER_NAMES | {known.lower(): known for known in view_names()}
     nearest = difflib.get_close_matches(name.lower(), meanings, n=1, cutoff=0.6)
     return f"; did you mean {meanings[nearest[0]]}?" if nearest else f"; it has {', '.join(view_names())}"
@@ -174,10 +174,10 @@ class Policy(Component):
     """The range of all scores."""
 
     def check_data(self, contents: Contents) -> None:
-        """Check that the data hold what the policy needs. It runs before any round, if possible before the data exist.
+        """Check that the data contain what the policy needs: before the first round, and if possible before building.
 
         Raises:
-            DataError: something is missing; the message names it and the remedy.
+            DataError: the data lack something; the message names what is missing, and the remedy.
         """
 
     @abstractmethod
@@ -185,7 +185,7 @@ class Policy(Component):
         """Return an ordered batch of unlabelled pairs without repetition, the same for the same stream.
 
         Args:
-            view: what the policy may know; `select` must not change it.
+            view: the input of the policy, which `select` must not change.
             batch_size: the number of pairs to return, at most the number of unlabelled pairs.
             stream: the source of all randomness of this call.
 
@@ -203,7 +203,7 @@ def take_highest(
         view: the round.
         scores_U: the score of each unlabelled pair.
         batch_size: the number of pairs.
-        score_range: the range that scores must lie in.
+        score_range: the range of valid scores.
 
     Raises:
         ValueError: a score is not a number, or is outside the range.
@@ -217,4 +217,4 @@ def check_range(scores: Array, limits: tuple[float, float], tolerance: float = 1
     """Raise ValueError unless all scores are numbers within their limits."""
     low, high = limits
     if len(scores) and not (scores.min() >= low - tolerance and scores.max() <= high + tolerance):
-        raise ValueError(f"scores must lie in [{low:.6g}, {high:.6g}]; got [{scores.min():.6g}, {scores.max():.6g}]")
+        raise ValueError(f"scores must be in [{low:.6g}, {high:.6g}]; got [{scores.min():.6g}, {scores.max():.6g}]")

@@ -2,9 +2,9 @@
 
 There are two estimators (Melo et al. 2024, 2406.10023), with D_x a distance from prompt x:
 
-- KSG: h_x = log(2 D_x + 1e-4) - digamma(n_x + 1) / d. D_x is the distance to the k-th nearest prompt of the pool, and
-n_x
-  the number of acquired pairs whose prompts are within D_x. A pick raises n of all prompts whose ball contains it.
+- KSG: h_x = log(2 D_x + 1e-4) - digamma(n_x + 1) / d. D_x is the distance to the k-th nearest prompt of the pool,
+  and n_x is the number of acquired pairs whose prompts are within D_x. A pick raises n of
+  all prompts whose ball contains the pick.
 - KL: h_x = log(2 D_x + 1e-4). D_x is the distance to the prompt of the k-th nearest acquired pair, picks included.
 
 Axes: X distinct prompts, A distinct acquired prompts, Q features, k nearest acquired pairs, B rows of a block,
@@ -182,7 +182,7 @@ def _by_products(
 def _candidate_distances(centres_BQ: torch.Tensor, others_AQ: torch.Tensor, candidate_BM: torch.Tensor) -> torch.Tensor:
     step = block_rows(4 * candidate_BM.shape[1] * centres_BQ.shape[1])
     pieces = zip(centres_BQ.split(step), candidate_BM.split(step), strict=True)
-    return torch.cat([distances(some_BQ, others_AQ[some_BM]) for some_BQ, some_BM in pieces])
+    return torch.cat([distances(block_BQ, others_AQ[block_BM]) for block_BQ, block_BM in pieces])
 
 
 def _repeated(sorted_BM: Array, count_BM: Array, k: int) -> Array:
@@ -191,8 +191,8 @@ def _repeated(sorted_BM: Array, count_BM: Array, k: int) -> Array:
     nearest_Bk = np.full((len(sorted_BM), k), np.inf, dtype=np.float32)
     for column in range(k):
         at_B = (reached_BM <= column).sum(axis=1)
-        there = np.flatnonzero(at_B < reached_BM.shape[1])
-        nearest_Bk[there, column] = sorted_BM[there, at_B[there]]
+        rows = np.flatnonzero(at_B < reached_BM.shape[1])
+        nearest_Bk[rows, column] = sorted_BM[rows, at_B[rows]]
     return nearest_Bk
 
 

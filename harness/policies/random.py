@@ -28,8 +28,8 @@ class Random(Policy):
         if self.variant == "published":
             return _uniform_choice(view, batch_size, stream)
         U = len(view.unlabelled_U)
-        place_B = coded_order(view, stream)[coded_generator().permutation(U)[:batch_size]]
-        return Selection(view.unlabelled_U[place_B], 1 - np.arange(batch_size) / U)
+        position_B = coded_order(view, stream)[coded_generator().permutation(U)[:batch_size]]
+        return Selection(view.unlabelled_U[position_B], 1 - np.arange(batch_size) / U)
 
 
 class FullData(Policy):

@@ -30,7 +30,7 @@ class SampleThenRank(Policy):
         uncertainty_U = view.score_U(self.uncertainty)
         left, taken = np.arange(len(uncertainty_U)), np.empty(0, dtype=np.int64)
         while len(taken) < batch_size:
-            deal_U, draw_U = (view.uniform_U(stream.child(what, len(taken))) for what in ("deal", "draw"))
+            deal_U, draw_U = (view.uniform_U(stream.child(name, len(taken))) for name in ("deal", "draw"))
             winners = group_winners(uncertainty_U[left], deal_U[left], self.group)
             winners = left[winners]
             taken = np.concatenate([taken, winners[np.argsort(draw_U[winners], kind="stable")]])
@@ -40,7 +40,7 @@ class SampleThenRank(Policy):
 
 
 def group_winners(uncertainty_U: Array, noise_U: Array, size: int) -> Array:
-    """Return the place of the most uncertain pair of each group (the first among ties), ascending.
+    """Return the position of the most uncertain pair of each group (the first among ties), ascending.
 
     Groups are filled in the order of `noise_U`, with `size` pairs each; the last group can be smaller.
     """
@@ -69,9 +69,9 @@ class OnePerPrompt(Policy):
 
 
 def one_per_group(score_U: Array, group_U: Array) -> Array:
-    """Order places by score: the best of each group first, then the second best of each, and so on.
+    """Order positions by score: the best of each group first, then the second best of each, and so on.
 
-    Ties go to the lowest place.
+    Ties go to the lowest position.
     """
     by_group = np.lexsort((-score_U, group_U))
     start = np.flatnonzero(np.diff(group_U[by_group], prepend=group_U.min(initial=0) - 1))

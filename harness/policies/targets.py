@@ -13,7 +13,7 @@ from balbench.harness.policies.policy import Policy, PoolView
 from balbench.harness.pool.contents import Contents
 from balbench.harness.streams import Stream
 
-LEAST = 1e-150  # lower bound of a probability, so that products of two can be divided by
+LEAST = 1e-150  # lower bound of a probability, so that the product of two can be a divisor
 IMPOSSIBLE = torch.finfo(torch.float64).eps - 1  # relative excess of an impossible event, with a finite log1p
 
 

@@ -1,4 +1,4 @@
-"""Uncertainty sampling: each pair is scored alone, so a batch can hold near-duplicates."""
+"""Uncertainty sampling: each pair is scored alone, so a batch can contain near-duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the arrays of a data set. Array names end in their axes, so the name of an array says its shape."""
+"""Checks of the arrays of a data set. The name of an array ends in its axes, and so defines its shape."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def check_arrays(part: Any, name: str, types: Mapping[str, str]) -> None:
     Args:
         part: a dataclass whose field names end in their axes (`responses_of_pair_N2`); fields with the default None
             may be None.
-        name: of the split, for errors.
-        types: by field, a key of TYPES.
+        name: name of the split, for errors.
+        types: a key of TYPES for each field.
 
     Raises:
         DataError: an array has another type or shape.

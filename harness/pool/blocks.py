@@ -12,12 +12,12 @@ BLOCK_BYTES = 64 * 2**20
 
 
 def block_rows(bytes_a_row: int, least: int = 1) -> int:
-    """Return how many rows make a block of BLOCK_BYTES, at least `least`."""
+    """Return the number of rows in a block of BLOCK_BYTES, at least `least`."""
     return max(least, BLOCK_BYTES // max(1, bytes_a_row))
 
 
 def array_blocks(array: Array) -> Iterator[tuple[int, Array]]:
-    """Yield an array in blocks of rows, each with the number of its first row."""
+    """Yield the number of the first row and the rows of each block of an array."""
     rows = block_rows(array[:1].nbytes)
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]

@@ -14,11 +14,11 @@ class Sizes:
     """The size of a data set, known without building it.
 
     Attributes:
-        pairs: pairs of the pool, exactly: a study that needs more is refused before anything is built.
-        responses, prompts: of the pool, approximately.
-        held_out_responses: of all other splits, approximately.
-        dimension: of the response features.
-        most_pairs_a_prompt: the most pairs of one prompt of the pool, exactly; None if it is not known.
+        pairs: exact number of pairs of the pool; a study that needs more is refused before the data are built.
+        responses, prompts: approximate numbers of responses and prompts of the pool.
+        held_out_responses: approximate number of responses of all other splits.
+        dimension: number of response features.
+        most_pairs_a_prompt: exact largest number of pairs of a prompt of the pool; None if unknown.
     """
 
     pairs: int
@@ -47,12 +47,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds besides features and votes.
+    """The splits and optional tables of a data set.
 
     Attributes:
         splits: names of its splits.
-        response_tables: the optional tables of `PreferencePool` that it has for all responses.
-        most_pairs_a_prompt: the most pairs of one prompt of the pool; None if it is not known yet.
+        response_tables: the optional tables of `PreferencePool` that the data set has.
+        most_pairs_a_prompt: largest number of pairs of a prompt of the pool; None if not known yet.
     """
 
     splits: tuple[str, ...]
@@ -61,7 +61,7 @@ class Contents:
 
     @classmethod
     def of(cls, data: PreferenceData) -> Contents:
-        """Return the contents of a data set that is built."""
+        """Return the contents of a built data set."""
         pool = data.splits["pool"].pairs
         optional = {item.name for item in fields(pool) if item.default is None}
         tables = frozenset(name for name in optional if getattr(pool, name) is not None)

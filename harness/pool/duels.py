@@ -1,4 +1,4 @@
-"""A pool read as duels: prompts with several responses (arms), and the recorded pairs among them.
+"""The pool as duels: prompts with several responses (arms), and the recorded pairs of these responses.
 
 The oracle answers only recorded pairs, so a duel is a recorded pair, read in both directions. All orders are by
 identifiers and do not depend on storage: a response is identified by the first pair that contains it, a prompt by its
@@ -19,7 +19,7 @@ Array = np.ndarray
 
 
 class Segments:
-    """Runs of equal labels in a sorted array, and reductions over each of them."""
+    """Runs of equal labels in a sorted array, and reductions over each run."""
 
     def __init__(self, label_E: Array) -> None:
         """Find the runs; `label_E` has at least one entry."""
@@ -50,11 +50,11 @@ class Duels:
     """Directed duels, sorted by prompt, leader, partner and identifier.
 
     Attributes:
-        number_E: their numbers among all duels of the pool.
-        prompt_E: the prompt of each.
+        number_E: number of each duel among all duels of the pool.
+        prompt_E: prompt of each duel.
         leader_E: the arm that is chosen first.
-        partner_E: the arm that it meets.
-        pair_E: the recorded pair of the two.
+        partner_E: the other arm.
+        pair_E: the recorded pair of the two arms.
     """
 
     number_E: Array
@@ -91,7 +91,7 @@ class DuelPool:
     """
 
     def __init__(self, pool: PreferencePool, rank_N: Array) -> None:
-        """Read a pool; `rank_N` is the place of each pair in the order of identifiers."""
+        """Index a pool; `rank_N` is the position of each pair in the order of identifiers."""
         response_N2, pairs = pool.responses_of_pair_N2, len(pool)
         responses = len(pool.prompt_of_response_R)
         key_R = np.full(responses, 2 * pairs, dtype=np.int64)
@@ -117,26 +117,8 @@ class DuelPool:
 
     @property
     def prompts(self) -> int:
-        """How many prompts have pairs."""
+        """Number of prompts with pairs."""
         return int(self.prompt_A[-1]) + 1
-
-    @cached_property
-    def _key_E(self) -> Array:
-        return self.duels.leader_E * len(self.response_A) + self.duels.partner_E
-
-    def pair_of(self, first_n: Array, second_n: Array) -> Array:
-        """Return the recorded pair of two responses, shown in either order; -1 where none is recorded.
-
-        Where the same two responses were recorded more than once, it is the pair with the first identifier.
-
-        Args:
-            first_n: numbers of responses.
-            second_n: numbers of responses.
-        """
-        first_n, second_n = self._arm_R[first_n], self._arm_R[second_n]
-        key_n = np.where((first_n < 0) | (second_n < 0), -1, first_n * len(self.response_A) + second_n)
-        at_n = np.minimum(np.searchsorted(self._key_E, key_n), len(self._key_E) - 1)
-        return np.where(self._key_E[at_n] == key_n, self.duels.pair_E[at_n], -1)
 
     def open_duels(self, pairs: Array) -> Duels:
         """Return the duels whose pairs are among `pairs`."""

@@ -1,4 +1,4 @@
-"""Features that stay on disk: a table that is read in blocks or by rows when they are used."""
+"""Tables of features in memory or on disk. Tables on disk are read in blocks or by rows when they are used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from balbench.harness.errors import DataError
 from balbench.harness.pool.blocks import block_rows
 
 Array = np.ndarray
-LEAST_ROWS = 256  # of a block, for rows of any width
-GAP_BYTES = 4096  # rows with smaller gaps between them are read at once
+LEAST_ROWS = 256  # smallest number of rows of a block, for rows of any width
+GAP_BYTES = 4096  # rows with smaller gaps are read together
 DTYPES = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32}
 
 
@@ -47,23 +47,23 @@ class FeatureTable(Protocol):
     def __getitem__(self, rows: slice | torch.Tensor, /) -> torch.Tensor: ...
 
     def split(self, rows: int, /) -> Iterable[torch.Tensor]:
-        """All rows in order, in blocks of at most `rows`."""
+        """Yield all rows in order, in blocks of at most `rows`."""
         ...
 
     def index_select(self, dim: int, index: torch.Tensor, /) -> torch.Tensor:
-        """Rows by number (`dim` is 0)."""
+        """Return rows by number (`dim` is 0)."""
         ...
 
 
 class StreamedTable:
     """A read-only table of float32 features on a device, read from a .npy file of float16 or float32.
 
-    The file is opened for each read and read into buffers, not mapped. So resident memory is a few blocks for a file of
-    any size, processes and threads can share a table, and a pickled table is small. Blocks are new tensors, which
-    callers may keep.
+    The file is opened for each read and read into buffers, not mapped. Resident memory is therefore a few blocks for
+    a file of any size, processes and threads can share a table, and a pickled table is small. Blocks are new tensors,
+    which callers may keep.
 
-    On CUDA, `split` reads into two pinned buffers and copies them on a stream of its own while the caller computes.
-    That path has not run on a GPU yet.
+    On CUDA, `split` reads into two pinned buffers and copies them on a separate stream while the caller computes.
+    This path has not been run on a GPU yet.
 
     Attributes:
         shape: (R, D).
@@ -76,7 +76,7 @@ class StreamedTable:
     def __init__(
         self, path: Path, offset: int, shape: tuple[int, int], stored: np.dtype[Any], device: torch.device
     ) -> None:
-        """Read R x D numbers after the first `offset` bytes of a file, stored by rows.
+        """Describe a table of R x D numbers, stored by rows after the first `offset` bytes of a file.
 
         Raises:
             DataError: the file is missing or has another size.
@@ -116,7 +116,7 @@ class StreamedTable:
         return block_bD.to(self.device)
 
     def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
-        """Rows by number, with repetitions (errors as in `__getitem__`)."""
+        """Return rows by number; numbers can repeat (errors as in `__getitem__`)."""
         index_n = index.cpu().numpy()
         if dim != 0 or index_n.ndim != 1 or index_n.dtype.kind != "i":
             raise IndexError(f"give a vector of row numbers, not {tuple(index.shape)} of {index.dtype} along {dim}")
@@ -132,9 +132,9 @@ class StreamedTable:
         return rows_nD.to(self.device)
 
     def split(self, rows: int) -> Iterator[torch.Tensor]:
-        """All rows in order, in blocks of `rows`, or fewer rows if these would be larger than a block of `BLOCK_BYTES`.
+        """Yield all rows in order, in blocks of `rows` (fewer if a block would be larger than `BLOCK_BYTES`).
 
-        The next block is read while the caller works on the present one.
+        The next block is read while the caller works on the current block.
 
         Raises:
             DataError: the file is missing or has another size.
@@ -142,11 +142,11 @@ class StreamedTable:
         rows = min(rows, _rows_at_once(self.shape[1]))
         reader = _PinnedReader(self, rows) if self.device.type == "cuda" else _Reader(self, rows)
         with closing(reader), ThreadPoolExecutor(1, "features") as thread:
-            coming = thread.submit(reader.read, 0)
+            pending = thread.submit(reader.read, 0)
             for start in range(rows, len(self), rows):
-                read, coming = coming.result(), thread.submit(reader.read, start)
-                yield read.ready()
-            yield coming.result().ready()
+                block, pending = pending.result(), thread.submit(reader.read, start)
+                yield block.ready()
+            yield pending.result().ready()
 
     def _open(self) -> FileIO:
         """Open the file and check that it has the described size."""
@@ -169,15 +169,15 @@ class StreamedTable:
         try:
             file.seek(self._offset + start * self._row_bytes)
             while view:
-                got = file.readinto(view)
-                if not got:
+                size = file.readinto(view)
+                if not size:
                     raise self._gone(f"it ends within row {start + (rows_bD.nbytes - len(view)) // self._row_bytes}")
-                view = view[got:]
+                view = view[size:]
         except OSError as error:
             raise self._gone(error.strerror or str(error)) from None
 
     def _buffer(self, rows: int, pinned: bool = False) -> torch.Tensor:
-        """Room for rows of the stored type."""
+        """Allocate a buffer for rows of the stored type."""
         return torch.empty((rows, self.shape[1]), dtype=DTYPES[self._stored], pin_memory=pinned)
 
     def _read_block(
@@ -192,16 +192,16 @@ class StreamedTable:
             out_bD.copy_(stored_bD)
 
     def _read_rows(self, file: FileIO, rows_n: Array) -> torch.Tensor:
-        """Read ascending rows: near rows are read at once with the rows between them, which are then dropped."""
+        """Read ascending rows. Near rows are read together with the rows between them, which are then dropped."""
         apart = np.diff(rows_n)
         far = apart > max(1, GAP_BYTES // self._row_bytes)
-        place_n = np.concatenate([[0], np.cumsum(np.where(far, 1, apart))])
-        buffer_bD = self._buffer(int(place_n[-1]) + 1)
+        position_n = np.concatenate([[0], np.cumsum(np.where(far, 1, apart))])
+        buffer_bD = self._buffer(int(position_n[-1]) + 1)
         first = np.concatenate([[0], np.flatnonzero(far) + 1])
         last = np.concatenate([first[1:], [len(rows_n)]]) - 1
-        for start, low, high in np.stack([rows_n[first], place_n[first], place_n[last]], axis=1).tolist():
+        for start, low, high in np.stack([rows_n[first], position_n[first], position_n[last]], axis=1).tolist():
             self._fill(file, start, buffer_bD[low : high + 1])
-        return buffer_bD.index_select(0, torch.from_numpy(place_n)).float()
+        return buffer_bD.index_select(0, torch.from_numpy(position_n)).float()
 
 
 class _Block(NamedTuple):
@@ -211,7 +211,7 @@ class _Block(NamedTuple):
     copied: Any = None
 
     def ready(self) -> torch.Tensor:
-        """Return the block, safe to use by the kernels that the caller launches afterwards."""
+        """Return the block, which kernels that the caller launches afterwards can use safely."""
         if self.copied is not None:
             current = torch.cuda.current_stream(self.features_bD.device)
             current.wait_event(self.copied)
@@ -228,7 +228,7 @@ class _Reader:
         self._buffer_bD = None if table._stored == np.float32 else table._buffer(min(rows, len(table)))
 
     def read(self, start: int) -> _Block:
-        """Read the block that begins at a row."""
+        """Read the block that starts at a row."""
         rows = min(self._rows, len(self._table) - start)
         block_bD = torch.empty((rows, self._table.shape[1]), dtype=torch.float32)
         self._table._read_block(self._file, start, block_bD, self._buffer_bD)
@@ -248,7 +248,7 @@ class _PinnedReader(_Reader):
         self._pinned = [(table._buffer(min(rows, len(table)), pinned=True), torch.cuda.Event()) for _ in range(2)]
 
     def read(self, start: int) -> _Block:
-        """Read the block that begins at a row and begin to copy it."""
+        """Read the block that starts at a row, and start to copy it."""
         buffer_bD, copied = self._pinned[start // self._rows % 2]
         copied.synchronize()  # wait until the last copy from the buffer is done
         stored_bD = buffer_bD[: len(self._table) - start]
@@ -261,14 +261,14 @@ class _PinnedReader(_Reader):
         return _Block(block_bD, ready)
 
     def close(self) -> None:
-        """Wait for the last copies, then close the file: pinned memory must outlive them."""
+        """Wait for the last copies, because the pinned buffers must exist until then, and close the file."""
         for _, copied in self._pinned:
             copied.synchronize()
         super().close()
 
 
 def _rows_at_once(columns: int) -> int:
-    """The most rows of float32 features in a block; at most three blocks are in memory."""
+    """Return the largest number of rows of float32 features in a block; at most three blocks are in memory."""
     return block_rows(4 * columns, LEAST_ROWS)
 
 
@@ -284,7 +284,7 @@ def can_stream(features_RD: Array) -> TypeGuard[np.memmap]:
     """Return whether an array is a whole .npy file on disk, stored by rows as float16 or float32."""
     return (
         isinstance(features_RD, np.memmap)
-        and isinstance(features_RD.base, mmap.mmap)  # not a part of a mapped array
+        and isinstance(features_RD.base, mmap.mmap)  # excludes parts of a mapped array
         and features_RD.filename is not None
         and features_RD.flags.c_contiguous
         and features_RD.ndim == 2

@@ -37,18 +37,18 @@ class PoolIndex:
 
     @cached_property
     def rank_N(self) -> Array:
-        """The place of each pair in the order of identifiers; noise drawn in this order does not depend on storage."""
+        """The position of each pair in the order of identifiers; noise in this order does not depend on storage."""
         rank_N = np.empty(len(self.pool), dtype=np.int64)
         rank_N[np.argsort(self.pool.pair_id_N, kind="stable")] = np.arange(len(self.pool))
         return rank_N
 
     @cached_property
     def duels(self) -> DuelPool:
-        """The pool read as duels among the responses of each prompt."""
+        """The pool as duels between the responses of each prompt."""
         return DuelPool(self.pool, self.rank_N)
 
     def uniform_N(self, stream: Stream) -> Array:
-        """Return uniform noise in (0, 1) for each pair, the same for every order of storage."""
+        """Return uniform noise in (0, 1) for each pair, independent of the storage order."""
         return (1.0 - stream.numpy().random(len(self.pool)))[self.rank_N]
 
 

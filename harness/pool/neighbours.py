@@ -2,7 +2,7 @@
 
 Prompt features never change, so the sorted neighbours of each prompt are computed once. Candidates come from blocked
 matrix products, and their distances are computed again by differences. An error bound proves that no other prompt is
-nearer. Rows for which the bound proves nothing are computed again in double precision, and last by differences alone.
+nearer. Rows without a proof are computed again in double precision, and finally by differences only.
 
 Axes: P prompts, X distinct points (prompts with the same features are one point), Q features, M listed
 neighbours (the point itself first, at distance 0), B rows of a block, E (point, member) entries of balls.
@@ -26,11 +26,11 @@ FIRST_WIDTH = 64
 
 @dataclass(frozen=True)
 class Balls:
-    """For each point its radius and the points inside it.
+    """The radius of each point, and the points within it.
 
     Attributes:
-        radius_X: float64 (holding float32 values) distance D_x.
-        point_E, member_E: member_E[e] lies in the ball of point_E[e]; sorted by point.
+        radius_X: distance D_x, float64 with float32 values.
+        point_E, member_E: member_E[e] is in the ball of point_E[e]; sorted by point.
     """
 
     radius_X: Array
@@ -42,7 +42,7 @@ class Balls:
         return np.bincount(self.point_E, weights=weight_X[self.member_E], minlength=len(self.radius_X))
 
     def holders(self) -> tuple[Array, Array]:
-        """Return (start_X1, point_E): the points whose balls hold x are point_E[start_X1[x]:start_X1[x + 1]]."""
+        """Return (start_X1, point_E): the points whose balls contain x are point_E[start_X1[x]:start_X1[x + 1]]."""
         order_E = np.argsort(self.member_E, kind="stable")
         start_X1 = np.searchsorted(self.member_E[order_E], np.arange(len(self.radius_X) + 1))
         return start_X1, self.point_E[order_E]
@@ -56,7 +56,7 @@ class NeighbourIndex:
 
         Args:
             prompt_features_PQ: float32 features.
-            width: length of the lists at first; they become longer if a round needs more neighbours.
+            width: initial length of the lists, which grow if a round needs more neighbours.
             cache: a directory for these features, through which processes share the lists.
         """
         rows_PQ = np.ascontiguousarray(prompt_features_PQ, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0
@@ -88,9 +88,9 @@ class NeighbourIndex:
 
         Args:
             count_X: how many times each point counts as a neighbour (0: not at all).
-            k: which neighbour; where fewer are left in all, the last.
+            k: number of the neighbour; the last neighbour if there are fewer.
             itself: whether a point counts among its own neighbours.
-            inclusive: whether a ball holds the points at exactly its radius.
+            inclusive: whether a ball contains the points at exactly its radius.
         """
         k = min(k, int(count_X.sum()) - (0 if itself else int(count_X.max(initial=0))))
         width = self.neighbour_XM.shape[1]
@@ -104,7 +104,7 @@ class NeighbourIndex:
     def _reach(
         self, rows_B: Array, count_X: Array, k: int, itself: bool, inclusive: bool, full: bool = False
     ) -> tuple[Array, Array]:
-        """Radius (NaN if the lists are too short) and membership over the listed neighbours."""
+        """Return radii (NaN if the lists are too short) and membership of the listed neighbours."""
         neighbour_BM, distance_BM = self._full_lists(rows_B) if full else (self.neighbour_XM, self.distance_XM)
         count_BM = count_X[neighbour_BM]
         if not itself:
@@ -112,7 +112,7 @@ class NeighbourIndex:
         reached_BM = np.cumsum(count_BM, axis=1) >= k
         column_B = np.argmax(reached_BM, axis=1)
         radius_B = distance_BM[np.arange(len(rows_B)), column_B].astype(np.float64)
-        if full:  # with too few neighbours in all, the farthest that counts
+        if full:  # with fewer than k neighbours, the radius is the distance to the farthest
             farthest_B = np.where(count_BM > 0, distance_BM, 0).max(axis=1)
             radius_B = np.where(reached_BM.any(axis=1), radius_B, farthest_B)
         else:
@@ -163,7 +163,7 @@ def distinct_rows(rows_PQ: Array) -> tuple[Array, Array]:
 
 
 def distances(a_BQ: torch.Tensor, b_BMQ: torch.Tensor) -> torch.Tensor:
-    """Euclidean distances (B, M) by differences: the same bits for (i, j) as for (j, i), whatever the block."""
+    """Return Euclidean distances (B, M) by differences: equal bits for (i, j) and (j, i), for any block."""
     return torch.cdist(a_BQ[:, None], b_BMQ, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
 
 
@@ -217,7 +217,7 @@ def _by_products(
 def distance_floor(
     outside_B: torch.Tensor, norm_B: torch.Tensor, largest_norm: torch.Tensor, Q: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """A lower bound on the float32 distance (by differences) to any point that is not a candidate.
+    """Return a lower bound of the float32 distance (by differences) to any point that is not a candidate.
 
     `outside_B` is the smallest approximate squared distance outside; an inner product of Q terms errs by at most
     gamma_Q |a| |b| with gamma_n = n u / (1 - n u) and unit roundoff u, in any order of summation (Higham 2002, 3.1).
@@ -249,7 +249,7 @@ def _by_differences(points_XQ: torch.Tensor, rows: torch.Tensor, width: int) -> 
 def _sorted(
     candidate_BM: torch.Tensor, distance_BM: torch.Tensor, rows: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sort by (distance, number), a row's own point before any other at distance 0."""
+    """Sort by (distance, number); a row's own point comes before other points at distance 0."""
     own_first_BM = torch.where(candidate_BM == rows[:, None], -1, candidate_BM)
     by_number = torch.argsort(own_first_BM, dim=1)
     candidate_BM, distance_BM = candidate_BM.gather(1, by_number), distance_BM.gather(1, by_number)
@@ -262,8 +262,8 @@ def count_within(
 ) -> Array:
     """Return for each centre the summed weight of the other points within its radius, shape (X,), exactly.
 
-    Matrix products in double precision decide all distances that are not close to a radius; close ones are computed by
-    differences in float32, as everywhere here.
+    Matrix products in double precision are enough for distances that are not close to a radius. Close distances are
+    computed by differences in float32, as in the rest of this module.
     """
     a_XQ, b_AQ, radius = centres_XQ.double(), others_AQ.double(), torch.from_numpy(radius_X)
     weight = torch.from_numpy(np.asarray(weight_A, dtype=np.float64))

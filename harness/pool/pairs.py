@@ -1,6 +1,6 @@
 """The pool: a response table, a prompt table, and pairs that index into them.
 
-A reward model scores responses, not pairs, so features are held once for each response. Axes: N pairs,
+A reward model scores responses, not pairs, so features are stored once for each response. Axes: N pairs,
 R responses, P prompts, D response features, Q prompt features.
 """
 
@@ -42,7 +42,7 @@ RECORD_TYPES = {
 
 @dataclass(frozen=True, eq=False)
 class PreferencePool:
-    """Pairs (x, y1, y2) with the features of their prompts and responses. It holds no label.
+    """Pairs (x, y1, y2) with the features of their prompts and responses, without labels.
 
     Attributes:
         response_features_RD: features phi(x, y), float32, or float16 to halve their size on disk (all arithmetic is
@@ -77,7 +77,7 @@ class PreferencePool:
         """Check types, shapes, indices, identifiers and features.
 
         Raises:
-            DataError: an array is wrong; the message names the split, the place and the remedy.
+            DataError: an array is invalid; the message names the split, the array and the remedy.
         """
         if len(self) == 0:
             raise DataError(f"{name}: no pairs; give a file, or a share of the prompts, that leaves it some")
@@ -107,10 +107,10 @@ class Split:
     records: PairRecords
 
     def check(self, name: str) -> None:
-        """Check the pairs (see `PreferencePool.check`), the votes, and that both are about the same pairs.
+        """Check the pairs (see `PreferencePool.check`), the votes, and that both have the same pairs in the same order.
 
         Raises:
-            DataError: an array is wrong; the message names the split, the place and the remedy.
+            DataError: an array is invalid; the message names the split, the array and the remedy.
         """
         self.pairs.check(name)
         records, name = self.records, f"{name}: records"
@@ -128,11 +128,11 @@ class PreferenceData:
     """A data set: the split `pool` to acquire from, `eval` to select models on, `test` (and `ood`) to evaluate models.
 
     Attributes:
-        splits: by name; `pool` and `eval` are required.
-        reference_lines: values that are known without a study, as {line: {split: {metric: value}}}, for
-            example the best possible log-likelihood of a simulated world or a length-only baseline.
-        facts: plain values for data.json, for example how many rows became how many pairs.
-        warnings: lines about the data, each with its remedy, that a run prints and data.json keeps.
+        splits: splits by name; `pool` and `eval` are required.
+        reference_lines: values that are known without a study, as {line: {split: {metric: value}}}, for example the
+            best possible log-likelihood of a simulated world, or a baseline that knows lengths only.
+        facts: plain values for data.json, for example the numbers of rows and pairs.
+        warnings: lines about the data, each with its remedy; a run prints them and stores them in data.json.
     """
 
     splits: dict[str, Split]
@@ -180,7 +180,7 @@ def _save_array(path: Path, value: Array) -> None:
     with path.open("wb") as file:
         if value.flags.c_contiguous or not value.size:
             np.save(file, value, allow_pickle=False)
-        else:  # by rows as well, without a copy of the whole array
+        else:  # written by rows as well, without a copy of the whole array
             described = np.lib.format.header_data_from_array_1_0(value) | {"fortran_order": False}
             np.lib.format.write_array_header_1_0(file, described)
             for _, block in array_blocks(value):

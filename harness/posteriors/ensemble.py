@@ -73,13 +73,13 @@ class Ensemble(TrainingConfig):
         ]
 
     def _trained(self, heads: Heads, cell: int, diagnostics: Mapping[str, float]) -> Heads:
-        """The members of a cell after training."""
+        """Return the members of a cell after training."""
         trained = heads.share(cell * self.members, (cell + 1) * self.members)
         trained.diagnostics = diagnostics
         return trained
 
     def training_bytes(self, dimension: int) -> int:
-        """Weights, gradients, AdamW's two moments, the best weights, and rows and activations of a minibatch."""
+        """Count weights, gradients, AdamW's two moments, best weights, and rows and activations of a minibatch."""
         sizes = [dimension, *self.hidden, 1]
         numbers = 5 * sum((i + 1) * o for i, o in pairwise(sizes)) + 4 * self.batch * sum(sizes)
         return 4 * self.members * numbers
@@ -89,7 +89,7 @@ class Ensemble(TrainingConfig):
         return fleets_are_exact(((dimension, *self.hidden, 1),), self.members, self.batch)
 
     def trainable(self, heads: Heads, streams: Sequence[Stream]) -> Trainable:
-        """Return the heads in the form in which they are trained."""
+        """Return the model to train: the heads."""
         return heads
 
     def initial_fleet(self, data: Sequence[LabelledPairs], streams: Sequence[Stream]) -> Heads:
@@ -99,8 +99,8 @@ class Ensemble(TrainingConfig):
         def draw(stream: Stream) -> Heads:
             return self.initial_heads(dimension, stream).to(device)
 
-        # Drawing hundreds of millions of numbers on one core would keep a GPU waiting; a CPU worker has one core only.
-        return Heads.joined(side_by_side(draw, streams) if device.type == "cuda" else [draw(s) for s in streams])
+        # A GPU would wait while one core draws hundreds of millions of numbers. A CPU worker has one core only.
+        return Heads.joined(draw_in_parallel(draw, streams) if device.type == "cuda" else [draw(s) for s in streams])
 
     def orders_KEn(self, data: LabelledPairs, stream: Stream) -> torch.Tensor:
         """Draw the order of the labelled pairs for each member and epoch."""
@@ -108,7 +108,7 @@ class Ensemble(TrainingConfig):
         return torch.stack(orders).to(data.features_RD.device)
 
     def initial_heads(self, dimension: int, stream: Stream) -> Heads:
-        """Draw initial weights for inputs of a dimension."""
+        """Draw the initial weights of a cell's members for inputs with `dimension` features."""
         members = [min(k, 1) if self.init == "shared" else k for k in range(self.members)]
         generators = [stream.child("member", k).torch() for k in members]
         return Heads.draw(generators, [dimension, *self.hidden, 1], self.weight_std, self.activation, self.precision)
@@ -118,7 +118,7 @@ class Ensemble(TrainingConfig):
         return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.epochs)])
 
 
-def side_by_side(draw: Callable[[Stream], T], streams: Sequence[Stream]) -> list[T]:
+def draw_in_parallel(draw: Callable[[Stream], T], streams: Sequence[Stream]) -> list[T]:
     """Draw from each stream on one thread for each core (torch releases Python's lock while it draws)."""
     from joblib import cpu_count
 

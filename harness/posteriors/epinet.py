@@ -105,7 +105,7 @@ class _Fixed(NamedTuple):
 
 
 class Prior:
-    """Z fixed random networks p: a reward function p(x) . z for each index z, of a given size over z."""
+    """Z fixed random networks p: a reward function p(x) . z for each index z, with a given deviation over z."""
 
     def __init__(self, features_RD: FeatureTable, index_dimension: int, scale: float, stream: Stream) -> None:
         """Draw the networks and scale them to the standard deviation `scale` over the given responses."""
@@ -119,7 +119,7 @@ class Prior:
         self._factor = scale / float(size) if size > 1e-5 * drawn_RZ.abs().max() else 0.0
 
     def values_RZ(self, features_RD: FeatureTable) -> torch.Tensor:
-        """p of each response, scaled, (R, Z)."""
+        """Return scaled p of each response, (R, Z)."""
         return self._factor * self._drawn_RZ(features_RD)
 
     def _drawn_RZ(self, features_RD: FeatureTable) -> torch.Tensor:
@@ -141,12 +141,12 @@ class EpinetHeads:
         self.diagnostics = diagnostics or {}
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Reward of each response under each index, shape (K, R), computed in blocks of responses."""
+        """Return the reward of each response under each index, shape (K, R), computed in blocks of responses."""
         step = max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.base.weights)))
         return torch.cat([self._block_Kb(block_bD) for block_bD in table_blocks(features_RD, step)], dim=1)
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Last hidden layer of the head, float32 (R, H)."""
+        """Return the last hidden layer of the head, float32 (R, H)."""
         return self.base.embedding_RH(features_RD)
 
     def _block_Kb(self, features_bD: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ class EpinetHeads:
 
 
 class _TrainableEpinet:
-    """Heads and epinets, one of each for each cell, as members in training (see `Trainable`)."""
+    """The head and the epinet of each cell in training; each cell is one member (see `Trainable`)."""
 
     def __init__(self, base: Heads, epinet: Heads, fixed: Sequence[_Fixed], indices: int) -> None:
         self._base, self._epinet, self._fixed, self._indices = base, epinet, fixed, indices
@@ -174,7 +174,7 @@ class _TrainableEpinet:
         return type(self)(base, epinet, fixed, self._indices)
 
     def model(self, k: int, diagnostics: Mapping[str, float] | None = None) -> EpinetHeads:
-        """The posterior of cell k."""
+        """Return the posterior of cell k."""
         fixed, base, epinet = self._fixed[k], self._base.share(k, k + 1), self._epinet.share(k, k + 1)
         return EpinetHeads(base, epinet, fixed.prior, fixed.index_KZ, diagnostics)
 

@@ -1,7 +1,7 @@
 """Feature density: Gaussian discriminant analysis on the last hidden layer (DDU, Mukhoti et al. 2021), for pairs.
 
 Epistemic uncertainty of a response is -log q(z), q(z) = sum_c q(z | c) q(c), with one Gaussian for each of the classes
-preferred and not preferred (2102.11582, algorithm 1). That of a pair is the sum over its two responses.
+preferred and not preferred (2102.11582, algorithm 1). The uncertainty of a pair is the sum over its two responses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEAST_VARIANCE = 1e-12  # variance in each direction; keeps densities finite if 
 
 
 class ClassGaussian:
-    """A Gaussian fitted to weighted points; its covariance is shrunk, so fewer points than dimensions suffice."""
+    """A Gaussian fitted to weighted points; shrinkage of the covariance allows fewer points than dimensions."""
 
     def __init__(self, points_nH: torch.Tensor, weight_n: torch.Tensor) -> None:
         points_nH, count = points_nH.double(), weight_n.sum()
@@ -37,7 +37,7 @@ class ClassGaussian:
         self._constant = -self._cholesky_HH.diagonal().log().sum() - H / 2 * math.log(2 * math.pi)
 
     def log_density(self, points_nH: torch.Tensor) -> torch.Tensor:
-        """log q(z | c), float64 (n,)."""
+        """Return log q(z | c), float64 (n,)."""
         centred_Hn = (points_nH.double() - self.mean_H).mT
         white_Hn = torch.linalg.solve_triangular(self._cholesky_HH, centred_Hn, upper=False)
         return self._constant - (white_Hn**2).sum(dim=0) / 2
@@ -64,15 +64,15 @@ class FeatureDensityModel:
         self.centre, self.spread = 0.0, 1.0
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
-        """The head's rewards, float32 (1, R)."""
+        """Return the head's rewards, float32 (1, R)."""
         return self._heads.rewards_KR(features_RD)
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
-        """The last hidden layer, float32 (R, H)."""
+        """Return the last hidden layer, float32 (R, H)."""
         return self._heads.embedding_RH(features_RD)
 
     def log_density_R(self, features_RD: FeatureTable) -> torch.Tensor:
-        """log q(z) of responses, float64 (R,), in blocks; both classes have half of the training responses."""
+        """Return log q(z) of responses, float64 (R,), computed in blocks; q(c) is 1/2 for both classes."""
         parts = []
         for block_bD in table_blocks(features_RD, ROWS):
             embedding_bH = self._heads.embedding_RH(block_bD)
@@ -83,7 +83,7 @@ class FeatureDensityModel:
     def epistemic_N(
         self, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
     ) -> torch.Tensor:
-        """Minus the log densities of a pair's responses, summed, float64 (N,)."""
+        """Return minus the summed log densities of each pair's responses, float64 (N,)."""
         score_N = -self.log_density_R(features_RD)[responses_N2].sum(dim=1)
         return (score_N - self.centre) / self.spread
 

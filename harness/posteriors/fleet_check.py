@@ -1,7 +1,7 @@
-"""A self-test: whether a cell that trains in a fleet gets the same bits as alone, in this process.
+"""A self-test of this process: does a cell that trains in a fleet get the same bits as alone?
 
-A batched matrix product of the CPU's library may compute a slice differently when the batch has more slices. MKL does
-so for odd layer widths, unless the environment variable MKL_CBWR is set before the library loads.
+A CPU's matrix library can compute a slice of a batched product differently when the batch has more slices. MKL does so
+for odd layer widths, unless the environment variable MKL_CBWR is set before the library is loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from balbench.harness.posteriors.trainable import Minibatch
 from balbench.harness.streams import Stream, stream
 
 CELLS = 3
-STEPS = 2  # the second step has weights that the optimiser changed
+STEPS = 2  # the second step starts from weights that the optimiser changed
 PAIRS = (7, 32)
 MEMBERS = (1, 3)
 NETWORKS = ((7, 13, 5, 1), (64, 33, 16, 1), (3, 5, 1), (12, 1), (31, 64, 1))  # widths at which MKL is known to differ
@@ -26,7 +26,7 @@ NETWORKS = ((7, 13, 5, 1), (64, 33, 16, 1), (3, 5, 1), (12, 1), (31, 64, 1))  # 
 def fleets_are_exact(networks: tuple[tuple[int, ...], ...] = (), members: int = 1, pairs: int = 32) -> bool:
     """Return whether training steps of a cell have the same bits in a fleet as alone, on the CPU.
 
-    Several small networks are always tested, and the given ones in addition.
+    Several small networks are always tested, followed by the given networks.
 
     Args:
         networks: layer sizes of each network, with inputs and outputs.
@@ -60,7 +60,7 @@ def _minibatch(members: int, sizes: tuple[int, ...], pairs: int, source: Stream)
 
 
 def _trained(heads: Heads, batch: Minibatch) -> list[torch.Tensor]:
-    """Gradients and weights after some steps."""
+    """Return gradients and weights after STEPS steps."""
     optimiser = AdamW(MemberStack.of(heads.parameters), betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.01)
     current = heads.rebuilt(optimiser.weights.tensors)
     for _ in range(STEPS):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +17,10 @@ import torch.nn.functional as F
 from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.posterior import DivergedError
 
-ROWS = 4096  # rows of a block, which bounds the memory beside the differences
-DECREMENT = 1e-14  # of the objective, in nats; the mode is then accurate to 1e-7 posterior standard deviations
+ROWS = 4096  # rows of a block, which bounds the memory of temporary arrays
+# Newton steps stop at this decrement of the objective in nats; the mode is then accurate to 1e-7 posterior standard
+# deviations.
+DECREMENT = 1e-14
 MOST_STEPS = 100  # Newton steps; about 10 are needed
 MOST_ITERATIONS = 500  # conjugate gradient iterations in a step; about 20 are needed
 PRIOR_GRID = (1e2, 1e1, 1e0, 1e-1, 1e-2)
@@ -38,7 +39,7 @@ class Gaussian:
     cholesky_HH: torch.Tensor
 
     def samples_KH(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw weight vectors (K, H); the generator is a CPU one."""
+        """Draw weight vectors (K, H) with a CPU generator."""
         noise_HK = torch.randn(len(self.mean_H), count, generator=generator, dtype=torch.float64).to(self.mean_H.device)
         return self.mean_H + torch.linalg.solve_triangular(self.cholesky_HH.mT, noise_HK, upper=True).mT
 
@@ -49,27 +50,6 @@ class Gaussian:
     def covariance_HH(self) -> torch.Tensor:
         """Return M^-1."""
         return torch.cholesky_inverse(self.cholesky_HH)
-
-    def after_answers(self, difference_CH: torch.Tensor, target_C: torch.Tensor) -> Answered:
-        """Return the posteriors after one more labelled pair, for each of C candidates at once (see `Answered`)."""
-        spread_HC = self.spread_HC(difference_CH)
-        shift_C, shrink_C = answer_step(difference_CH @ self.mean_H, (spread_HC**2).sum(dim=0), target_C)
-        direction_CH = torch.linalg.solve_triangular(self.cholesky_HH.mT, spread_HC, upper=True).mT
-        return Answered(self.mean_H + shift_C[:, None] * direction_CH, direction_CH, shrink_C)
-
-
-class Answered(NamedTuple):
-    """Posteriors after one more labelled pair: N(mean_c, cov - shrink_c direction_c direction_c^T) for candidate c.
-
-    Attributes:
-        mean_CH: new means.
-        direction_CH: cov d.
-        shrink_C: weight of the rank-one change of the covariance.
-    """
-
-    mean_CH: torch.Tensor
-    direction_CH: torch.Tensor
-    shrink_C: torch.Tensor
 
 
 def answer_step(
@@ -111,12 +91,12 @@ def answer_step(
 class BradleyTerry:
     """The likelihood of labelled pairs as a function of the weights.
 
-    At D = 4096 and 24,000 pairs a posterior costs two Gram matrices (8e11 flops each) and about a hundred products
-    with the differences, which are in memory once (0.8 GB).
+    With D = 4096 and 24,000 pairs, a posterior costs two Gram matrices (8e11 flops each) and about a hundred products
+    with the differences (0.8 GB).
     """
 
     def __init__(self, difference_nH: torch.Tensor, label_n: torch.Tensor) -> None:
-        """Take float64 differences and labels.
+        """Store float64 differences and labels.
 
         Raises:
             DivergedError: a difference is not finite.
@@ -155,8 +135,8 @@ class BradleyTerry:
     ) -> tuple[torch.Tensor, float]:
         """Return M^-1 gradient and its product with the gradient.
 
-        Conjugate gradients are preconditioned with M at the bound 1/4 of p (1 - p) (Boehning and Lindsay 1988), so that
-        no Hessian is computed before the mode is known.
+        Conjugate gradients are preconditioned with M at p (1 - p) = 1/4, the upper bound (Boehning and Lindsay 1988),
+        so that no Hessian is computed before the mode is known.
         """
         X = self._difference_nH
         p_n = torch.sigmoid(X @ w)
@@ -222,7 +202,7 @@ def _conjugate_gradients(
 
 
 class Standardiser:
-    """Features with mean 0 and, over all of them together, mean square norm 1; constant features become 0.
+    """Transform features to mean 0 and to a mean squared norm of 1; constant features become 0.
 
     The prior variance of a typical reward is then 1 / lambda for any number of features.
     """

@@ -1,4 +1,4 @@
-"""Batched reward heads: K small MLPs of the same shape, held as stacked weights and run as one program.
+"""Batched reward heads: K small MLPs of the same shape with stacked weights, computed as one program.
 
 Axes: K members, b pairs of a minibatch, R responses, i and o the inputs and outputs of a layer.
 """
@@ -19,7 +19,8 @@ from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair
 
 SCORING_BYTES = 64 * 2**20  # largest activation in memory during scoring
 
-# The activation, and the product of a gradient and the activation's derivative given its output; both in place.
+# By name: the activation, and the product of a gradient with the activation's derivative given the output. Both
+# functions change their first argument.
 ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
     "tanh": (torch.tanh_, lambda grad, out: torch.ops.aten.tanh_backward.grad_input(grad, out, grad_input=grad)),
     "relu": (torch.relu_, lambda grad, out: grad.mul_(out > 0)),
@@ -30,7 +31,7 @@ class Dropout(NamedTuple):
     """The hidden units that stay in a step (inverted dropout, Srivastava et al. 2014).
 
     Attributes:
-        keep_Kbo: for each hidden layer 1 where a unit stays and 0 where it is left out, float32.
+        keep_Kbo: for each hidden layer 1 if a unit stays and 0 if it is dropped, float32.
         scale: 1 / (1 - p), the factor on units that stay.
     """
 
@@ -42,9 +43,9 @@ class Heads:
     """Stacked multilayer perceptrons D -> hidden -> 1 with explicit gradients (without an autograd graph).
 
     Attributes:
-        weights: one (K, i, o) tensor for each layer (in memory it may be contiguous as (K, o, i)).
+        weights: one (K, i, o) tensor for each layer (the memory can be contiguous as (K, o, i)).
         biases: one (K, 1, o) tensor for each layer.
-        diagnostics: of the training (see `FittedPosterior`); empty before it.
+        diagnostics: diagnostics of the training (see `FittedPosterior`); empty before training.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Heads:
 
     @property
     def members(self) -> int:
-        """K."""
+        """K, the number of members."""
         return len(self.weights[0])
 
     @property
@@ -100,19 +101,19 @@ class Heads:
         """Return heads of the same shape with other parameters.
 
         Args:
-            parameters: in the order of `parameters`.
+            parameters: new parameters, in the order of the property `parameters`.
             members: indices of the members that the parameters belong to; heads do not use them (see `Trainable`).
         """
         depth = len(self.weights)
         return Heads(parameters[:depth], parameters[depth:], self.activation, self._matmul.precision)
 
     def share(self, start: int, stop: int) -> Heads:
-        """Return consecutive members, on the same memory."""
+        """Return consecutive members, which share the memory of these heads."""
         return self.rebuilt([parameter[start:stop] for parameter in self.parameters])
 
     @classmethod
     def joined(cls, parts: Sequence[Heads]) -> Heads:
-        """Return the members of several heads of the same shape, one after another; copies unless there is one part."""
+        """Join the members of several heads of the same shape; the result is a copy unless there is one part."""
         if len(parts) == 1:
             return parts[0]
         layers = zip(*([contiguous(parameter) for parameter in part.parameters] for part in parts), strict=True)
@@ -166,7 +167,7 @@ class Heads:
         return pair_loss(logit_kn, pairs.label_n).mean(dim=1)
 
     def forward(self, inputs_Kbi: torch.Tensor, dropout: Dropout | None = None) -> list[torch.Tensor]:
-        """Return the inputs of every layer and, last, the rewards (K, b, 1)."""
+        """Return the inputs of every layer, followed by the rewards (K, b, 1)."""
         layers = [inputs_Kbi]
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             # Units that stay are scaled in the next product, so that `layers` holds the plain activations.

@@ -1,4 +1,4 @@
-"""Latent reward uncertainty: how far a pair is in the tails of the training rewards (Melo et al. 2024, LRU)."""
+"""Latent reward uncertainty: the position of a pair in the tails of the training rewards (Melo et al. 2024, LRU)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RewardGaussian(NamedTuple):
 
     @classmethod
     def fitted(cls, reward_n: torch.Tensor, weight_n: torch.Tensor | None = None) -> RewardGaussian:
-        """Return mean and unbiased standard deviation of rewards, weighted by shares of votes if these are given."""
+        """Return mean and unbiased standard deviation of rewards; optional weights are shares of votes."""
         reward_n = reward_n.double()
         weight_n = torch.ones_like(reward_n) if weight_n is None else weight_n
         count = weight_n.sum()
@@ -32,14 +32,14 @@ class RewardGaussian(NamedTuple):
         return cls(mean, square.sqrt().clamp_min(SMALLEST_STD))
 
     def tail_probability(self, reward: torch.Tensor) -> torch.Tensor:
-        """min(P(X < r), P(X > r)), elementwise, in [0, 1/2]."""
+        """Return min(P(X < r), P(X > r)), elementwise, in [0, 1/2]."""
         return torch.special.ndtr(-((reward.double() - self.mean) / self.std).abs())
 
 
 def tail_score(
     preferred: RewardGaussian, other: RewardGaussian, preferred_N: torch.Tensor, other_N: torch.Tensor
 ) -> torch.Tensor:
-    """Return minus the sum of the two tail probabilities of each pair, in [-1, 0]; 0 is far from training rewards."""
+    """Return minus the sum of both tail probabilities of each pair, in [-1, 0]; 0 is far from training rewards."""
     return -(preferred.tail_probability(preferred_N) + other.tail_probability(other_N))
 
 
@@ -53,11 +53,11 @@ class LatentRewardModel:
         self.diagnostics = heads.diagnostics
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
-        """The head's rewards, float32 (1, R)."""
+        """Return the head's rewards, float32 (1, R)."""
         return self._heads.rewards_KR(features_RD)
 
     def embedding_RH(self, features_RD: FeatureTable) -> torch.Tensor:
-        """The last hidden layer, float32 (R, H)."""
+        """Return the last hidden layer, float32 (R, H)."""
         return self._heads.embedding_RH(features_RD)
 
     def epistemic_N(

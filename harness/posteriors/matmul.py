@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 Precision = Literal["float32", "tf32", "bf16"]
-TF32_DROPPED = 13  # of float32's 23 bits of mantissa
+TF32_DROPPED = 13  # number of the 23 mantissa bits of float32 that tf32 lacks
 
 
 class MatMul:
@@ -73,7 +73,7 @@ class Tf32MatMul(MatMul):
 
 
 class Bf16MatMul(MatMul):
-    """MatMul of operands in bf16; on a GPU they are passed on as such."""
+    """MatMul of operands in bf16; a GPU receives bf16 tensors."""
 
     precision = "bf16"
 
@@ -126,8 +126,8 @@ def rounded(tensor: torch.Tensor, precision: Precision) -> torch.Tensor:
     return tensor.view(torch.int32).add(half).bitwise_and_(-(1 << TF32_DROPPED)).view(torch.float32)
 
 
-# On a CPU, the product of one matrix with a vector uses other code than a batch of several, with other bits; a single
-# member must have the same bits as among others.
+# On a CPU, the product of a single matrix with a vector runs other code than a batch of products, with other bits. A
+# single member must have the same bits as a member among others, so its product is computed twice, as a batch of two.
 def _is_single_vector(right_Kio: torch.Tensor) -> bool:
     K, _, o = right_Kio.shape
     return K == 1 and o == 1 and not right_Kio.is_cuda

@@ -54,7 +54,7 @@ class McDropout(Ensemble):
         ]
 
     def trainable(self, heads: Heads, streams: Sequence[Stream]) -> Trainable:
-        """Return the networks in the form in which they are trained: with dropout."""
+        """Return the model to train: the networks with dropout."""
         generators = [stream.child("dropout", k).torch() for stream in streams for k in range(self.members)]
         return _TrainableDropout(heads, generators, self._draw)
 
@@ -100,7 +100,7 @@ class MaskedHeads:
         self.heads, self.masks, self.diagnostics = heads, masks, heads.diagnostics
 
     def rewards_KR(self, features_RD: FeatureTable) -> torch.Tensor:
-        """Reward of each response under each mask, shape (K, R), computed in blocks of responses."""
+        """Return the reward of each response under each mask, shape (K, R), computed in blocks of responses."""
         samples, networks = len(self.masks.keep_Kbo[0]), len(self.heads.weights[0])
         rewards_KR = torch.empty((samples, len(features_RD)), dtype=torch.float32, device=features_RD.device)
         start, rows = 0, max(256, SCORING_BYTES // (4 * max(w.shape[2] for w in self.heads.weights)))

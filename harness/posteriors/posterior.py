@@ -42,8 +42,8 @@ class FittedPosterior(Protocol):
 
     - `steps`: training steps;
     - `evaluation_loss_start`, `evaluation_loss_best`, `evaluation_loss_end`: loss on the split `eval` at the initial
-      weights, at the best evaluation after them and at the last one, in nats for a pair;
-    - `best_is_initial`: share of members whose best evaluation is no better than their initial weights;
+      weights, at the best later evaluation and at the last evaluation, in nats per pair;
+    - `best_is_initial`: share of members whose best later evaluation is no better than their initial weights;
     - `still_improving`: share of members whose last evaluation is their best.
 
     Posteriors with a closed form have no diagnostics.
@@ -63,7 +63,7 @@ class FittedPosterior(Protocol):
 
 
 def fit_diagnostics(model: FittedPosterior) -> dict[str, float]:
-    """Return the diagnostics of a fitted posterior, checked; empty if it has none.
+    """Check and return the diagnostics of a fitted posterior; empty if it has none.
 
     Raises:
         TypeError: the diagnostics are not a mapping of names to numbers.
@@ -74,14 +74,14 @@ def fit_diagnostics(model: FittedPosterior) -> dict[str, float]:
         raise TypeError(f"the posterior's diagnostics are a {type(diagnostics).__name__}; give a mapping of numbers")
     for name, value in diagnostics.items():
         if not isinstance(name, str) or not isinstance(value, int | float):
-            raise TypeError(f"the posterior's diagnostics hold {name!r}: {value!r}; give names and numbers")
+            raise TypeError(f"the posterior's diagnostics contain {name!r}: {value!r}; give names and numbers")
         if not math.isfinite(value):
-            raise ValueError(f"the posterior's diagnostics hold {name!r}: {value}; give finite numbers")
+            raise ValueError(f"the posterior's diagnostics contain {name!r}: {value}; give finite numbers")
     return {name: float(value) for name, value in diagnostics.items()}
 
 
 def sampled_rewards(model: FittedPosterior, features_RD: FeatureTable) -> torch.Tensor:
-    """Return the rewards of a fitted posterior, float32 (K, R), checked.
+    """Check and return the rewards of a fitted posterior, float32 (K, R).
 
     Raises:
         TypeError: the model returns no tensor of rewards.
@@ -119,7 +119,7 @@ class OwnEpistemic(Protocol):
 def pair_uncertainty(
     model: FittedPosterior, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
 ) -> Uncertainty:
-    """Uncertainties of pairs of responses; the epistemic one is the posterior's own if it has one."""
+    """Return uncertainties of pairs of responses, with the posterior's own epistemic measure if it has one."""
     of_samples = uncertainty(pair_probabilities(rewards_KR, responses_N2))
     if isinstance(model, OwnEpistemic):
         own_N = model.epistemic_N(features_RD, responses_N2, rewards_KR)
@@ -132,7 +132,7 @@ class DivergedError(ArithmeticError):
 
 
 def try_fit(fit: Callable[..., T], *arguments: Any) -> T | Exception:
-    """Return the result of a call or its error; errors of the machine (see `BalbenchError`) are raised."""
+    """Return the result of a call, or its error. A `BalbenchError` or a full memory is raised."""
     try:
         return fit(*arguments)
     except Exception as error:
@@ -170,7 +170,7 @@ class Posterior(Component):
         Args:
             dimension: length of the features of a response.
         """
-        return 16 * dimension**2  # a linear posterior holds a few float64 matrices of that size
+        return 16 * dimension**2  # a linear posterior has two float64 matrices of this size
 
     def fleet_is_exact(self, dimension: int) -> bool:
         """Return whether `fit_fleet` gives each cell the same bits as a fleet of one, on the CPU of this process.
@@ -186,17 +186,17 @@ class Posterior(Component):
     def fit_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Fit one model for each cell of a fleet; a fit that fails gives its error and does not affect the others.
+        """Fit one model for each cell of a fleet; a failed fit gives its error and does not affect the others.
 
-        The default fits one after another. A posterior may fit all cells as one batched program instead.
+        The default fits the cells one after another. A posterior can fit all cells as one batched program instead.
 
         Args:
             trains: the labels of each cell.
-            validation: the split `eval`, the same for all.
+            validation: the split `eval`, the same for all cells.
             streams: the randomness of each cell.
 
         Raises:
-            BalbenchError: the machine is at fault.
-            MemoryError: the machine's memory is full (or torch's error, see `out_of_memory`).
+            BalbenchError: the machine or the input is at fault, not a cell.
+            MemoryError: the memory is full (or torch's error, see `out_of_memory`).
         """
         return [try_fit(self.fit, train, validation, stream) for train, stream in zip(trains, streams, strict=True)]

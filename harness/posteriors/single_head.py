@@ -1,4 +1,4 @@
-"""One reward head, trained like a member of the ensemble: the base of posteriors built on a deterministic network."""
+"""One reward head, trained like a member of the ensemble: the base of posteriors on a deterministic network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SingleHead(TrainingConfig):
         return self.as_ensemble().fleet_is_exact(dimension)
 
     def as_ensemble(self) -> Ensemble:
-        """The same head as an ensemble of one."""
+        """Return an ensemble of one member with the same settings."""
         settings = {name: getattr(self, name) for name in SingleHead.model_fields}
         return Ensemble(members=1, **settings)
 
@@ -64,12 +64,12 @@ class OnTrainedHead(SingleHead):
 
 def only_used(pairs: LabelledPairs) -> LabelledPairs:
     """Return the same pairs on a table of their own responses only."""
-    used_R, place = torch.unique(pairs.responses_n2, return_inverse=True)
-    return LabelledPairs(pairs.features_RD[used_R], place, pairs.label_n)
+    used_R, row_n2 = torch.unique(pairs.responses_n2, return_inverse=True)
+    return LabelledPairs(pairs.features_RD[used_R], row_n2, pairs.label_n)
 
 
 def preferred_weights(train: LabelledPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Split the responses of labelled pairs into two classes, preferred and other; shares of votes are weights.
+    """Assign the responses of labelled pairs to the classes preferred and other; the weights are shares of votes.
 
     Returns:
         The responses (2n,), and their float64 weights in the classes of preferred and of other responses; the weights

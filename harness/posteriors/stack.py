@@ -11,7 +11,8 @@ from itertools import accumulate
 import torch
 from torch.optim.adamw import adamw
 
-# Vectorised code has no remainder at the buffer's end, so that a member's bits do not depend on the number of members.
+# The length of the buffer is a multiple of this number: vectorised code then has no remainder at the end, and a
+# member's bits do not depend on the number of members.
 MULTIPLE = 64
 
 
@@ -19,12 +20,12 @@ class MemberStack:
     """Stacked parameters of K members in one buffer: layer after layer, and in each layer member after member.
 
     Attributes:
-        flat: the buffer, with one axis; padding at its end is 0.
-        tensors: parts of the buffer as (K, i, o), each in the memory layout of the tensor that it was made for.
+        flat: the buffer, with one axis and zeros as padding at the end.
+        tensors: parts of the buffer as (K, i, o), in the memory layouts of the original tensors.
     """
 
     def __init__(self, like: Sequence[torch.Tensor], members: int) -> None:
-        """Allocate zeros for a number of members with parameters like these (K', i, o)."""
+        """Allocate zeros for `members` members with the shapes (K, i, o) and memory layouts of `like`."""
         layouts = [contiguous(tensor) for tensor in like]
         self._widths = [tensor[0].numel() for tensor in like]
         self._starts = [0, *accumulate(members * width for width in self._widths)]
@@ -37,7 +38,7 @@ class MemberStack:
 
     @classmethod
     def of(cls, tensors: Sequence[torch.Tensor], members: torch.Tensor | None = None) -> MemberStack:
-        """Copy stacked parameters of all or of the chosen members."""
+        """Copy the stacked parameters of all members or of the chosen members."""
         stack = cls(tensors, len(tensors[0]) if members is None else len(members))
         for copy, tensor in zip(stack.tensors, tensors, strict=True):
             copy.copy_(tensor if members is None else tensor[members])
@@ -62,7 +63,7 @@ def restore_layout(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 class AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over a stack; members may have different learning rates and may be dropped.
+    """AdamW (Loshchilov and Hutter 2019) over a stack; members can have different learning rates and can be dropped.
 
     Attributes:
         weights: the parameters, changed by each step.
@@ -87,7 +88,7 @@ class AdamW:
         """Take one step.
 
         Args:
-            rates: (start, stop, learning rate) of consecutive members, together all of them.
+            rates: (start, stop, learning rate) of runs of consecutive members; the runs cover all members.
         """
         stacks = (self.weights, self.gradients, self._mean, self._square)
         for start, stop, rate in rates:

@@ -23,7 +23,7 @@ class Trainable(Protocol):
 
     @property
     def members(self) -> int:
-        """K."""
+        """K, the number of members."""
         ...
 
     @property
@@ -48,8 +48,8 @@ class Minibatch(NamedTuple):
     """One minibatch for each member.
 
     Attributes:
-        inputs_KbD: features of the first responses of all its pairs, then of the second responses (2b in all).
-        responses_Kb: their rows in the table of responses.
+        inputs_KbD: features of the first responses of all pairs, then of the second responses (2b rows).
+        responses_Kb: rows of these responses in the table of responses.
         label_Kb: P(first preferred) of each pair.
         weight_Kb: weight of each pair in the member's loss; None if all b pairs have the same weight.
     """

@@ -21,10 +21,7 @@ DIVERGED = "the evaluation loss is not a number: lower the learning rate or look
 
 @dataclass
 class TrainingLog:
-    """The minibatch losses of each step and the losses of each evaluation, both (K,).
-
-    Members that have stopped have the loss NaN.
-    """
+    """The losses of each step and of each evaluation, both (K,); NaN for members that have stopped."""
 
     step_losses: list[torch.Tensor] = field(default_factory=list)
     evaluations: list[tuple[int, torch.Tensor]] = field(default_factory=list)
@@ -54,7 +51,7 @@ def train_fleet(
     padded: bool | None = None,
     log: TrainingLog | None = None,
 ) -> list[dict[str, float] | DivergedError]:
-    """Train in place; at the end the model holds, for each member, the weights of its best evaluation.
+    """Train a model in place; at the end the model has, for each member, the weights of its best evaluation.
 
     A member stops when its patience is used up. A cell stops when all its steps are done or when its evaluation loss
     is not finite. The result of a member does not depend on the other members.
@@ -66,10 +63,10 @@ def train_fleet(
             steps.
         orders: for each cell (K/C, E, n), the order of its labelled pairs for each of its members and epochs.
         config: the settings.
-        padded: train cells with different numbers of labels together; their minibatches are filled up with pairs of
-            weight 0. The default is True on a GPU only: on a CPU the filling would change the last bits, so cells
+        padded: whether to train cells with different numbers of labels together, with pairs of weight 0 as padding of
+            their minibatches. The default is True on a GPU only: on a CPU padding would change the last bits, so cells
             with different numbers of labels train one group after another.
-        log: receives the losses.
+        log: a log to which the losses are appended.
 
     Returns:
         For each cell its diagnostics (see `FittedPosterior`), or the error if training diverged.
@@ -115,7 +112,7 @@ class MinibatchSchedule:
             self._rows, self._weights = _padded(cells, config.batch)
 
     def minibatch(self, step: int, members: torch.Tensor | None) -> Minibatch:
-        """The minibatches of all or of the chosen members at a step."""
+        """Return the minibatches of all members or of the chosen members at a step."""
         rows_Kb = self._rows[step] if members is None else self._rows[step][members]
         weight_Kb = None
         if self._weights is not None:
@@ -126,7 +123,7 @@ class MinibatchSchedule:
 
 
 def _padded(cells: list[list[torch.Tensor]], batch: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Rows and weights (K, batch) of each step, where the cells' minibatches differ in number and size."""
+    """Return rows and weights (K, batch) of each step for cells with different numbers of minibatches or pairs."""
     rows, weights = [], []
     for step in range(max(len(batches) for batches in cells)):
         rows_K, weights_K = [], []
@@ -146,13 +143,13 @@ class _Member:
     """A member and its evaluations so far.
 
     Attributes:
-        row: its index in the model.
-        slot: its index in the minibatch schedule.
-        cell: its cell.
+        row: index of the member in the model.
+        slot: index of the member in the minibatch schedule.
+        cell: index of the cell.
         steps: number of steps of the cell.
         start_loss: evaluation loss at the initial weights.
         best_loss, best_step: lowest evaluation loss after at least one step, and the step of that evaluation.
-        last_loss, last_step: the same of the last evaluation.
+        last_loss, last_step: loss and step of the last evaluation.
         waited: number of evaluations since the best one.
     """
 
@@ -219,15 +216,15 @@ class TrainingLoop:
         self._active = self._members
         chosen = [member.row for member in self._active]
         weights = MemberStack.of(
-            model.parameters, None if chosen == list(range(model.members)) else self._index(chosen)
+            model.parameters, None if chosen == list(range(model.members)) else self._tensor(chosen)
         )
         self._optimiser = AdamW(weights, config.betas, config.epsilon, config.weight_decay)
         self._current = model.rebuilt(weights.tensors, chosen)
-        self._slots: torch.Tensor | None = None  # of the active members, once a member has stopped
+        self._slots: torch.Tensor | None = None  # slots of the active members; None while all members are active
         self._diverged: set[int] = set()
 
-    def _index(self, numbers: Iterable[int]) -> torch.Tensor:
-        return torch.tensor(list(numbers), dtype=torch.int64, device=self._model.parameters[0].device)
+    def _tensor(self, indices: Iterable[int]) -> torch.Tensor:
+        return torch.tensor(list(indices), dtype=torch.int64, device=self._model.parameters[0].device)
 
     @torch.no_grad()
     def run(self, validation: LabelledPairs) -> dict[int, dict[str, float] | DivergedError]:
@@ -250,7 +247,7 @@ class TrainingLoop:
         return _diagnostics([member for member in self._members if member.cell == cell])
 
     def _step(self, step: int) -> torch.Tensor:
-        """Forward, backward, clipping by member, AdamW; return the loss of each member before the step."""
+        """Run forward, backward, clipping by member and AdamW; return the loss of each member before the step."""
         gradients = self._optimiser.gradients.tensors
         loss_K = self._current.step(self._schedule.minibatch(step, self._slots), gradients)
         _clip_by_member(gradients, self._config.clip)
@@ -258,7 +255,7 @@ class TrainingLoop:
         return loss_K
 
     def _rates(self, step: int) -> list[tuple[int, int, float]]:
-        """Learning rates of runs of members that train for the same number of steps."""
+        """Return the learning rate of each run of members with the same number of steps."""
         starts = [i for i, m in enumerate(self._active) if i == 0 or m.steps != self._active[i - 1].steps]
         factors = [rate_at(step, self._active[start].steps, self._config.warmup) for start in starts]
         stops = [*starts[1:], len(self._active)]
@@ -274,12 +271,12 @@ class TrainingLoop:
     def _evaluate(self, done: int, validation: LabelledPairs) -> None:
         """Evaluate the members whose evaluation is due, and keep weights that are better than before."""
         times = {m.steps: evaluations_after(done, m.steps, self._config) for m in self._active}
-        due = [place for place, member in enumerate(self._active) if times[member.steps]]
+        due = [index for index, member in enumerate(self._active) if times[member.steps]]
         if not due:
             return
         loss_k = self._current.losses(validation, due)
-        losses, members = loss_k.tolist(), [self._active[place] for place in due]
-        better = [place for place, m, loss in zip(due, members, losses, strict=True) if m.record(done, loss)]
+        losses, members = loss_k.tolist(), [self._active[index] for index in due]
+        better = [index for index, m, loss in zip(due, members, losses, strict=True) if m.record(done, loss)]
         self._keep(better)
         for member, loss in zip(members, losses, strict=True):
             for _ in range(times[member.steps] - 1):
@@ -291,13 +288,13 @@ class TrainingLoop:
     def _note_divergence(self, members: Sequence[_Member], losses: Sequence[float]) -> None:
         self._diverged |= {m.cell for m, loss in zip(members, losses, strict=True) if not math.isfinite(loss)}
 
-    def _keep(self, places: list[int]) -> None:
+    def _keep(self, indices: list[int]) -> None:
         """Copy the current weights of some active members into the model."""
-        if len(places) == self._model.members:
+        if len(indices) == self._model.members:
             for best, current in zip(self._model.parameters, self._current.parameters, strict=True):
                 best.copy_(current)
-        elif places:
-            source, rows = self._index(places), self._index(self._active[place].row for place in places)
+        elif indices:
+            source, rows = self._tensor(indices), self._tensor(self._active[index].row for index in indices)
             for best, current in zip(self._model.parameters, self._current.parameters, strict=True):
                 best[rows] = current[source]
 
@@ -305,21 +302,22 @@ class TrainingLoop:
         """Drop finished, early-stopped and diverged members; compact the rest."""
         patience = self._config.patience
         remaining = [
-            place
-            for place, m in enumerate(self._active)
+            index
+            for index, m in enumerate(self._active)
             if done < m.steps and m.waited < patience and m.cell not in self._diverged
         ]
         if len(remaining) == len(self._active):
             return
-        self._active = [self._active[place] for place in remaining]
+        self._active = [self._active[index] for index in remaining]
         if remaining:
-            self._optimiser.keep(self._index(remaining))
+            self._optimiser.keep(self._tensor(remaining))
             self._current = self._current.rebuilt(self._optimiser.weights.tensors, remaining)
-            self._slots = self._index(member.slot for member in self._active)
+            self._slots = self._tensor(member.slot for member in self._active)
 
-    def _spread(self, places: Iterable[int], loss_k: torch.Tensor) -> torch.Tensor:
+    def _spread(self, indices: Iterable[int], loss_k: torch.Tensor) -> torch.Tensor:
+        """Return the losses (K,) of all members of the model, NaN except for the active members with these indices."""
         loss_K = torch.full((self._model.members,), torch.nan)
-        loss_K[[self._active[place].row for place in places]] = loss_k.cpu()
+        loss_K[[self._active[index].row for index in indices]] = loss_k.cpu()
         return loss_K
 
 

@@ -1,4 +1,4 @@
-"""How heads are trained (Melo et al. 2024): settings, learning rates and times of evaluations."""
+"""Settings of the training of heads (Melo et al. 2024), with the schedules of learning rates and evaluations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingConfig(Posterior):
-    """The settings of the training of heads, for all posteriors that have heads."""
+    """The settings of training, for all posteriors with heads."""
 
     epochs: int = Field(4, ge=1)
     """Passes over the labels."""
@@ -66,5 +66,5 @@ def rate_at(step: int, steps: int, warmup: int) -> float:
 def evaluations_after(step: int, steps: int, config: TrainingConfig) -> int:
     """Return the number of evaluations after `step` of `steps` steps: at intervals and at the end of each epoch."""
     at_interval, at_epoch = step % config.evaluate_every == 0, step % (steps // config.epochs) == 0
-    # In the authors' code a step that is both is evaluated twice, and the repeat counts against patience.
+    # In the authors' code a step at both times is evaluated twice, and the repeat counts against patience.
     return at_interval + at_epoch if config.repeat_evaluations else int(at_interval or at_epoch)

@@ -1,14 +1,14 @@
 """Results on disk: the run directory, the logs of its cells, and a run as tidy frames.
 
-    RUN/study.json                           the resolved study, its cells, known reference lines
-    RUN/lock                                 held while a run works here
-    RUN/data/<key>/data.json, pairs.json     facts and pair names of each data set; the arrays are in the cache
+    RUN/study.json                               the resolved study, its cells, reference lines
+    RUN/lock                                     locked while a run uses the directory
+    RUN/data/<key>/data.json, pair_ids.json.gz   facts and pair identifiers of each data set; the cache has the arrays
     RUN/cells/<policy>-seed<n>-<key>/
-        cell.json                            the cell's key, and hashes of the source of plug-ins
-        rounds.jsonl                         one line per round: metrics, labels bought (deterministic)
-        timings.jsonl                        seconds of each stage (a file of its own, as seconds differ on each run)
-        manifest.json                        written last: so many rounds are finished
-        failed.json                          why the cell failed (removed when it is tried again)
+        cell.json                                the cell's key, and hashes of the source of plug-ins
+        rounds.jsonl                             one line per round: metrics, labels bought (deterministic)
+        timings.jsonl                            seconds of each stage (a separate file, because they always differ)
+        manifest.json                            written last: the number of finished rounds
+        failed.json                              the reason of a failure (removed when the cell runs again)
 
 A cell is finished if its manifest says so. A torn last line is dropped, and its round runs again.
 """

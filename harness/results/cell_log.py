@@ -34,12 +34,12 @@ class CellLog:
     def open(self, facts: CellFacts, rounds: int) -> list[RoundRecord]:
         """Prepare for appending, and return the rounds so far, at most `rounds`.
 
-        A torn last line is dropped. Where more rounds are needed than the cell was finished with, its last round is
-        dropped too and runs again, since it bought no labels.
+        A torn last line is dropped. If the cell was finished with fewer rounds, its last round is dropped too and runs
+        again, because it bought no labels.
 
         Args:
-            facts: of the cell; they are kept until its rounds are deleted.
-            rounds: how many rounds to run in all.
+            facts: facts about the cell; the stored facts are replaced only if the log has no rounds.
+            rounds: total number of rounds to run.
 
         Raises:
             RunDirectoryError: the log is damaged, or cannot be written.
@@ -62,7 +62,7 @@ class CellLog:
 
     @property
     def facts(self) -> CellFacts | None:
-        """What the cell was started with; None before it was."""
+        """The facts with which the cell was started; None before the start."""
         facts = read_json(self.directory / "cell.json")
         if facts is not None and lacks(facts, CellFacts):
             raise RunDirectoryError(f"{self.directory}: cell.json is damaged; delete the directory and run again")
@@ -81,7 +81,7 @@ class CellLog:
         return records
 
     def timings(self) -> list[RoundTimings]:
-        """The timings of all complete rounds; of a round that ran twice, the last."""
+        """The timings of all complete rounds; for a round that ran twice, the last timings."""
         return list({record["round"]: record for record in _records(self._timings, RoundTimings)}.values())
 
     def append(self, rounds: Sequence[tuple[RoundRecord, RoundTimings]]) -> None:
@@ -89,7 +89,7 @@ class CellLog:
 
         Raises:
             RunDirectoryError: the log cannot be written.
-            TypeError, ValueError: a record holds what JSON cannot; nothing is written.
+            TypeError, ValueError: a record has a value that JSON does not support; nothing is written.
         """
         records = b"".join(_line(record) for record, _ in rounds)
         timings = b"".join(_line(timing) for _, timing in rounds)
@@ -97,23 +97,23 @@ class CellLog:
         _append(self._rounds, records)
 
     def finish(self, machine: dict[str, Any]) -> None:
-        """Write the manifest: all rounds of the log are finished."""
+        """Write the manifest, which marks all rounds of the log as finished."""
         manifest: Manifest = {"rounds": len(self.rounds()), "sha256": self._digest(), "machine": machine}
         write_json(self.directory / "manifest.json", manifest)
 
     def fail(self, failure: CellFailure) -> None:
-        """Record why the cell failed."""
+        """Write the reason why the cell failed."""
         write_json(self.directory / "failed.json", failure)
 
     @property
     def manifest(self) -> Manifest | None:
-        """The manifest, where there is one and the rounds are those that it was written for."""
+        """The manifest; None if there is none, or if the rounds have changed since the manifest was written."""
         manifest = read_json(self.directory / "manifest.json")
         whole = not lacks(manifest, Manifest) and manifest["sha256"] == self._digest()
         return manifest if whole else None
 
     def is_finished(self, rounds: int) -> bool:
-        """Whether the manifest says that so many rounds, or more, are finished."""
+        """Return whether the manifest says that at least `rounds` rounds are finished."""
         return (manifest := self.manifest) is not None and manifest["rounds"] >= rounds
 
     def _digest(self) -> str:
@@ -122,11 +122,11 @@ class CellLog:
 
     @property
     def failure(self) -> CellFailure | None:
-        """Why the cell failed, if it did."""
+        """The reason why the cell failed; None if the cell has not failed."""
         return read_json(self.directory / "failed.json")
 
     def count(self) -> int:
-        """How many complete rounds there are, without reading what they say."""
+        """Count complete rounds without parsing their records."""
         return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
 
 
@@ -134,13 +134,13 @@ def _line(record: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
     except ValueError:
-        if (where := not_finite(record)) is None:
+        if (field := not_finite(record)) is None:
             raise
-        raise ValueError(f"{where} is not finite, which JSON cannot hold; look at the cell's settings") from None
+        raise ValueError(f"{field} is not finite, which JSON does not support; check the cell's settings") from None
 
 
 def _append(path: Path, lines: bytes) -> None:
-    """Append all bytes or none. The file has no buffer, which would write its rest after the file was cut."""
+    """Append all bytes or none. The file is unbuffered, because a buffer would be flushed after the truncation."""
     with disk_errors(path), path.open("ab", buffering=0) as file:
         before, left = file.tell(), memoryview(lines)
         try:

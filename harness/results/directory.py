@@ -1,4 +1,4 @@
-"""The run directory of a study: its header, its lock, and the places of its cells and data."""
+"""The run directory of a study: its header, its lock, and the paths of its cells and data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.files import check_directory, disk_errors, read_json, write_json
 from balbench.harness.results.cell_log import CellLog
-from balbench.harness.results.merging import check_same_study, merged, place
+from balbench.harness.results.merging import cell_identity, check_same_study, merged
 from balbench.harness.results.records import CellHeader, Lines, StudyHeader, lacks
 
 STUDY_KEYS = {"name", "reference", "protocol", "seeds", "policies"}
@@ -27,7 +27,7 @@ class RunDirectory:
         """Take the run's lock.
 
         Raises:
-            RunDirectoryError: another run works in this directory, or the path is a file.
+            RunDirectoryError: another run uses this directory, or the path is a file.
         """
         check_directory(self.path)
         lock = FileLock(self.path / "lock")
@@ -37,13 +37,14 @@ class RunDirectory:
                 lock.acquire(timeout=0)
             except Timeout:
                 raise RunDirectoryError(
-                    f"out {self.path}: another run works here; wait for it or give another directory", setting="out"
+                    f"out {self.path}: another run uses this directory; wait for it or give another directory",
+                    setting="out",
                 ) from None
         return lock
 
     @property
     def header(self) -> StudyHeader | None:
-        """What study.json says; None where there is no such file.
+        """The contents of study.json; None if the file does not exist.
 
         Raises:
             RunDirectoryError: the file is damaged.
@@ -52,35 +53,35 @@ class RunDirectory:
         header = read_json(path)
         if header is not None and not _is_whole(header):
             raise RunDirectoryError(
-                f"{path}: is damaged, or of another version of balbench; delete it and run the study again"
+                f"{path}: is damaged, or was written by another version of balbench; delete it and run the study again"
             )
         return header
 
-    def adopt(self, asked: StudyHeader) -> list[str]:
-        """Make this the directory of a study, or add to the study that it holds.
+    def adopt(self, requested: StudyHeader) -> list[str]:
+        """Make this the directory of a study, or extend the study that the directory has.
 
-        Seeds, policies and rounds may be added, and labels changed; anything else is another study. The directory
-        keeps all that was asked for: a run of fewer seeds, policies or rounds removes none.
+        A run can add seeds, policies and rounds and change labels; any other difference is an error. The directory
+        keeps all earlier results: a run of fewer seeds, policies or rounds removes nothing.
 
         Args:
-            asked: header of the study that is to run.
+            requested: header of the study to run.
 
         Returns:
-            Lines that say which earlier results no longer count, for the user.
+            Lines for the user about earlier results that no longer count.
 
         Raises:
-            RunDirectoryError: the directory holds something else.
+            RunDirectoryError: the directory has another study or other files.
         """
         header = self.header
         notes: list[str] = []
         if header is None:
             self._check_empty()
-            new = asked
+            new = requested
         elif any(self.path.glob("cells/*/rounds.jsonl")):
-            check_same_study(self.path, header, asked)
-            new, notes = merged(self.path, header, asked)
-        else:  # nothing was run yet, so the study may still be corrected
-            new = {**asked, "lines": header["lines"]}
+            check_same_study(self.path, header, requested)
+            new, notes = merged(self.path, header, requested)
+        else:  # no cell has rounds yet, so the study can be replaced
+            new = {**requested, "lines": header["lines"]}
         if new != header:
             write_json(self.path / "study.json", new)
         return notes
@@ -94,36 +95,36 @@ class RunDirectory:
             )
 
     def add_lines(self, setting: str, lines: Lines) -> None:
-        """Record the reference lines of a setting's data set."""
+        """Store the reference lines of a setting's data set."""
         header = self.header
         if header is not None and header["lines"].get(setting) != lines:
             header["lines"][setting] = lines
             write_json(self.path / "study.json", header)
 
-    def others(self, asked: StudyHeader) -> list[CellHeader]:
-        """The cells of this directory that are not among those asked for."""
-        mine = set(map(place, asked["cells"]))
-        return [cell for cell in (self.header or asked)["cells"] if place(cell) not in mine]
+    def others(self, requested: StudyHeader) -> list[CellHeader]:
+        """Return the cells of this directory that are not requested."""
+        identities = set(map(cell_identity, requested["cells"]))
+        return [cell for cell in (self.header or requested)["cells"] if cell_identity(cell) not in identities]
 
-    def others_line(self, asked: StudyHeader) -> str:
-        """One line about the cells of this directory that were not asked for; "" where there are none."""
-        others, mine = self.others(asked), asked["cells"]
+    def others_line(self, requested: StudyHeader) -> str:
+        """Return a line about the cells of this directory that are not requested; "" if there are none."""
+        others, cells = self.others(requested), requested["cells"]
         if not others:
             return ""
-        seeds = sorted({cell["seed"] for cell in others} - {cell["seed"] for cell in mine})
-        policies = sorted({cell["policy"] for cell in others} - {cell["policy"] for cell in mine})
+        seeds = sorted({cell["seed"] for cell in others} - {cell["seed"] for cell in cells})
+        policies = sorted({cell["policy"] for cell in others} - {cell["policy"] for cell in cells})
         kinds: dict[str, list] = {"seeds": seeds, "policies": policies}
         names = [f"{kind} {', '.join(map(str, each))}" for kind, each in kinds.items() if each]
-        cells = "1 cell" if len(others) == 1 else f"{len(others):,} cells"
-        more = f" ({'; '.join(names)})" if names else ""
-        return f"{self.path} also holds {cells} of earlier runs{more}; a report of the whole directory includes them"
+        number = "1 cell" if len(others) == 1 else f"{len(others):,} cells"
+        details = f" ({'; '.join(names)})" if names else ""
+        return f"{self.path} also has {number} of earlier runs{details}; a report of the whole directory includes them"
 
     def cell(self, name: str) -> CellLog:
-        """The log of a cell by the name of its directory."""
+        """Return the log of a cell, by the name of its directory."""
         return CellLog(self.path / "cells" / name)
 
     def data(self, key: str) -> Path:
-        """The directory with what the run keeps of a data set."""
+        """Return the directory with the run's facts about a data set."""
         return self.path / "data" / key[:16]
 
 

@@ -1,4 +1,4 @@
-"""What a run directory keeps when its study is run again with other seeds, policies, rounds or data."""
+"""Merge the study of a run directory with a study that runs there with other seeds, policies, rounds or data."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from balbench.harness.results.records import CellHeader, StudyHeader
 EXTENDABLE = {"description", "policies", "seeds", "reference", "full_data", "protocol"}
 
 
-def check_same_study(path: Path, header: StudyHeader, asked: StudyHeader) -> None:
-    """Check that a directory's study differs from the one asked for only in what may change.
+def check_same_study(path: Path, header: StudyHeader, requested: StudyHeader) -> None:
+    """Check that a directory's study differs from the requested study only in keys that a run can change.
 
     Raises:
-        RunDirectoryError: the studies differ in something else, which is named.
+        RunDirectoryError: the studies differ in another key, which the message names.
     """
-    before, now = header["study"], asked["study"]
+    before, now = header["study"], requested["study"]
     changed = [key for key in now if key not in EXTENDABLE and before.get(key) != now[key]]
     changed += [f"protocol.{key}" for key in ("initial", "batch") if before["protocol"][key] != now["protocol"][key]]
     if changed:
         raise RunDirectoryError(
-            f"out {path}: holds a study with another {changed[0]}; give another directory or delete this one",
+            f"out {path}: has a study with another {changed[0]}; give another directory or delete this one",
             setting="out",
         )
 
 
-def merged(path: Path, header: StudyHeader, asked: StudyHeader) -> tuple[StudyHeader, list[str]]:
-    """Add the earlier cells of a directory to the cells that are asked for now.
+def merged(path: Path, header: StudyHeader, requested: StudyHeader) -> tuple[StudyHeader, list[str]]:
+    """Add the earlier cells of a directory to the requested cells.
 
-    An earlier cell is kept unless what it was computed from has changed: its data set (a file, for example), the
-    code of a component, or the policy that its label names. Cells that are kept get the labels of now.
+    An earlier cell is kept unless its data set (a file, for example), the code of a component, or the policy with its
+    label has changed. Earlier cells get the labels of the requested study.
 
     Args:
-        path: the directory, for the lines that are returned.
-        header: what the directory holds.
-        asked: what is to run now.
+        path: the directory, for the returned lines.
+        header: the header of the directory.
+        requested: the header of the study to run.
 
     Returns:
-        The header of both, and lines that say which earlier cells are dropped and why.
+        The merged header, and lines about dropped cells with the reasons.
     """
-    now = _Asked(asked["cells"])
-    cells = {place(cell): cell for cell in asked["cells"]}
+    current = _RequestedCells(requested["cells"])
+    cells = {cell_identity(cell): cell for cell in requested["cells"]}
     dropped: Counter[str] = Counter()
     for old in header["cells"]:
-        if why := now.why_dropped(old):
-            dropped[why] += 1
+        if reason := current.drop_reason(old):
+            dropped[reason] += 1
         else:
-            known = cells.get(place(old), old)
+            known = cells.get(cell_identity(old), old)
             rounds = max(known["rounds"], old["rounds"])
-            cells[place(old)] = {**known, "policy": now.label(old), "rounds": rounds}
+            cells[cell_identity(old)] = {**known, "policy": current.label(old), "rounds": rounds}
     ordered = _ordered(cells.values())
-    study = _merged_study(header["study"], asked["study"], ordered)
+    study = _merged_study(header["study"], requested["study"], ordered)
     notes = [
-        f"{path}: {why} since the last run; {number} earlier cells stay on disk and leave the reports"
-        for why, number in dropped.items()
+        f"{path}: {reason} since the last run; {number} earlier cells stay on disk and leave the reports"
+        for reason, number in dropped.items()
     ]
     return {"study": study, "cells": ordered, "lines": header["lines"]}, notes
 
 
-class _Asked:
-    """The cells that are asked for, to compare earlier cells with."""
+class _RequestedCells:
+    """The cells to run, with which earlier cells are compared."""
 
     def __init__(self, cells: list[CellHeader]) -> None:
         self._keys = {cell["setting"]: cell["keys"] for cell in cells}
@@ -71,11 +71,11 @@ class _Asked:
         self._taken = {(cell["setting"], cell["policy"]) for cell in cells}
 
     def label(self, old: CellHeader) -> str:
-        """The label that the policy of an earlier cell has now."""
+        """Return the current label of the policy of an earlier cell."""
         return self._labels.get((old["setting"], old["keys"]["policy"]), old["policy"])
 
-    def why_dropped(self, old: CellHeader) -> str:
-        """Why an earlier cell is no longer a part of the study; "" where it is."""
+    def drop_reason(self, old: CellHeader) -> str:
+        """Return why an earlier cell is not part of the study any more; "" if it is."""
         keys = self._keys.get(old["setting"], old["keys"])
         if keys["dataset"] != old["keys"]["dataset"]:
             return "the data changed (a data file, or the code of the data set)"
@@ -87,13 +87,13 @@ class _Asked:
         return ""
 
 
-def place(cell: CellHeader) -> tuple[str, str, str]:
-    """What tells the cells of a study apart (two policies of a setting may have cells with the same result)."""
+def cell_identity(cell: CellHeader) -> tuple[str, str, str]:
+    """Return a key that is unique in a study (two policies of a setting can have cells with the same result)."""
     return cell["setting"], cell["keys"]["policy"], cell["directory"]
 
 
 def _ordered(cells: Iterable[CellHeader]) -> list[CellHeader]:
-    """Cells of one setting and policy beside each other, otherwise in their order."""
+    """Return cells grouped by setting and policy, otherwise in their order."""
     groups: dict[tuple[str, str], list[CellHeader]] = {}
     for cell in cells:
         groups.setdefault((cell["setting"], cell["policy"]), []).append(cell)
@@ -101,7 +101,7 @@ def _ordered(cells: Iterable[CellHeader]) -> list[CellHeader]:
 
 
 def _merged_study(before: dict[str, Any], now: dict[str, Any], cells: list[CellHeader]) -> dict[str, Any]:
-    """The study file of all cells: the one of now, with the earlier policies, seeds and rounds that are kept."""
+    """Return the study file of all cells: the requested file plus the kept policies, seeds and rounds."""
     labels = {cell["policy"] for cell in cells}
     known = {_label(policy) for policy in now["policies"]}
     earlier = [policy for policy in before["policies"] if _label(policy) in labels - known]

@@ -1,13 +1,13 @@
-"""The records that a run directory holds, as they are in its JSON files."""
+"""The records in the JSON files of a run directory."""
 
-# Without `from __future__ import annotations`, under which typing does not see NotRequired.
+# This module has no `from __future__ import annotations`, because typing then ignores NotRequired at run time.
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 Metrics = dict[str, dict[str, float]]  # by split and name
 Lines = dict[str, Metrics]  # by the name of a reference line
 
-# What a record says of the choice of its batch, in place of a split.
+# Keys of a record's metrics that describe the choice of its batch, not a split.
 ACQUISITION = ("pool", "batch")
 
 
@@ -15,10 +15,10 @@ class RoundRecord(TypedDict):
     """A line of rounds.jsonl.
 
     Attributes:
-        round: from 0.
-        labels: number of labels that the posterior was fitted to.
-        metrics: by split, and name.
-        acquired: pairs of the pool bought after the fit, in order; empty in the last round.
+        round: number of the round, from 0.
+        labels: number of labels to which the posterior was fitted.
+        metrics: values by split and name.
+        acquired: pairs of the pool acquired after the fit, in order; empty in the last round.
     """
 
     round: int
@@ -35,12 +35,12 @@ class RoundTimings(TypedDict):
 
 
 class CellFacts(TypedDict):
-    """cell.json: what a cell was started with.
+    """cell.json: facts about a cell at its start.
 
     Attributes:
         key: hash of all that determines the result.
         sources: hash of the source of each plug-in, by kind and name.
-        code: hash of the code of balbench where that runs from its source tree, "" where balbench is installed.
+        code: hash of the code of balbench if it runs from its source tree, "" if balbench is installed.
     """
 
     key: str
@@ -52,10 +52,10 @@ class Manifest(TypedDict):
     """manifest.json: the cell is finished.
 
     Attributes:
-        rounds: how many rounds are finished.
+        rounds: number of finished rounds.
         sha256: hash of rounds.jsonl.
-        machine: device and versions of the last rounds; results are the same bytes only where these are the same.
-        copied_from: the directory of the cell that was copied, where these rounds were not run here.
+        machine: device and versions of the last rounds; results are byte-identical only if these are equal.
+        copied_from: the directory of the original cell, if the rounds were copied from another run.
     """
 
     rounds: int
@@ -72,17 +72,17 @@ class CellFailure(TypedDict):
 
 
 class CellHeader(TypedDict):
-    """What study.json says of a cell.
+    """The entry of a cell in study.json.
 
     Attributes:
         setting: the grid's values, "" without a grid.
         policy: label of the policy.
-        key: hash of all that determines the result.
-        keys: hashes of the data set, of what all policies of the setting share, and of the policy.
+        key: hash of everything that determines the result.
+        keys: hashes of the data set, of everything that the policies of a setting share, and of the policy.
         directory: name of the cell's directory.
-        rounds: how many rounds to run.
-        full_data: whether the policy buys the whole pool at once.
-        settings: name and settings of the policy, and of its own posterior where it has one.
+        rounds: number of rounds to run.
+        full_data: whether the policy acquires the whole pool at once.
+        settings: name and settings of the policy, and the name of its own posterior if it has one.
     """
 
     setting: str
@@ -105,7 +105,7 @@ class StudyHeader(TypedDict):
 
 
 class DataFacts(TypedDict):
-    """data.json of a data set in the cache: what is worth knowing of the data without the arrays.
+    """data.json of a data set in the cache: facts about the data, without arrays.
 
     Attributes:
         kind: name of the data set's class.
@@ -113,9 +113,9 @@ class DataFacts(TypedDict):
         responses: number of responses of the pool.
         prompts: number of prompts of the pool.
         dimension: length of a response's features.
-        pair_ids: hash of the names of the pool's pairs, in order.
+        pair_ids: hash of the identifiers of the pool's pairs, in order.
         lines: reference lines.
-        facts: plain values that the data set gives, for example how many rows became how many pairs.
+        facts: plain values from the data set, for example the numbers of rows and pairs.
         warnings: lines about the data, each with its remedy.
         files: names of all files of the data set.
     """
@@ -136,7 +136,7 @@ class RunData(DataFacts):
     """data.json of a run: the facts of one of its data sets.
 
     Attributes:
-        cache: name of the directory with the arrays, in the cache of the machine.
+        cache: name of the directory of the arrays in the cache.
         sources: setting, path and hash of each data file.
     """
 
@@ -145,7 +145,7 @@ class RunData(DataFacts):
 
 
 def up_to(records: list[RoundRecord], rounds: int) -> list[RoundRecord]:
-    """The records of a cell as if it had been run for fewer rounds: the last round buys nothing."""
+    """Return the records of a cell cut to `rounds` rounds; the last round then acquires nothing."""
     if len(records) < rounds:
         return records
     *before, last = records[:rounds]
@@ -158,6 +158,6 @@ def _without_acquisition(record: RoundRecord) -> RoundRecord:
 
 
 def lacks(value: Any, record: type) -> bool:
-    """Whether a value is no mapping with the required keys of a record."""
+    """Return whether a value is not a mapping with the required keys of a record."""
     required: frozenset[str] = getattr(record, "__required_keys__")  # noqa: B009  (mypy does not know it)
     return not (isinstance(value, Mapping) and value.keys() >= required)

@@ -22,10 +22,10 @@ class Run:
     """A run as tidy frames, finished or not.
 
     Attributes:
-        name: of the study.
-        path: of the run directory.
-        reference: label of the policy that savings are measured against.
-        policies: labels in the order of the study, without policies that buy the full data.
+        name: name of the study.
+        path: path of the run directory.
+        reference: label of the policy against which savings are measured.
+        policies: labels in the order of the study, without policies that acquire the full data.
         policy_settings: all settings of each policy.
         protocol: initial, batch, rounds.
         study: the resolved study file.
@@ -52,23 +52,23 @@ class Run:
     cells: pd.DataFrame
 
 
-def read_run(path: Path | str, asked: StudyHeader | None = None) -> Run:
+def read_run(path: Path | str, requested: StudyHeader | None = None) -> Run:
     """Read a run directory.
 
     Args:
         path: the directory.
-        asked: header of a study whose cells are in the directory, to read these cells and rounds only. By default,
-            all cells of the directory.
+        requested: header of a study whose cells are in the directory, to read its cells and rounds only. By default,
+            all cells of the directory are read.
 
     Raises:
-        RunDirectoryError: the path holds no run, or a file of the run is damaged.
+        RunDirectoryError: the path is not a run directory, or a file of the run is damaged.
     """
     directory = RunDirectory(path)
     kept = directory.header if directory.path.is_dir() else None
     if kept is None:
         fault = "is a file and holds no run" if directory.path.is_file() else "holds no run (no study.json)"
         raise RunDirectoryError(f"{path}: {fault}; give the directory of a run")
-    header = kept if asked is None else {**asked, "lines": kept["lines"]}
+    header = kept if requested is None else {**requested, "lines": kept["lines"]}
     study, frames = header["study"], _Frames()
     for cell in header["cells"]:
         frames.add(cell, directory.cell(cell["directory"]))
@@ -88,7 +88,7 @@ def read_run(path: Path | str, asked: StudyHeader | None = None) -> Run:
 
 
 class _Frames:
-    """Gathers the rows of all cells."""
+    """Collects the rows of all cells."""
 
     COLUMNS: ClassVar[dict[str, list[str]]] = {
         "curves": ["setting", "policy", "seed", "round", "labels", "split", "metric", "value"],

@@ -22,11 +22,11 @@ class DeviceData:
 
     Attributes:
         data: the data set.
-        device: the device of the features; streamed features are copied to it when they are needed.
+        device: the device of the features; streamed features are copied to the device when they are needed.
         pool: the split from which policies acquire.
-        index: results computed once from the pool's features.
+        index: results that are computed once from the pool's features.
         features: float32 features of the responses of each split.
-        held_out: names of all splits but the pool.
+        held_out: names of all splits except the pool.
         unlabelled: each split as policies see it.
         eval_pairs: the labelled pairs for model selection.
     """
@@ -39,15 +39,15 @@ class DeviceData:
         placement: Features = "auto",
         processes: int = 1,
     ) -> None:
-        """Place the features.
+        """Load the features, or open them on disk.
 
         Args:
             data: the data set.
-            device: the device that computes.
-            index: results computed before from the pool's features.
-            placement: `resident` holds all features on the device; `streamed` reads them from disk in blocks (arrays
+            device: the device for computation.
+            index: existing results from the pool's features.
+            placement: `resident` keeps all features on the device; `streamed` reads them from disk in blocks (arrays
                 that are not mapped from disk stay resident); `auto` streams the largest splits until the rest fits.
-            processes: number of processes that share the device, each with its own table.
+            processes: number of processes that share the device; each has its own table.
 
         Raises:
             DataError: a file of features has changed since it was loaded.
@@ -79,7 +79,7 @@ class DeviceData:
 def streamed_splits(
     arrays: Mapping[str, Array], placement: Features, device: torch.device, processes: int = 1
 ) -> dict[str, np.memmap]:
-    """Return the features to read from disk when they are needed: with `auto` the largest, until the rest fits."""
+    """Return the features to stream from disk; with `auto` the largest, until the rest fits into memory."""
     mapped = {name: features_RD for name, features_RD in arrays.items() if can_stream(features_RD)}
     if placement != "auto":
         return mapped if placement == "streamed" else {}
@@ -95,7 +95,7 @@ def streamed_splits(
 
 
 def device_budget(device: torch.device) -> int:
-    """Return the bytes of features that may be on a device: half of the memory; on a GPU, the free memory less 25%."""
+    """Return the bytes available for features: half of the memory; on a GPU, free memory minus 25% of all memory."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return free - total // 4

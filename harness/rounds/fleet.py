@@ -1,4 +1,4 @@
-"""A fleet: cells on the same data with the same posterior, whose rounds run together on one device."""
+"""Fleets: cells with the same data and posterior, whose rounds run together on one device."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from balbench.harness.study.cell import Cell
 
 NOT_EXACT = (
     "on this processor a fleet changes the last bits of its cells, so the cells train one after another (slower, with "
-    f"the same results); the environment variable {MKL_CBWR}=AUTO usually avoids that"
+    f"the same results); the environment variable {MKL_CBWR}=AUTO usually avoids this"
 )
 
 
-def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_on: Callable[[], bool]) -> TaskResult:
-    """Run rounds of a fleet until all its cells are finished or failed, or until `go_on` returns False.
+def advance(
+    cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, should_continue: Callable[[], bool]
+) -> TaskResult:
+    """Run rounds of a fleet until all its cells are finished or failed, or until `should_continue` returns False.
 
     Cells with fewer finished rounds catch up first. A cell that fails leaves the fleet; the others continue.
 
@@ -32,15 +34,17 @@ def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_o
         cells: cells on the same data, with equal posteriors.
         pasts: the finished rounds of each cell.
         data: the data of the cells.
-        go_on: called before each round.
+        should_continue: called before each round.
 
     Raises:
-        BalbenchError: the machine is at fault (no cell can continue).
+        BalbenchError: the machine or the input is at fault, so that no cell can continue.
     """
     result = TaskResult()
     runs = [CellRun(cell, data, past) for cell, past in zip(cells, pasts, strict=True)]
     try:
-        while (active := [r for r in runs if not r.finished and r.cell.directory not in result.failed]) and go_on():
+        while (
+            active := [r for r in runs if not r.finished and r.cell.directory not in result.failed]
+        ) and should_continue():
             behind = min(run.rounds_done for run in active)
             _round([run for run in active if run.rounds_done == behind], data, result)
     except (MemoryError, RuntimeError) as error:
@@ -51,7 +55,7 @@ def advance(cells: Sequence[Cell], pasts: Sequence[Past], data: DeviceData, go_o
 
 
 def _round(runs: list[CellRun], data: DeviceData, result: TaskResult) -> None:
-    """Run one round of cells that have equally many finished rounds."""
+    """Run one round of cells with the same number of finished rounds."""
     started = time.perf_counter()
     for run in runs:
         if np.isnan(run.label_n).all():
@@ -86,9 +90,9 @@ def _fit(runs: list[CellRun], data: DeviceData, result: TaskResult) -> list[Fitt
 
 
 def can_fit_together(posterior: Posterior, pairs: LabelledPairs) -> bool:
-    """Return whether a fleet may train as one program: always on a GPU, on a CPU if cells keep their exact results.
+    """Return whether a fleet can train as one program: always on a GPU; on a CPU if results of cells do not change.
 
-    On GPUs results are equal within rounding only, alone or in a fleet (see docs/reproducibility.md).
+    On GPUs the results of a cell alone and in a fleet are equal within rounding only (see docs/reproducibility.md).
     """
     features_RD = pairs.features_RD
     return features_RD.device.type != "cpu" or posterior.fleet_is_exact(features_RD.shape[1])

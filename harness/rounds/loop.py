@@ -1,4 +1,4 @@
-"""A round of a cell: evaluate the posterior fitted to the labels so far, acquire one batch with it."""
+"""A round of a cell: evaluate the posterior that is fitted to the labels so far, and acquire one batch."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class _Clock:
 
 
 class CellRun:
-    """One cell in progress. Its state is its past acquisitions; everything else is a function of the cell's key."""
+    """A cell in progress. Its only state is its past acquisitions; all else is a function of the cell's key."""
 
     def __init__(self, cell: Cell, data: DeviceData, past: Past | None = None) -> None:
-        """Continue after the past: its pairs are acquired again (the oracle repeats its answers)."""
+        """Continue after finished rounds; the oracle repeats its answers for the pairs that they acquired."""
         self.cell, self.data = cell, data
         self.rounds_done, acquired_n = past or Past(0, np.empty(0, dtype=np.int64))
         self.acquired_n = np.concatenate([self._initial(), acquired_n])
@@ -78,11 +78,11 @@ class CellRun:
         return self.rounds_done == self.cell.rounds
 
     def labelled(self) -> LabelledPairs:
-        """The pairs that the posterior of the next round is fitted to."""
+        """Return the labelled pairs for the posterior of the next round."""
         return self.data.labelled_pairs("pool", self.label_n, self.acquired_n)
 
     def posterior_stream(self) -> Stream:
-        """The randomness of the next round's fit."""
+        """Return the stream of the next round's fit."""
         return stream(self.cell.seed, "posterior", self.rounds_done)
 
     def round(self, model: FittedPosterior, fit_seconds: float) -> tuple[RoundRecord, RoundTimings]:
@@ -121,7 +121,7 @@ class CellRun:
         )
 
     def _acquire(self, view: PoolView, metrics: dict[str, dict[str, float]]) -> list[int]:
-        """Select a batch, buy its labels and record facts about the batch; return its pairs."""
+        """Select a batch, acquire its labels and store facts about the batch in `metrics`; return the pairs."""
         batch_size = min(self.cell.protocol.batch, len(view.unlabelled_U))
         selection = self.cell.policy.select(view, batch_size, stream(self.cell.seed, "policy", self.rounds_done))
         _check_selection(selection, view.unlabelled_U, batch_size)
@@ -131,10 +131,10 @@ class CellRun:
         return selection.pairs_B.tolist()
 
     def _buffer_metrics(self, view: PoolView) -> dict[str, float]:
-        """Metrics on the labelled pairs, and what their labels cost.
+        """Return metrics on the labelled pairs, and the cost of their labels.
 
-        The rewards are the pool's where the policy needs these. Rewards of the labelled pairs alone may differ in the
-        last bits, so the policy decides in all rounds, and not whether the pool was scored in this one.
+        If the policy needs rewards of the pool, these rewards are used in all rounds, also in the last round, which
+        acquires nothing: rewards that are computed for the labelled pairs only can differ in the last bits.
         """
         used_R, responses_n2 = torch.unique(self.data.responses("pool", self.acquired_n), return_inverse=True)
         features_RD = self.data.features["pool"][used_R]
@@ -156,7 +156,7 @@ class CellRun:
 
 
 def _score_facts(scores_B: Array) -> dict[str, float]:
-    """Mean and range of the finite scores of a batch: 3 numbers per round in place of B."""
+    """Return mean and range of the finite scores of a batch."""
     scores_B = np.asarray(scores_B, dtype=np.float64)
     finite_b = scores_B[np.isfinite(scores_B)]
     if not len(finite_b):

@@ -1,4 +1,4 @@
-"""Messages between the coordinator and its workers: a task, what its cells did before, and its result."""
+"""Messages between the coordinator and its workers: tasks, the finished rounds of their cells, and results."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Past(NamedTuple):
 
     @classmethod
     def of(cls, records: Sequence[RoundRecord]) -> Past:
-        """The past in a cell's records."""
+        """Return the past that a cell's records describe."""
         acquired = [pair for record in records for pair in record["acquired"]]
         return cls(len(records), np.array(acquired, dtype=np.int64))
 
 
 class Failure(NamedTuple):
-    """Why a cell cannot continue: one line, and the traceback."""
+    """The reason why a cell cannot continue, in one line, and the traceback."""
 
     reason: str
     details: str
@@ -45,16 +45,16 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Some rounds of a fleet. A task can run anywhere, at any time, and twice.
+    """A number of rounds of a fleet. A task can run on any worker, at any time, and more than once.
 
     Attributes:
         cells, pasts: the fleet, and the finished rounds of each cell.
         dataset_key: key of the data set.
-        data: the directory of the data set's arrays, as the worker sees it.
-        seconds: begin no round after this many seconds; at least one round is run.
-        device: "cpu" or "cuda:i", as the worker's process sees it; set by the engine.
-        features: whether features are held on the device or streamed to it.
-        processes: how many processes share the device; set by the engine.
+        data: the directory of the data set's arrays on the worker's machine.
+        seconds: no round starts after this many seconds; at least one round runs.
+        device: "cpu" or "cuda:i" in the worker's process; set by the engine.
+        features: whether features are kept on the device or streamed to the device.
+        processes: number of processes that share the device; set by the engine.
     """
 
     cells: tuple[Cell, ...]
@@ -69,14 +69,14 @@ class Task:
 
 @dataclass
 class TaskResult:
-    """The rounds that a fleet ran in one task.
+    """The result of a task: the rounds that a fleet ran.
 
     Attributes:
-        rounds: directory of the cell, record and timings of each finished round, in order. (Two cells of a study may
-            have the same key, hence the same results, under two labels.)
-        failed: why cells failed, by directory.
+        rounds: directory of the cell, record and timings of each finished round, in order. (Two cells of a study with
+            different labels can have the same directory, because they have the same key and results.)
+        failed: the failures of cells, by directory.
         out_of_memory: whether the fleet did not fit on the device in its last round.
-        notices: lines for the user, each to be shown once in a run.
+        notices: lines for the user; a run shows each line once.
         facts: the worker's machine and versions, for the manifests of cells.
         device: the engine's name for the worker's device.
     """

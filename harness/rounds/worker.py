@@ -1,6 +1,6 @@
-"""Code that runs inside a worker process, on this machine or another: some rounds of a fleet, on one thread.
+"""The code of a worker process, on this or another machine: it runs rounds of a fleet on one thread.
 
-A worker writes nothing but caches: it returns rounds, and the coordinator stores them.
+A worker writes caches only. It returns rounds to the coordinator, which stores them.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ WATCH_SECONDS = 1.0
 
 
 def start_worker(coordinator: int) -> None:
-    """Prepare a local worker process: it ignores signals, which the coordinator handles, and ends with it.
+    """Prepare a local worker process, which ignores signals and ends when the coordinator ends.
 
     Args:
-        coordinator: process id of the parent.
+        coordinator: process id of the coordinator.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(coordinator,), daemon=True).start()
     from loky import process_executor
 
-    process_executor._USE_PSUTIL = False  # loky would end workers that grow by 300 MB, as mapped features do
+    process_executor._USE_PSUTIL = (
+        False  # loky would stop workers whose memory grows by 300 MB, as it does with mapped features
+    )
 
 
 def _end_with(coordinator: int) -> None:
@@ -47,10 +49,10 @@ def _end_with(coordinator: int) -> None:
 
 
 def work(task: Task) -> TaskResult:
-    """Run rounds of a fleet on one thread until the task's seconds are over; the rounds depend on the task only.
+    """Run rounds of a fleet on one thread until the task's seconds are over; results depend on the task only.
 
     Raises:
-        BalbenchError: the machine is at fault (no cell can continue).
+        BalbenchError: the machine or the input is at fault, so that no cell can continue.
     """
     import torch
 
@@ -58,7 +60,7 @@ def work(task: Task) -> TaskResult:
         result = _work(task)
     if result.out_of_memory and torch.cuda.is_available():
         gc.collect()
-        torch.cuda.empty_cache()  # for the other processes of this device
+        torch.cuda.empty_cache()  # frees memory for other processes on this device
     return result
 
 
@@ -66,14 +68,14 @@ def _work(task: Task) -> TaskResult:
     from balbench.harness.rounds.fleet import advance
 
     data = _load(task)
-    deadline, begun = time.monotonic() + task.seconds, False
+    deadline, started = time.monotonic() + task.seconds, False
 
-    def go_on() -> bool:
-        nonlocal begun
-        first, begun = not begun, True
+    def should_continue() -> bool:
+        nonlocal started
+        first, started = not started, True
         return first or time.monotonic() < deadline
 
-    result = advance(task.cells, task.pasts, data, go_on)
+    result = advance(task.cells, task.pasts, data, should_continue)
     result.facts = facts(task.device)
     return result
 
@@ -84,8 +86,8 @@ def _load(task: Task) -> DeviceData:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        where = "the GPU's memory" if task.device.startswith("cuda") else "memory"
-        raise DataError(f"{task.data}: the data set does not fit into {where}; set `features` to streamed") from None
+        memory = "the GPU's memory" if task.device.startswith("cuda") else "memory"
+        raise DataError(f"{task.data}: the data set does not fit into {memory}; set `features` to streamed") from None
 
 
 @lru_cache(maxsize=1)

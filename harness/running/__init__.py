@@ -1,1 +1,1 @@
-"""Running cells: scheduler, engines, the run's data."""
+"""The scheduler of cells, the engines that run tasks, and the data of a run."""

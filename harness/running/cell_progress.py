@@ -1,4 +1,4 @@
-"""How far a cell is: its log, the rounds that are done, and how much is left."""
+"""The progress of a cell: its log, its finished rounds, and its remaining work."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from balbench.harness.study.cell import Cell
 
 
 class CellProgress:
-    """A cell as the coordinator sees it. The log is read once, when it is opened.
+    """The coordinator's state of a cell. The log is read once, when it is opened.
 
     Attributes:
         state: waiting, running, finished or failed.
-        past: the rounds from which the next task of the cell continues.
+        past: the finished rounds, after which the next task of the cell continues.
     """
 
     def __init__(self, cell: Cell, log: CellLog) -> None:
@@ -31,14 +31,14 @@ class CellProgress:
         self._seconds = 0.0
 
     def _cumulative(self, pool_size: int) -> list[int]:
-        """Labels that the first 0, 1, ... rounds train on, in all."""
+        """Return the total number of labels on which the first 0, 1, ... rounds train."""
         protocol, rounds = self._cell.protocol, range(self._cell.rounds)
         acquires_all = self._cell.policy.acquires_all
         labels = (pool_size if acquires_all else protocol.labels_at(number, pool_size) for number in rounds)
         return list(accumulate(labels, initial=0))
 
     def open(self, pool_size: int) -> None:
-        """Prepare the log for appending, and read the rounds that are done.
+        """Prepare the log for appending, and read the finished rounds.
 
         Raises:
             RunDirectoryError: the log is damaged.
@@ -48,34 +48,34 @@ class CellProgress:
 
     @property
     def changed_sources(self) -> list[str]:
-        """Plug-ins whose source differs from the source that the rounds on disk were run with, by kind and name."""
+        """Plug-ins, by kind and name, whose source has changed since the rounds on disk were run."""
         facts, now = self._log.facts, self._cell.sources
         return [name for name, source in facts["sources"].items() if now.get(name) != source] if facts else []
 
     @property
     def done(self) -> int:
-        """Finished rounds."""
+        """Number of finished rounds."""
         return self.past.rounds
 
     @property
-    def whole(self) -> bool:
-        """Whether all rounds are done."""
+    def complete(self) -> bool:
+        """Whether all rounds are finished."""
         return self.done == self._cell.rounds
 
     def append(self, rounds: Sequence[tuple[RoundRecord, RoundTimings]]) -> None:
-        """Keep records and timings of the next rounds.
+        """Write records and timings of the next rounds.
 
         Raises:
             RunDirectoryError: the log cannot be written.
-            TypeError, ValueError: a record holds what JSON cannot; the records before it are kept.
+            TypeError, ValueError: a record has a value that JSON does not support; earlier records are written.
         """
         try:
             self._log.append(rounds)
         except (TypeError, ValueError):
             if len(rounds) == 1:
                 raise
-            for one in rounds:
-                self.append([one])
+            for single in rounds:
+                self.append([single])
         acquired = [pair for record, _ in rounds for pair in record["acquired"]]
         acquired_n = np.concatenate([self.past.acquired_n, np.array(acquired, dtype=np.int64)])
         self.past = Past(self.done + len(rounds), acquired_n)
@@ -87,12 +87,12 @@ class CellProgress:
         self.state = "finished"
 
     def fail(self, failure: Failure) -> None:
-        """Record why the cell failed."""
+        """Write the reason why the cell failed."""
         self._log.fail({"reason": failure.reason, "details": failure.details})
         self.state = "failed"
 
-    def look(self) -> CellState:
-        """What to show."""
+    def snapshot(self) -> CellState:
+        """Return the present state for a display."""
         cell, labels = self._cell, self._labels
         done, seconds = self.done, self._seconds
         return CellState(cell.label, self.state, done, cell.rounds, labels[done], labels[-1], seconds)

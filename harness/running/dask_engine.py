@@ -1,4 +1,4 @@
-"""Tasks on a Dask cluster. Dask places them, and runs those of a lost worker elsewhere."""
+"""An engine that runs tasks on a Dask cluster. Dask reschedules the tasks of a worker that dies."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from balbench.harness.rounds.task import TaskResult
 
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 30.0  # a scheduler that does not answer for longer counts as lost
-LOOK_SECONDS = 1.0  # between counts of the workers
-SENDS = 100  # copies of its data that one task may cause, as Dask may choose another worker each time
+ANSWER_SECONDS = 30.0  # a scheduler that does not answer within this time counts as lost
+COUNT_SECONDS = 1.0  # time between two counts of the workers
+SENDS = 100  # largest number of copies of its data that a task causes, because Dask can choose a new worker each time
 
 
 def cluster_engine(address: str, device: str, directory: Path, say: Say | None = None) -> ClusterEngine:
@@ -53,10 +53,10 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
     """Connect to a Dask scheduler, or start a cluster on this machine.
 
     Args:
-        address: `tcp://host:port`, `tls://host:port`, or `local:N` for N worker processes of this machine.
-        device: "cpu", or "cuda": then a task takes the resource GPU=1 of its worker.
-        directory: the run directory, for the message when the cluster is lost.
-        say: called with lines for the user; by default they go to standard error.
+        address: `tcp://host:port`, `tls://host:port`, or `local:N` for N worker processes on this machine.
+        device: "cpu", or "cuda", with which each task uses the resource GPU=1 of its worker.
+        directory: the run directory, for the message about a lost cluster.
+        say: called with lines for the user; by default lines are printed to standard error.
 
     Raises:
         StudyError: the address is wrong, no scheduler answers, or Dask is not installed.
@@ -71,7 +71,7 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
             if cluster is None:
                 asyncio.run(_greet(address))
             client = distributed.Client(cluster or address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, MemoryError) as error:  # MemoryError: bytes of another protocol, read as a length
+    except (OSError, ValueError, MemoryError) as error:  # MemoryError: bytes of another protocol are read as a length
         raise StudyError(
             f"cluster {address}: no scheduler answers there ({type(error).__name__}); start `dask scheduler` and give "
             "the address that it prints",
@@ -81,11 +81,11 @@ def connected(address: str, device: str, directory: Path, say: Say | None = None
 
 
 async def _greet(address: str) -> None:
-    """Check that a scheduler answers; a Client that is connected to another service hangs when it is closed.
+    """Check that a scheduler answers, because a Client that is connected to another service cannot be closed.
 
     Raises:
         OSError: no program answers in Dask's protocol.
-        StudyError: a worker answers instead of a scheduler, or certificates for tls are missing.
+        StudyError: another process of Dask answers, or certificates for tls are missing.
     """
     from distributed.core import rpc
     from distributed.security import Security
@@ -96,7 +96,7 @@ async def _greet(address: str) -> None:
             f"cluster {address}: needs certificates; give them in Dask's configuration, distributed.comm.tls",
             setting="cluster",
         )
-    async with asyncio.timeout(2 * CONNECT_SECONDS):  # rpc's own timeout bounds the connection, not the answer
+    async with asyncio.timeout(2 * CONNECT_SECONDS):  # the timeout of rpc limits the connection, not the answer
         async with rpc(address, timeout=CONNECT_SECONDS, connection_args=options) as server:
             kind = (await server.identity())["type"]
     if kind != "Scheduler":
@@ -114,20 +114,20 @@ def _distributed(address: str) -> Any:
             setting="cluster",
         ) from None
     for name in ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # the engine reports these errors itself, once
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # the engine reports these errors once
     return distributed
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress Dask's table of versions that differ; the engine compares the versions that matter."""
+    """Suppress Dask's warning about versions, because the engine compares the relevant versions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _local_cluster(count: int, device: str) -> Any:
-    """Start worker processes of one thread each; a nanny restarts a worker that dies. GPUs are assigned in turn."""
+    """Start worker processes with one thread and one GPU each; a nanny restarts workers that die."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     here = {"host": "127.0.0.1", "dashboard": False}
@@ -140,14 +140,14 @@ def _local_cluster(count: int, device: str) -> Any:
 
 
 def _with_gpu(worker: dict[str, Any], number: int, device: str) -> dict[str, Any]:
-    """Add the one GPU that a worker of this machine uses to its options."""
+    """Return the options of a worker of this machine with the GPU that the worker uses."""
     if device == "cpu":
         return worker
     import torch
 
     names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-    shown = names.split(",")
-    env = worker["env"] | {"CUDA_VISIBLE_DEVICES": shown[number % len(shown)]}
+    visible = names.split(",")
+    env = worker["env"] | {"CUDA_VISIBLE_DEVICES": visible[number % len(visible)]}
     return worker | {"resources": {"GPU": 1}, "env": env}
 
 
@@ -156,13 +156,13 @@ class _Job:
     """A task from its submission to its result."""
 
     task: Task
-    report: Future[TaskResult]
+    result: Future[TaskResult]
     dask: DaskFuture | None = None
     sends: int = 0
 
 
 class ClusterEngine:
-    """Tasks on a Dask cluster (see Engine). Closing the engine ends only a cluster that was started for it."""
+    """An engine on a Dask cluster (see Engine). Closing the engine closes a cluster only if the engine started it."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class ClusterEngine:
         directory: Path,
         cluster: Any = None,
         say: Say | None = None,
-        trust_places: bool = True,
+        trust_paths: bool = True,
     ) -> None:
         """Wrap a connected client.
 
@@ -183,11 +183,11 @@ class ClusterEngine:
             directory: the run directory.
             cluster: a cluster to close with the engine.
             say: called with lines for the user.
-            trust_places: whether workers may read the data at the coordinator's path where that path exists; if not,
-                each worker is sent a copy.
+            trust_paths: whether workers read data at the coordinator's path if the path exists; otherwise each worker
+                receives a copy.
         """
-        self.where = address
-        self._client, self._cluster, self._trust_places = client, cluster, trust_places
+        self.location = address
+        self._client, self._cluster, self._trust_paths = client, cluster, trust_paths
         self._run = RunDirectory(directory)
         self._device = "cpu" if device == "cpu" else "cuda:0"  # a worker sees one GPU
         self._say = say or (lambda line: print(line, file=sys.stderr))
@@ -197,39 +197,39 @@ class ClusterEngine:
         self._sender = DataSender(client, self._say)
         self._lock = threading.Lock()
         self._arrivals = ThreadPoolExecutor(4, thread_name_prefix="balbench-cluster")
-        self._slots, self._look_at = 0, 0.0
+        self._slots, self._next_count = 0, 0.0
 
     @property
     def slots(self) -> int:
-        """How many tasks can run at once: the present number of workers, or of their GPUs.
+        """Number of tasks that can run at once: the present number of workers, or of their GPUs.
 
         Raises:
             ClusterError: the cluster is gone.
         """
-        if time.monotonic() >= self._look_at:
-            self._slots, self._look_at = len(self._workers()), time.monotonic() + LOOK_SECONDS
+        if time.monotonic() >= self._next_count:
+            self._slots, self._next_count = len(self._workers()), time.monotonic() + COUNT_SECONDS
         return self._slots
 
     def wait_for_worker(self) -> None:
-        """Wait until a worker has connected; jobs of a batch system may start much later.
+        """Wait until a worker has connected; jobs of a batch system can start much later.
 
         Raises:
             ClusterError: the cluster is gone.
         """
         if not self.slots:
             kind = "worker" if self._device == "cpu" else "worker with the resource GPU=1"
-            self._say(f"the cluster at {self.where} has no {kind} yet; waiting for one")
+            self._say(f"the cluster at {self.location} has no {kind} yet; waiting for one")
         while not self.slots:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(COUNT_SECONDS)
 
     def _workers(self) -> list[str]:
-        """Addresses of the workers that run tasks; on GPUs, a worker is listed once per GPU."""
-        workers = self._ask(self._client.scheduler.identity, n_workers=-1)["workers"]
+        """Return the addresses of the workers that run tasks; on GPUs, a worker is listed once per GPU."""
+        workers = self._call(self._client.scheduler.identity, n_workers=-1)["workers"]
         if self._device == "cpu":
             return list(workers)
         return [address for address, facts in workers.items() for _ in range(int(facts["resources"].get("GPU", 0)))]
 
-    def _ask(self, function: Callable, **arguments: Any) -> Any:
+    def _call(self, function: Callable, **arguments: Any) -> Any:
         """Call a coroutine of the client.
 
         Raises:
@@ -246,12 +246,12 @@ class ClusterEngine:
         cells = (self._run.header or {"cells": []})["cells"]
         kept, total = sum(self._run.cell(cell["directory"]).count() for cell in cells), sum(c["rounds"] for c in cells)
         return ClusterError(
-            f"the cluster at {self.where} is gone; {kept} of {total} rounds are kept in {self._run.path}; "
+            f"the cluster at {self.location} is gone; {kept} of {total} rounds are kept in {self._run.path}; "
             "run the same command to resume"
         )
 
     def free_bytes(self) -> int | None:
-        """See Engine; only the workers that are connected now count.
+        """See Engine; only workers that are connected now are considered.
 
         Raises:
             ClusterError: the cluster is gone.
@@ -264,23 +264,23 @@ class ClusterEngine:
             free_of = self._client.run(free_bytes, self._device, workers=sorted(set(workers)))
         except (RuntimeError, AssertionError) as error:  # torch without CUDA, or no GPU
             raise StudyError(
-                f"cluster {self.where}: a worker with GPU=1 cannot use a GPU ({error})", setting="cluster"
+                f"cluster {self.location}: a worker with GPU=1 cannot use a GPU ({error})", setting="cluster"
             ) from None
         return min(free // workers.count(address) for address, free in free_of.items())
 
     def submit(self, task: Task) -> Future[TaskResult]:
-        """See Engine. Dask runs the task of a worker that dies on another worker, at most three times."""
+        """See Engine. If a worker dies, Dask runs its task on another worker, at most three times."""
         job = _Job(task, Future())
         self._jobs.add(job)
         self._send(job)
-        return job.report
+        return job.result
 
     def _send(self, job: _Job) -> None:
         from distributed.protocol.pickle import dumps
 
         task = dumps(job.task)
         data = self._sender.data_files(job.task.data)
-        remote_task = RemoteTask(task, data, self._versions["balbench"], self._trust_places)
+        remote_task = RemoteTask(task, data, self._versions["balbench"], self._trust_paths)
         resources = None if self._device == "cpu" else {"GPU": 1}
         try:
             job.dask = self._client.submit(perform, remote_task, pure=False, resources=resources)
@@ -291,8 +291,8 @@ class ClusterEngine:
             self._end(job, self._gone())
 
     def _arrived(self, job: _Job) -> None:
-        """Handle the reply in a thread of our own, as Dask has only one thread for callbacks."""
-        with suppress(RuntimeError):  # closed
+        """Handle the reply in a separate thread, because Dask has only one thread for callbacks."""
+        with suppress(RuntimeError):  # the engine is closed
             self._arrivals.submit(self._settle, job)
 
     def _settle(self, job: _Job) -> None:
@@ -300,14 +300,14 @@ class ClusterEngine:
         try:
             reply = self._reply(job)
             self._compare(reply)
-            if reply.report is not None:
-                reply.report.device = reply.worker
-            if outcome := reply.report or reply.error:
+            if reply.result is not None:
+                reply.result.device = reply.worker
+            if outcome := reply.result or reply.error:
                 self._end(job, outcome)
                 return
             job.sends += 1
             if job.sends > SENDS:
-                raise ClusterError(f"{job.task.data}: workers of {self.where} lost the data {SENDS} times")
+                raise ClusterError(f"{job.task.data}: workers of {self.location} lost the data {SENDS} times")
             self._sender.send(job.task.data, reply.worker)
             self._send(job)
         except BaseException as error:
@@ -316,12 +316,12 @@ class ClusterEngine:
     def _end(self, job: _Job, outcome: TaskResult | BaseException) -> None:
         self._jobs.discard(job)
         job.dask = None  # Dask forgets the result
-        if job.report.done():
+        if job.result.done():
             return
         if isinstance(outcome, BaseException):
-            job.report.set_exception(outcome)
+            job.result.set_exception(outcome)
         else:
-            job.report.set_result(outcome)
+            job.result.set_result(outcome)
 
     def _reply(self, job: _Job) -> TaskReply:
         from distributed import KilledWorker
@@ -342,10 +342,10 @@ class ClusterEngine:
                 raise self._other_code("the scheduler or a worker", f" ({error})") from None
             raise
 
-    def _other_code(self, process: str, why: str = "") -> StudyError:
+    def _other_code(self, process: str, reason: str = "") -> StudyError:
         return StudyError(
-            f"cluster {self.where}: {process} has other code of balbench than this machine{why}; install the same "
-            "version everywhere",
+            f"cluster {self.location}: {process} has other code of balbench than this machine{reason}; install the "
+            "same version everywhere",
             setting="cluster",
         )
 
@@ -357,7 +357,8 @@ class ClusterEngine:
         """
         if reply.versions["balbench"] != self._versions["balbench"]:
             raise self._other_code(f"the worker at {reply.worker}")
-        others = tuple(f"{name} {is_}" for name, is_ in reply.versions.items() if is_ != self._versions[name])
+        theirs = reply.versions.items()
+        others = tuple(f"{name} {version}" for name, version in theirs if version != self._versions[name])
         with self._lock:
             if not others or others in self._seen_versions:
                 return

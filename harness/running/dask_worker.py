@@ -1,4 +1,4 @@
-"""What a Dask worker runs: it compares versions, finds the data, and runs the task.
+"""The code of a Dask worker: it compares versions, finds the data, and runs a task.
 
 Imports stay light, as Dask's scheduler imports this module too.
 """
@@ -26,13 +26,13 @@ from balbench.harness.source_hash import code_digest
 if TYPE_CHECKING:
     from balbench.harness.rounds.task import TaskResult
 
-COMPARED = ("torch", "numpy")  # libraries whose version may change a result's last digits
+COMPARED = ("torch", "numpy")  # libraries whose version can change the last digits of a result
 
-_one_at_a_time = threading.Lock()  # a worker with several threads runs one task at a time, as tasks share its data set
+_one_at_a_time = threading.Lock()  # a worker with several threads runs one task at a time, because tasks share its data
 
 
 def dask_setup(worker: object) -> None:
-    """Prepare a worker of this machine (Dask's `--preload`): only the coordinator acts on signals."""
+    """Prepare a worker of this machine (Dask's `--preload`): the worker ignores signals."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -42,16 +42,16 @@ class RemoteTask:
     """A task that is sent to a worker.
 
     Attributes:
-        task: the pickled Task; unpickled only where the code is the same.
-        data: its data set.
+        task: the pickled Task; a worker unpickles it only if its code is the same.
+        data: the data set of the task.
         code: digest of the coordinator's code.
-        trust_place: whether the worker may use the data at the coordinator's path, if the data are there.
+        trust_path: whether the worker uses the data at the coordinator's path, if the data are there.
     """
 
     task: bytes
     data: DataFiles
     code: str
-    trust_place: bool
+    trust_path: bool
 
 
 @dataclass
@@ -61,24 +61,24 @@ class TaskReply:
     Attributes:
         worker: address of the worker.
         versions: see `versions`.
-        report: result of the task; None where the code differs, the data are missing, or the task failed.
-        error: why the task failed; a BalbenchError where the machine is at fault.
+        result: result of the task; None if the code differs, the data are missing, or the task failed.
+        error: the error of a failed task; a BalbenchError if no task can continue.
     """
 
     worker: str
     versions: dict[str, str]
-    report: TaskResult | None = None
+    result: TaskResult | None = None
     error: BaseException | None = None
 
 
 def perform(remote: RemoteTask) -> TaskReply:
-    """Run a task on this worker, if code and data allow. Errors of the task are returned; only Dask's are raised."""
+    """Run a task if this worker has the same code and the data. Errors of the task are returned in the reply."""
     from distributed import get_worker
 
     reply = TaskReply(get_worker().address, versions())
-    if reply.versions["balbench"] == remote.code and (place := remote.data.find(remote.trust_place)) is not None:
+    if reply.versions["balbench"] == remote.code and (path := remote.data.find(remote.trust_path)) is not None:
         try:
-            reply.report = _run(remote, place)
+            reply.result = _run(remote, path)
         except BalbenchError as error:
             reply.error = type(error)(f"{reply.worker}: {error}")
         except CELL_ERRORS as error:
@@ -86,7 +86,7 @@ def perform(remote: RemoteTask) -> TaskReply:
     return reply
 
 
-def _run(remote: RemoteTask, place: Path) -> TaskResult:
+def _run(remote: RemoteTask, data: Path) -> TaskResult:
     if "torch" not in sys.modules:  # later changes of the variable have no effect
         os.environ[MKL_CBWR] = mkl_mode()
     from balbench.harness.rounds.worker import work
@@ -96,11 +96,11 @@ def _run(remote: RemoteTask, place: Path) -> TaskResult:
     except (ImportError, AttributeError) as error:
         raise StudyError(f"cannot read a task ({error}); install the study's plug-ins there too") from None
     with _one_at_a_time:
-        return work(replace(task, data=place))
+        return work(replace(task, data=data))
 
 
 @lru_cache
 def versions() -> dict[str, str]:
-    """Versions that results depend on: Python, libraries, and a digest of the code of balbench."""
+    """Return the versions that results depend on: Python, libraries, and a digest of the code of balbench."""
     libraries = {name: metadata.version(name).partition("+")[0] for name in COMPARED}
     return {"Python": platform.python_version(), **libraries, "balbench": code_digest()}

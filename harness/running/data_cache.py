@@ -1,4 +1,4 @@
-"""Data sets of this machine: each is built once, kept in the cache, and used by all runs."""
+"""The cache of data sets: each data set is built once on a machine, and all runs use it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from balbench.harness.source_hash import development_digest
 from balbench.harness.study.cell import Cell, digest
 
 CACHE_REMEDY = "free some space or set BALBENCH_CACHE to another directory"
-COMPARED = ("torch", "numpy")  # libraries whose version may change the last digits of features
+COMPARED = ("torch", "numpy")  # libraries whose version can change the last digits of features
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CachedData:
     Attributes:
         key: name of its directory.
         path: the directory.
-        facts: what is known of the data; None where the directory is not complete.
+        facts: facts about the data; None if the directory is incomplete.
         size: bytes on disk.
         last_used: seconds since the epoch.
     """
@@ -48,37 +48,37 @@ class CachedData:
 
 
 def data_path(key: str) -> Path:
-    """The directory of a data set in the cache."""
+    """Return the directory of a data set in the cache."""
     return cache_directory() / "data" / key
 
 
 def data_key(cell: Cell) -> str:
-    """Hash of all that the bytes of a cell's data set depend on: plug-ins' code and versions of libraries too."""
+    """Return a hash of all that determines the bytes of a cell's data set, with code of plug-ins and versions."""
     plug_ins = {name: source for name, source in cell.sources.items() if name.startswith("datasets ")}
     versions = {name: metadata.version(name) for name in COMPARED} | {"machine": platform.machine()}
     return digest([cell.dataset_key, plug_ins, versions, development_digest()])[:32]
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a directory holds a data set with all its files."""
+    """Return whether a directory has a data set with all its files."""
     facts: DataFacts | None = read_json(path / DATA_FACTS)
     return facts is not None and all((path / name).is_file() for name in facts["files"])
 
 
 def built(cell: Cell, key: str, display: Display) -> Path:
-    """Return the directory of a cell's data set, and build the data set where it is not there.
+    """Return the directory of a cell's data set, after building the data set if necessary.
 
-    Where several processes need the same data set, one builds it and the others wait.
+    If several processes need the same data set, one builds it and the others wait.
 
     Raises:
-        BalbenchError: the data are wrong, or cannot be written.
+        BalbenchError: the data are invalid, or cannot be written.
     """
     path = data_path(key)
     if not is_complete(path):
         with _locked(path, display):
             if not is_complete(path):
                 _build(cell, path, display)
-    with suppress(OSError):  # the cache of another user
+    with suppress(OSError):  # the cache can belong to another user
         os.utime(path / DATA_FACTS)
     return path
 
@@ -111,7 +111,7 @@ def _locked(path: Path, display: Display) -> Iterator[None]:
 
 
 def cached_data() -> list[CachedData]:
-    """The data sets in the cache, the most recently used first."""
+    """Return the data sets in the cache, the most recently used first."""
     folder = cache_directory() / "data"
     entries = [_entry(path) for path in folder.glob("[!.]*") if path.is_dir()]
     return sorted(entries, key=lambda entry: -entry.last_used)
@@ -143,7 +143,7 @@ def remove(entries: list[CachedData]) -> list[CachedData]:
 
 
 def older_than(days: float) -> list[CachedData]:
-    """The data sets that were not used for so many days."""
+    """Return the data sets that were not used for a number of days."""
     return [entry for entry in cached_data() if time.time() - entry.last_used > days * 86400]
 
 

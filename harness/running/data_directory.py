@@ -25,7 +25,7 @@ class PreparedData(NamedTuple):
 
     Attributes:
         path: the directory of its arrays.
-        facts: what is known of the data.
+        facts: facts about the data.
     """
 
     path: Path
@@ -38,54 +38,54 @@ class PreparedData(NamedTuple):
 
 
 def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dict[str, PreparedData]:
-    """Build the data sets that cells need, and check that they hold what the cells need.
+    """Build the data sets of cells, and check that the data are sufficient for the cells.
 
     Returns:
         The data sets by their keys (`Cell.dataset_key`).
 
     Raises:
-        BalbenchError: the data are wrong, too few, or cannot be written.
+        BalbenchError: the data are invalid, too few, or cannot be written.
     """
     prepared = {}
     for key, cell in {cell.dataset_key: cell for cell in cells}.items():
-        mine = [other for other in cells if other.dataset_key == key]
+        users = [other for other in cells if other.dataset_key == key]
         if read_facts(directory.data(key)) is None:
-            check_sizes(mine, answer_of(cell.dataset.sizes, Sizes))  # before building, which may take long
+            check_sizes(users, answer_of(cell.dataset.sizes, Sizes))  # checked before the build, which can take long
             for line in changed_files(cell, directory):
                 display.say(f"note: {line}")
         prepared[key] = data = prepare_data(cell, directory, display)
         for warning in data.facts["warnings"]:
             display.say(f"warning: data{f' ({cell.setting})' if cell.setting else ''}: {warning}")
-        check_budgets(mine, data.pool_pairs)
-        check_needs(mine, data.path)
+        check_budgets(users, data.pool_pairs)
+        check_needs(users, data.path)
     return prepared
 
 
 def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> PreparedData:
-    """Find a cell's data set in the cache or build it there, and keep its facts in the run directory.
+    """Find a cell's data set in the cache or build it there, and write its facts to the run directory.
 
-    A run uses the data set with which it was begun as long as that is in the cache.
+    A run uses the data set with which it started as long as that data set is in the cache.
 
     Raises:
-        BalbenchError: the data are wrong, or cannot be written.
+        BalbenchError: the data are invalid, or cannot be written.
     """
-    place = directory.data(cell.dataset_key)
-    known = read_facts(place)
-    begun_with = known["cache"] if known else ""
-    key = begun_with if begun_with and is_complete(data_path(begun_with)) else data_key(cell)
+    folder = directory.data(cell.dataset_key)
+    known = read_facts(folder)
+    first_key = known["cache"] if known else ""
+    key = first_key if first_key and is_complete(data_path(first_key)) else data_key(cell)
     path = built(cell, key, display)
     if known is not None and known["pair_ids"] != read_json(path / DATA_FACTS)["pair_ids"]:
         raise DataError(
             f"{directory.path}: its data set was deleted and built again with other pairs (by other code of a plug-in "
             "or a library); use another run directory"
         )
-    if known is None or key != begun_with:
-        known = keep_facts(place, path, _sources(cell))
+    if known is None or key != first_key:
+        known = keep_facts(folder, path, _sources(cell))
     return PreparedData(path, known)
 
 
 def add_lines(cells: list[Cell], directory: RunDirectory) -> None:
-    """Record the reference lines of all settings whose data sets are known, for the report."""
+    """Store the reference lines of all settings with prepared data sets, for the report."""
     for setting, key in {cell.setting: cell.dataset_key for cell in cells}.items():
         if (facts := read_facts(directory.data(key))) is not None:
             directory.add_lines(setting, facts["lines"])
@@ -95,11 +95,11 @@ def changed_files(cell: Cell, directory: RunDirectory) -> list[str]:
     """Return a line for each file of a cell's data set that had other contents in earlier runs of the directory."""
     earlier: set[tuple[str, str, str]] = set()
     for path in directory.data(cell.dataset_key).parent.glob(f"*/{DATA_FACTS}"):
-        earlier |= {(setting, place, digest) for setting, place, digest in read_json(path)["sources"]}
+        earlier |= {(setting, location, digest) for setting, location, digest in read_json(path)["sources"]}
     return [
-        f"{setting}: {place} changed since the last run in {directory.path}; its cells run again"
-        for setting, place, digest in map(tuple, _sources(cell))
-        if any(source[:2] == (setting, place) and source[2] != digest for source in earlier)
+        f"{setting}: {location} changed since the last run in {directory.path}; its cells run again"
+        for setting, location, digest in map(tuple, _sources(cell))
+        if any(source[:2] == (setting, location) and source[2] != digest for source in earlier)
     ]
 
 
@@ -107,13 +107,13 @@ def _sources(cell: Cell) -> list[list[str]]:
     return [list(source) for source in answer_of(cell.dataset.sources, tuple)]
 
 
-def check_needs(cells: list[Cell], place: Path) -> None:
-    """Check that a prepared data set holds what policies and oracles need.
+def check_needs(cells: list[Cell], path: Path) -> None:
+    """Check that a prepared data set is sufficient for policies and oracles.
 
     Raises:
-        DataError: with the policy or oracle, what is missing and the remedy.
+        DataError: something is missing; the message names the policy or oracle, what is missing, and the remedy.
     """
-    data = PreferenceData.load(place, {})
+    data = PreferenceData.load(path, {})
     _check_policies(cells, Contents.of(data))
     for oracle in dict.fromkeys(cell.oracle for cell in cells):
         try:
@@ -123,11 +123,11 @@ def check_needs(cells: list[Cell], place: Path) -> None:
 
 
 def check_sizes(cells: list[Cell], sizes: Sizes) -> None:
-    """Check that a data set of these sizes suffices for the protocol and the policies, before it is built.
+    """Check, before a data set is built, that its sizes are sufficient for the protocol and the policies.
 
     Raises:
         StudyError: the pool is too small.
-        DataError: the data lack what a policy needs.
+        DataError: the data lack something that a policy needs.
     """
     check_budgets(cells, sizes.pairs)
     with in_one_line(cells[0].dataset.contents.__qualname__):
@@ -145,7 +145,7 @@ def _check_policies(cells: list[Cell], contents: Contents) -> None:
 
 
 def check_budgets(cells: list[Cell], pool_size: int) -> None:
-    """Check that every round has a pair to buy (the last batch may be smaller).
+    """Check that every round can acquire at least one pair (the last batch can be smaller).
 
     Raises:
         StudyError: the pool is too small.
@@ -165,7 +165,7 @@ def _check_budget(protocol: Protocol, pool_size: int) -> None:
         )
 
 
-def feature_bytes(place: Path) -> int:
-    """Bytes that the response features of all splits of a prepared data set take on a device: as float32."""
-    tables = (np.load(path, mmap_mode="r") for path in place.glob("*.response_features_RD.npy"))
+def feature_bytes(path: Path) -> int:
+    """Return the bytes of the response features of all splits of a prepared data set as float32."""
+    tables = (np.load(file, mmap_mode="r") for file in path.glob("*.response_features_RD.npy"))
     return sum(4 * table.size for table in tables)

@@ -1,4 +1,4 @@
-"""What a run keeps of its data sets: facts and the names of the pairs, without the arrays."""
+"""Facts about data sets that a run stores: counts and identifiers of pairs, without the arrays."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from balbench.harness.files import disk_errors, read_json, replacing, write_json
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results.records import DataFacts, RunData
 
-DATA_FACTS = "data.json"  # written last: the data set is complete
+DATA_FACTS = "data.json"  # written last, so a directory with this file is complete
 PAIR_IDS = "pair_ids.json.gz"
 
 
 def facts_of(data: PreferenceData, kind: str, files: list[str]) -> DataFacts:
-    """What is worth knowing of a data set without its arrays.
+    """Return facts about a data set.
 
     Args:
         data: the data set.
-        kind: name of its class.
-        files: names of its files.
+        kind: name of the class of the data set.
+        files: names of the files of the data set.
     """
     pool = data.splits["pool"].pairs
     return {
@@ -38,16 +38,16 @@ def facts_of(data: PreferenceData, kind: str, files: list[str]) -> DataFacts:
     }
 
 
-def read_facts(place: Path) -> RunData | None:
-    """What a run keeps of a data set; None before the data set was built."""
-    return read_json(place / DATA_FACTS)
+def read_facts(folder: Path) -> RunData | None:
+    """Return a run's facts about a data set; None before the data set is built."""
+    return read_json(folder / DATA_FACTS)
 
 
-def keep_facts(place: Path, data: Path, sources: list[list[str]]) -> RunData:
-    """Write what a run keeps of a data set: its facts, the names of the pool's pairs, and where the arrays are.
+def keep_facts(folder: Path, data: Path, sources: list[list[str]]) -> RunData:
+    """Write a run's facts about a data set, the identifiers of the pool's pairs, and the location of the arrays.
 
     Args:
-        place: directory of the run for the data set.
+        folder: directory of the run for the data set.
         data: directory of the data set in the cache.
         sources: setting, path and hash of each data file.
 
@@ -55,11 +55,11 @@ def keep_facts(place: Path, data: Path, sources: list[list[str]]) -> RunData:
         RunDirectoryError: the directory cannot be written.
     """
     pair_ids = PreferenceData.load(data, {}).splits["pool"].pairs.pair_id_N.tolist()
-    with disk_errors(place):
-        place.mkdir(parents=True, exist_ok=True)
-        with replacing(place / PAIR_IDS) as temporary:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / PAIR_IDS) as temporary:
             temporary.write_bytes(gzip.compress(json.dumps(pair_ids).encode(), mtime=0))
     known: DataFacts = read_json(data / DATA_FACTS)
     facts: RunData = {**known, "cache": data.name, "sources": sources}
-    write_json(place / DATA_FACTS, facts)
+    write_json(folder / DATA_FACTS, facts)
     return facts

@@ -1,4 +1,4 @@
-"""The contract of engines, which run tasks: on this machine (local_engine.py) or on a cluster (dask_engine.py)."""
+"""The contract of engines, which run tasks on this machine (local_engine.py) or on a cluster (dask_engine.py)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 
 
 class WorkerDied(Exception):
-    """The worker of a task died; rounds that it had not returned are lost."""
+    """The worker of a task died; rounds that the worker had not returned are lost."""
 
 
 class Engine(Protocol):
-    """Runs tasks somewhere.
+    """Runs tasks on worker processes.
 
     Attributes:
-        where: devices or address, for messages: "cpu", "cuda:0, cuda:1", "tcp://node1:8786".
+        location: devices or address, for messages: "cpu", "cuda:0, cuda:1", "tcp://node1:8786".
     """
 
-    where: str
+    location: str
 
     @property
     def slots(self) -> int:
-        """How many tasks can run at once; the number may change."""
+        """Number of tasks that can run at once; the number can change."""
         ...
 
     def free_bytes(self) -> int | None:
-        """Return the free memory of the fullest GPU for each of its tasks; None where tasks run on CPUs."""
+        """Return the free memory for each task of the fullest GPU; None if tasks run on CPUs."""
         ...
 
     def submit(self, task: Task) -> Future[TaskResult]:
-        """Start a task; at most `slots` tasks may run at once.
+        """Start a task; at most `slots` tasks can run at once.
 
         The future raises WorkerDied if the worker died, and BalbenchError if no task can run any more. The engine
-        sets the task's device and processes, and the device of the result, for messages.
+        sets device and processes of the task, and the device of the result.
         """
         ...
 

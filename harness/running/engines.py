@@ -11,10 +11,10 @@ from balbench.harness.running.placement import Placement
 
 
 def make_engine(placement: Placement, directory: Path, say: Callable[[str], None]) -> Engine:
-    """Make the engine that the placement asks for; `say` is called with lines for the user.
+    """Make the engine of a placement; `say` is called with lines for the user.
 
     Raises:
-        StudyError: there is no such device or cluster, or what a cluster needs is not installed.
+        StudyError: there is no such device or cluster, or Dask is not installed.
     """
     if placement.cluster is None:
         return LocalEngine(placement.devices())

@@ -1,4 +1,4 @@
-"""The run directories of this machine, by a small file each in the cache."""
+"""The list of run directories on this machine: the cache has a small file for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from balbench.harness.files import cache_directory, disk_errors, read_json, writ
 
 
 def remember(run: Path) -> None:
-    """Add a run directory to the known ones. A cache that cannot be written forgets it, which does no harm."""
+    """Add a run directory to the list. Nothing happens if the cache cannot be written."""
     path = run.resolve()
     entry = _folder() / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     with suppress(RunDirectoryError):
@@ -25,7 +25,7 @@ def remember(run: Path) -> None:
 
 
 def known_runs() -> Iterator[Path]:
-    """The run directories that are still where they were when they were last used, in the order of their entries."""
+    """Yield the listed run directories that still exist."""
     for entry in sorted(_folder().glob("*.json")):
         with suppress(RunDirectoryError, KeyError, TypeError, OSError):
             path = Path(read_json(entry)["path"])
@@ -34,14 +34,14 @@ def known_runs() -> Iterator[Path]:
 
 
 def is_running(run: Path) -> bool:
-    """Whether a process works in a run directory now."""
+    """Return whether a process uses a run directory now."""
     lock = FileLock(run / "lock")
     try:
         with lock.acquire(timeout=0):
             return False
     except Timeout:
         return True
-    except OSError:  # of another user
+    except OSError:  # the directory belongs to another user
         return False
 
 

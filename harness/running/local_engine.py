@@ -1,4 +1,4 @@
-"""Worker processes of this machine."""
+"""An engine of worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PICK_UP_SECONDS = 5.0  # upper bound; loky takes about a millisecond
 
 @dataclass(eq=False)
 class _Slot:
-    """A place for one process.
+    """A slot for one worker process.
 
     Attributes:
         name: name of the device in this process.
-        device: name of the device in the slot's process.
-        environment: environment variables of the process.
-        executor: an executor of one process, so that a worker that dies ends no other; made at the first task.
+        device: name of the device in the worker.
+        environment: environment variables of the worker.
+        executor: an executor of one process, so that the death of a worker affects no other; made at the first task.
         latest: the task that was submitted last.
-        dataset_key: the data set that the process has loaded.
+        dataset_key: the data set that the worker has loaded.
     """
 
     name: str
@@ -55,7 +55,7 @@ class _Slot:
         with starting_processes():
             try:
                 self.latest = self._ready().submit(function, *arguments)
-            except BrokenProcessPool:  # the process was killed while it waited for work
+            except BrokenProcessPool:  # the worker was killed while it was idle
                 self.end(wait=False)
                 self.latest = self._ready().submit(function, *arguments)
         return self.latest
@@ -78,19 +78,21 @@ class _Slot:
 
 
 def _picked_up(future: Future | None) -> None:
-    """Wait until loky's thread has taken a task; a shutdown before that prints a traceback to standard error."""
+    """Wait until loky's thread has taken a task, because an earlier shutdown prints a traceback to standard error."""
     deadline = time.monotonic() + PICK_UP_SECONDS
     while future is not None and not (future.running() or future.done()) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
 class LocalEngine:
-    """One process a slot on this machine; a process sees no GPU but its own."""
+    """One worker process for each slot; a worker has access to its own GPU only (see Engine)."""
 
     def __init__(self, devices: Sequence[str]) -> None:
         """Make a slot for each entry of `devices` (cpu or cuda:i); a device listed twice gets two processes."""
-        self.where = ", ".join(dict.fromkeys(devices))
-        self._sharing = max(devices.count(device) for device in devices)  # a device, or the CPU's memory
+        self.location = ", ".join(dict.fromkeys(devices))
+        self._sharing = max(
+            devices.count(device) for device in devices
+        )  # number of workers that share a device, or the CPU's memory
         self._all = [_slot(device) for device in devices]
         self._idle = list(reversed(self._all))
 
@@ -102,11 +104,13 @@ class LocalEngine:
     def free_bytes(self) -> int | None:
         """See Engine."""
         firsts = {slot.name: slot for slot in self._all if slot.device != "cpu"}
-        asked = [slot.submit(free_bytes, slot.device) for slot in firsts.values()]
+        futures = [slot.submit(free_bytes, slot.device) for slot in firsts.values()]
         try:
-            return min(future.result() for future in asked) // self._sharing if asked else None
+            return min(future.result() for future in futures) // self._sharing if futures else None
         except BrokenProcessPool:
-            raise StudyError(f"device {self.where}: a worker died as it started; try cpu", setting="device") from None
+            raise StudyError(
+                f"device {self.location}: a worker died as it started; try cpu", setting="device"
+            ) from None
 
     def submit(self, task: Task) -> Future[TaskResult]:
         """See Engine."""
@@ -126,9 +130,9 @@ class LocalEngine:
         if error is not None:
             outer.set_exception(WorkerDied() if isinstance(error, BrokenProcessPool) else error)
             return
-        report: TaskResult = inner.result()
-        report.device = slot.name
-        outer.set_result(report)
+        result: TaskResult = inner.result()
+        result.device = slot.name
+        outer.set_result(result)
 
     def close(self) -> None:
         """See Engine."""
@@ -137,7 +141,7 @@ class LocalEngine:
 
 
 def _slot(device: str) -> _Slot:
-    """A slot on a device of this process; the environment is read before torch starts in the slot's."""
+    """Return a slot on a device of this process; the environment of the worker is set before torch starts there."""
     kind, _, number = device.partition(":")
     if kind == "cpu":
         return _Slot(device, device, {})

@@ -1,4 +1,4 @@
-"""A fleet as the scheduler sees it: the cells that are not finished, and the deaths of its workers."""
+"""The scheduler's state of a fleet: its unfinished cells, and the deaths of its workers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class PendingFleet:
 
     Attributes:
         cells: the cells that are neither finished nor failed.
-        deaths: how many workers died on the fleet since its last finished round.
-        careful: whether a worker ever died on the fleet; then each task runs one round only.
+        deaths: number of workers that died on the fleet since its last finished round.
+        careful: whether a worker has ever died on the fleet, so that each task runs one round only.
     """
 
     cells: list[Cell]
@@ -23,12 +23,12 @@ class PendingFleet:
     careful: bool = False
 
     def halves(self) -> list[PendingFleet]:
-        """Two fleets in place of this one."""
+        """Return two fleets with the cells of this fleet."""
         middle = -(-len(self.cells) // 2)
         return [PendingFleet(part, careful=self.careful) for part in (self.cells[:middle], self.cells[middle:])]
 
     @property
     def title(self) -> str:
-        """The fleet in a message."""
+        """Name of the fleet in a message."""
         others = f" and {count(len(self.cells) - 1, 'other cell')}" if len(self.cells) > 1 else ""
         return f"{self.cells[0].title}{others}"

@@ -1,4 +1,4 @@
-"""Where cells run: devices, processes, and how many cells make a fleet."""
+"""The placement of cells: devices, processes, and sizes of fleets."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from balbench.harness.errors import StudyError
 from balbench.harness.rounds.task import Features
 from balbench.harness.study.cell import Cell
 
-# On a CPU, cells gain from training together as long as the data of a step stay in the CPU's caches.
+# On a CPU, fleets are faster as long as the data of a training step fit into the CPU's caches.
 CPU_FLEET = 8
 CPU_FLEET_BYTES = 16 * 2**20
-CPU_TURNS = 3  # fleets of each process, at least, so that all processes end at about the same time
-FREE_SHARE = 0.9  # of a GPU's free memory that a fleet may count on
+CPU_TURNS = 3  # smallest number of fleets of each process, so that all processes end at about the same time
+FREE_SHARE = 0.9  # share of a GPU's free memory that a fleet can use
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The settings that say where cells run.
+    """The settings of devices, processes and fleets.
 
     Attributes:
-        jobs: worker processes on CPUs, None for one per core.
+        jobs: worker processes on CPUs; None for one per core.
         device: auto, cpu, cuda (all GPUs) or cuda:i. On a cluster of other machines, auto is cpu.
-        fleet: cells of a fleet, None to choose the number.
-        fleets_per_device: processes of each GPU.
+        fleet: cells of a fleet; None for an automatic choice.
+        fleets_per_device: worker processes of each GPU.
         cluster: address of a Dask scheduler, or local:N; None for this machine alone.
-        features: whether the features are kept on the device or streamed to it.
-        grace: seconds that running tasks may take after SIGTERM.
+        features: whether features are kept on the device or streamed to the device.
+        grace: seconds for running tasks to finish after SIGTERM.
     """
 
     jobs: int | None = None
@@ -47,7 +47,7 @@ class Placement:
         """Check the values.
 
         Raises:
-            StudyError: a value is wrong; the message names the setting and the values that it may have.
+            StudyError: a value is invalid; the message names the setting and its valid values.
         """
         for setting in ("jobs", "fleet", "fleets_per_device"):
             value = getattr(self, setting)
@@ -66,7 +66,7 @@ class Placement:
                 raise StudyError(f"device {self.device}: must be auto, cpu or cuda on a cluster", setting="device")
 
     def devices(self) -> list[str]:
-        """The device of each process on this machine.
+        """Return the device of each worker process on this machine.
 
         Raises:
             StudyError: there is no such device.
@@ -81,7 +81,7 @@ class Placement:
         return devices * self.fleets_per_device
 
     def cluster_device(self) -> str:
-        """The kind of device of the cluster's workers: cpu or cuda.
+        """Return the kind of device of the cluster's workers: cpu or cuda.
 
         Raises:
             StudyError: there is no such device.
@@ -92,7 +92,7 @@ class Placement:
 
 
 def usable_devices(name: str) -> list[str]:
-    """Resolve auto, cpu, cuda or cuda:i.
+    """Return the devices that auto, cpu, cuda or cuda:i means.
 
     Raises:
         StudyError: there is no such device.
@@ -120,32 +120,32 @@ def make_fleets(
 
     Args:
         cells: in the order in which they should run.
-        slots: how many fleets can run at once.
-        fleet: the largest size of a fleet, None to choose it.
-        free: bytes of free memory on each GPU, None on CPUs.
-        together: how many cells like the given one should run together at most (see `cells_together`).
+        slots: number of fleets that can run at once.
+        fleet: the largest size of a fleet; None for an automatic choice.
+        free: bytes of free memory on each GPU; None on CPUs.
+        together: returns the largest useful size of a fleet of cells like the given cell (see `cells_together`).
     """
     groups: dict[tuple, list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.dataset_key, cell.posterior, cell.policy.acquires_all), []).append(cell)
     turns = CPU_TURNS if free is None else 1
-    spread = -(-len(cells) // (max(slots, 1) * turns))  # no slot stays empty; a cluster may have no slots yet
+    spread = -(-len(cells) // (max(slots, 1) * turns))  # leaves no slot empty; a cluster can have no slots yet
     fleets = []
     for group in groups.values():
         size = fleet or min(together(group[0]), spread)
         pieces = -(-len(group) // size)
         ends = [len(group) * number // pieces for number in range(pieces + 1)]
         fleets += [group[start:end] for start, end in pairwise(ends)]
-    place = {cell.directory: number for number, cell in enumerate(cells)}
-    return sorted(fleets, key=lambda cells: place[cells[0].directory])
+    position = {cell.directory: number for number, cell in enumerate(cells)}
+    return sorted(fleets, key=lambda cells: position[cells[0].directory])
 
 
 def cells_together(cell: Cell, free: int | None, features: int, dimension: int) -> int:
-    """How many cells should train together: on a GPU as many as fit, on a CPU few, and only with small heads.
+    """Return how many cells should train together: on a GPU as many as fit, on a CPU a few if heads are small.
 
     Args:
         cell: one of the cells.
-        free: bytes of the GPU's free memory, None on a CPU.
+        free: bytes of the GPU's free memory; None on a CPU.
         features: bytes of the data set's response features as float32; features that do not fit are streamed.
         dimension: length of a response's features.
     """
@@ -158,27 +158,27 @@ def cells_together(cell: Cell, free: int | None, features: int, dimension: int) 
     return max(1, usable // each)
 
 
-def placed(cells: int, sizes: Sequence[int], slots: int, where: str) -> str:
-    """One line: 25 cells as 25 fleets of 1 on 2 processes (cpu)."""
+def placed(cells: int, sizes: Sequence[int], slots: int, location: str) -> str:
+    """Describe a placement in one line: 25 cells as 25 fleets of 1 on 2 processes (cpu)."""
     size = f"{min(sizes)} to {max(sizes)}" if len(set(sizes)) > 1 else f"{sizes[0]}"
     processes = max(1, min(slots, len(sizes)))
-    return f"{count(cells, 'cell')} as {count(len(sizes), 'fleet')} of {size} on {_processes(processes)} ({where})"
+    return f"{count(cells, 'cell')} as {count(len(sizes), 'fleet')} of {size} on {_processes(processes)} ({location})"
 
 
 def _processes(number: int) -> str:
     return f"{number:,} process{'es' if number != 1 else ''}"
 
 
-def count(number: int, what: str) -> str:
-    """A number with its noun: 1 cell, 25 cells."""
-    return f"{number:,} {what}{'s' if number != 1 else ''}"
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 cell, 25 cells."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 FORMS = "tcp://host:port, tls://host:port or local:N"
 
 
 def local_workers(address: str) -> int:
-    """N of local:N, 0 for another address.
+    """Return N of local:N, and 0 for any other address.
 
     Raises:
         StudyError: the address has none of the known forms.

@@ -18,13 +18,13 @@ from rich.text import Text
 
 from balbench.harness.machine import duration
 
-PLAIN_SECONDS = 10.0  # between plain lines
-RATE_SECONDS, LEAST_RATE_SECONDS = 30.0, 1.0  # a rate is over this time, and is unknown before
+PLAIN_SECONDS = 10.0  # time between plain lines
+RATE_SECONDS, LEAST_RATE_SECONDS = 30.0, 1.0  # longest and shortest time over which a rate is computed
 
 
 @dataclass(frozen=True)
 class CellState:
-    """How far a cell is."""
+    """The progress of a cell."""
 
     policy: str
     state: str  # waiting, running, finished or failed
@@ -32,21 +32,21 @@ class CellState:
     rounds: int
     work_done: float  # labels trained on so far
     work: float
-    seconds: float  # that a worker took for the rounds of this run
+    seconds: float  # time that workers needed for the rounds of this run
 
 
 class Rate:
-    """The present rate of some work, over the last RATE_SECONDS.
+    """The present rate of long work, over the last RATE_SECONDS.
 
-    Work that comes from a cache is done at once, so a rate since the start would promise too much.
+    Cached work is done immediately, so a rate since the start would be too high.
     """
 
-    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.what, self._clock = what, clock
+    def __init__(self, work: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.work, self._clock = work, clock
         self._past: deque[tuple[float, int]] = deque()
 
     def text(self, done: int, total: int) -> str:
-        """Return the rate and the time left, for a line that says how much is done; empty until it is known."""
+        """Return the rate and the time left, to append to a line of progress; empty while the rate is unknown."""
         now = self._clock()
         self._past.append((now, done))
         while self._past[0][0] < now - RATE_SECONDS:
@@ -61,7 +61,7 @@ class Rate:
 
 
 class NotebookLive:
-    """One output of a notebook's cell, which each update replaces (rich's own needs the package ipywidgets there)."""
+    """An output of a notebook's cell that each update replaces (rich's class needs the package ipywidgets)."""
 
     def __init__(self) -> None:
         self._output: Any = None
@@ -73,11 +73,11 @@ class NotebookLive:
         self._output = display(Text(), display_id=True)
 
     def update(self, renderable: Table) -> None:
-        """Show something else in the output."""
+        """Replace the output."""
         self._output.update(renderable)
 
     def stop(self) -> None:
-        """Leave the output empty."""
+        """Clear the output."""
         self._output.update(Text())
 
 
@@ -88,13 +88,13 @@ def _live(console: Console) -> Live | NotebookLive | None:
 
 
 class Display:
-    """Shows how far cells and data are. Use it as a context."""
+    """Shows the progress of cells and data. Use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = _live(console)
         self._last_line = time.monotonic()
-        self._said_of = ""
+        self._last_work = ""
         self._rate = Rate("")
         self._work_at_start: float | None = None
 
@@ -108,24 +108,24 @@ class Display:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a line above the live table."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def data(self, what: str, done: int, total: int) -> None:
-        """Show how far the preparation of data is, its present rate, and the time left at this rate."""
-        if self._rate.what != what:
-            self._rate = Rate(what)
-        line = f"{what}: {done:,} of {total:,}{self._rate.text(done, total)}"
+    def data(self, work: str, done: int, total: int) -> None:
+        """Show the progress of work on data, its present rate, and the time left at this rate."""
+        if self._rate.work != work:
+            self._rate = Rate(work)
+        line = f"{work}: {done:,} of {total:,}{self._rate.text(done, total)}"
         if self._live:
             bar = Table.grid(padding=(0, 1))
             bar.add_row(escape(line), ProgressBar(total=total, completed=done, width=40))
             self._live.update(bar)
-        elif self._due() or (done == total and self._said_of == what):
-            self._said_of = what
+        elif self._due() or (done == total and self._last_work == work):
+            self._last_work = work
             self.say(line)
 
     def cells(self, states: Iterable[CellState], slots: int) -> None:
-        """Show how far the cells are; `slots` of their fleets can run at once."""
+        """Show the progress of cells; `slots` fleets can run at once."""
         states = list(states)
         if self._work_at_start is None:
             self._work_at_start = sum(state.work_done for state in states)
@@ -148,7 +148,7 @@ class Display:
         return f"{finished} of {len(states)} cells, {rounds} of {total} rounds{trouble}, {self._left(states, slots)}"
 
     def _left(self, states: list[CellState], slots: int) -> str:
-        """Time left, from the labels trained on in this run so far and what they took (workers need no start now)."""
+        """Estimate the time left from the labels on which this run has trained, and the time that they took."""
         done = sum(state.work_done for state in states) - (self._work_at_start or 0.0)
         if not (done and slots):
             return "time left unknown yet"
@@ -160,8 +160,8 @@ class Display:
         for column in ("policy", "finished", "running", "rounds"):
             table.add_column(column, justify="left" if column == "policy" else "right")
         for policy in dict.fromkeys(state.policy for state in states):
-            mine = [state for state in states if state.policy == policy]
-            rounds = f"{sum(s.rounds_done for s in mine)} / {sum(s.rounds for s in mine)}"
-            finished = f"{sum(s.state == 'finished' for s in mine)} / {len(mine)}"
-            table.add_row(escape(policy), finished, str(sum(s.state == "running" for s in mine)), rounds)
+            own = [state for state in states if state.policy == policy]
+            rounds = f"{sum(s.rounds_done for s in own)} / {sum(s.rounds for s in own)}"
+            finished = f"{sum(s.state == 'finished' for s in own)} / {len(own)}"
+            table.add_row(escape(policy), finished, str(sum(s.state == "running" for s in own)), rounds)
         return table

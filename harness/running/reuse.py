@@ -1,4 +1,4 @@
-"""Finished cells of other run directories of this machine, found by their keys and copied."""
+"""Copy finished cells from other run directories on this machine, by their keys."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class _Source:
 
 
 def reuse_cells(cells: Iterable[Cell], directory: RunDirectory, say: Callable[[str], None]) -> list[str]:
-    """Copy cells of other runs that are finished, or further than here, and say how many come from where.
+    """Copy cells of other runs that are finished, or have more rounds than here, and report the numbers.
 
-    A cell is copied if its key is the same, and the source of its plug-ins is the same too. Its rounds and timings
-    are copied byte for byte; its manifest names the directory that they come from.
+    A cell is copied if its key and the source of its plug-ins are the same. Its rounds and timings are copied byte for
+    byte, and its manifest names the original directory.
 
     Args:
         cells: cells that are not finished in `directory`.
         directory: the run directory to copy to.
-        say: called with one line for each run that cells are copied from.
+        say: called with one line for each run from which cells are copied.
 
     Returns:
         The directories of the cells that were copied.
@@ -50,7 +50,7 @@ def reuse_cells(cells: Iterable[Cell], directory: RunDirectory, say: Callable[[s
     sources: dict[str, _Source] = {}
     for run in known_runs() if needed else ():
         if run != directory.path.resolve():
-            _look_into(run, needed, sources)
+            _find_cells(run, needed, sources)
     copied = [name for name, source in sources.items() if _is_copied(needed[name], source, directory)]
     for name in copied:
         _copy_data_facts(sources[name].run, directory, needed[name].dataset_key)
@@ -59,9 +59,9 @@ def reuse_cells(cells: Iterable[Cell], directory: RunDirectory, say: Callable[[s
     return copied
 
 
-def _look_into(run: Path, needed: dict[str, Cell], sources: dict[str, _Source]) -> None:
-    """Note the cells of a run that are needed, and are further than those noted before."""
-    with suppress(OSError, RunDirectoryError):  # a run may be deleted or damaged at any moment
+def _find_cells(run: Path, needed: dict[str, Cell], sources: dict[str, _Source]) -> None:
+    """Add the needed cells of a run to `sources`, unless an earlier source has as many rounds."""
+    with suppress(OSError, RunDirectoryError):  # a run can be deleted or damaged at any time
         for name in needed.keys() & set(os.listdir(run / "cells")):
             log, cell = CellLog(run / "cells" / name), needed[name]
             manifest, facts = log.manifest, log.facts
@@ -73,7 +73,7 @@ def _look_into(run: Path, needed: dict[str, Cell], sources: dict[str, _Source]) 
 
 
 def _is_copied(cell: Cell, source: _Source, directory: RunDirectory) -> bool:
-    """Copy a cell unless this directory has as many rounds; say whether it was copied."""
+    """Copy a cell unless this directory has as many rounds; return whether the cell was copied."""
     own = directory.cell(cell.directory)
     if own.count() >= min(source.manifest["rounds"], cell.rounds):
         return False
@@ -84,17 +84,17 @@ def _is_copied(cell: Cell, source: _Source, directory: RunDirectory) -> bool:
 
 
 def _copy_data_facts(run: Path, directory: RunDirectory, key: str) -> None:
-    """Copy what a run keeps of a data set, so that this directory can be reported without the arrays."""
-    there, here = RunDirectory(run).data(key), directory.data(key)
-    if there.is_dir() and not here.exists():
-        with disk_errors(here):
-            here.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(here) as temporary:
-                shutil.copytree(there, temporary)
+    """Copy a run's facts about a data set, so that this directory can be reported without the arrays."""
+    source, target = RunDirectory(run).data(key), directory.data(key)
+    if source.is_dir() and not target.exists():
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as temporary:
+                shutil.copytree(source, temporary)
 
 
 def _copy(source: _Source, to: CellLog) -> bool:
-    """Copy the files of a cell; nothing is left where they changed meanwhile or are gone."""
+    """Copy the files of a cell; return False, without files, if they changed or disappeared during the copy."""
     to.directory.mkdir()
     try:
         for name in COPIED:

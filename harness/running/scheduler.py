@@ -1,7 +1,7 @@
-"""The coordinator: cells -> fleets -> tasks, and results of tasks -> the run directory.
+"""The coordinator: it groups cells into fleets, submits tasks, and writes their results to the run directory.
 
-Workers return rounds and only the coordinator writes them, so a lost task is simply submitted again.
-Killing any process at any moment is therefore safe.
+Workers return rounds and only the coordinator writes them, so a lost task can be submitted again. Any process can
+therefore be killed at any time.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from balbench.harness.study.cell import Cell
 from balbench.harness.study.study import Study
 
 POLL_SECONDS = 0.25
-TASK_SECONDS = 2.0  # a kill loses at most the rounds of so many seconds, and one round more
-SECONDS_A_SLOT = 0.02  # shortest task, per slot: the coordinator takes in some hundred results per second
-SMALL_WORK = 5_000  # labels that all cells train on: a second process takes longer to start than such a study to run
-SMALL_SECONDS = 5.0  # until a study that seemed small, but has a slow policy, for example, gets all processes
-DEATHS = 3  # of workers of a fleet, without a finished round in between, before the fleet is split or fails
+TASK_SECONDS = 2.0  # a kill loses at most the rounds of this time plus one round
+SECONDS_PER_SLOT = 0.02  # least length of a task per slot: the coordinator stores some hundred results per second
+SMALL_WORK = 5_000  # a study with fewer labels to train on takes less time than the start of a second process
+SMALL_SECONDS = 5.0  # time after which a small study gets all processes, because a policy can be slow
+DEATHS = 3  # a fleet is split or fails after this number of deaths of workers without a finished round in between
 
 
 @dataclass
 class Outcome:
-    """How a run ended.
+    """The outcome of a run.
 
     Attributes:
-        failed: cells that failed, with the reason.
+        failed: the reasons of failed cells, by title.
         stopped: whether `Scheduler.stop` ended the run before all cells were finished.
     """
 
@@ -51,7 +51,7 @@ class Outcome:
 
 
 class Scheduler:
-    """Runs the cells of a study that are not finished yet."""
+    """Runs the unfinished cells of a study."""
 
     def __init__(
         self,
@@ -62,21 +62,21 @@ class Scheduler:
         display: Display,
         reuse: bool | None = None,
     ) -> None:
-        """Read which cells are finished.
+        """Find out which cells are finished.
 
         Args:
             study: the study to run.
-            directory: where results are written; this object must be its only writer.
-            placement: the size of fleets, the place of features, and the grace at the end.
-            make_engine: called once, and only if there is something to run.
+            directory: the run directory; this object must be its only writer.
+            placement: the settings of fleets, features and the grace at the end.
+            make_engine: called once, and only if there are cells to run.
             display: shows the progress.
-            reuse: whether to copy finished cells of other run directories of this machine; None means yes, unless
-                the environment variable BALBENCH_REUSE is "off".
+            reuse: whether to copy finished cells of other run directories of this machine. None means True, unless the
+                environment variable BALBENCH_REUSE is "off".
         """
         self._directory, self._placement, self._display = directory, placement, display
         self._make_engine = make_engine
         self._reuse = os.environ.get("BALBENCH_REUSE") != "off" if reuse is None else reuse
-        # Cells with the same key are one cell, for example those of a grid over rounds: the most rounds count.
+        # Cells with the same key, for example of a grid over rounds, run once, with the largest number of rounds.
         cells = {cell.directory: cell for cell in sorted(study.cells, key=lambda cell: cell.rounds)}
         self._cells = [cells[name] for name in dict.fromkeys(cell.directory for cell in study.cells)]
         self._progress = {cell.directory: self._progress_of(cell) for cell in self._cells}
@@ -88,7 +88,7 @@ class Scheduler:
         self._returned: queue.SimpleQueue[Future[TaskResult]] = queue.SimpleQueue()
         self._outcome = Outcome()
         self._stop_at: float | None = None
-        self._next_look = 0.0
+        self._next_display = 0.0
         self._small_until = 0.0
 
     def _progress_of(self, cell: Cell) -> CellProgress:
@@ -99,7 +99,7 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether tasks are running, so that stopping needs a moment."""
+        """Whether tasks are running, so that `stop` needs time."""
         return bool(self._running)
 
     @property
@@ -108,14 +108,14 @@ class Scheduler:
         return self._stop_at is not None
 
     def stop(self) -> None:
-        """Submit nothing more, and end when all running tasks have returned or the grace is over."""
+        """Submit no more tasks, and end when all running tasks have returned or the grace is over."""
         self._stop_at = time.monotonic() + self._placement.grace
 
     def run(self) -> Outcome:
-        """Prepare the data and run all cells. An interrupt at any moment loses no finished round.
+        """Prepare the data and run all cells. An interrupt at any time loses no finished round.
 
         Raises:
-            BalbenchError: the data are wrong, or results cannot be written.
+            BalbenchError: the data are invalid, or results cannot be written.
         """
         if self._reuse:
             self._copy_finished()
@@ -124,7 +124,7 @@ class Scheduler:
             add_lines(self._cells, self._directory)
             remember(self._directory.path)
             return self._outcome
-        engine = self._make_engine()  # before the data are built: a wrong cluster is an error at once
+        engine = self._make_engine()  # made before the data are built, so that errors of a cluster come first
         try:
             self._data = prepare(self._left, self._directory, self._display)
             add_lines(self._cells, self._directory)
@@ -137,7 +137,7 @@ class Scheduler:
         return self._outcome
 
     def _copy_finished(self) -> None:
-        """Take over cells that other runs of this machine have finished."""
+        """Copy cells that other runs of this machine have finished."""
         copied = set(reuse_cells(self._left, self._directory, self._display.say))
         self._progress |= {cell.directory: self._progress_of(cell) for cell in self._left if cell.directory in copied}
         self._left = self._unfinished()
@@ -155,7 +155,7 @@ class Scheduler:
         fleets = self._fleets(engine)
         self._waiting.extend(PendingFleet(cells) for cells in fleets)
         sizes = [len(cells) for cells in fleets]
-        self._display.say(placed(len(self._left), sizes, self._slots(engine), engine.where))
+        self._display.say(placed(len(self._left), sizes, self._slots(engine), engine.location))
         while self._waiting or self._running:
             if self._stop_at is not None and (not self._running or time.monotonic() >= self._stop_at):
                 self._outcome.stopped = True
@@ -163,16 +163,16 @@ class Scheduler:
             while self._waiting and len(self._running) < self._slots(engine) and not self.stopping:
                 self._submit(engine, self._waiting.popleft())
             self._collect()
-            self._look(engine.slots)
+            self._show(engine.slots)
 
     def _is_small(self, engine: Engine) -> bool:
-        """Whether the number of processes is ours to choose, and there is little work for them."""
-        states = [progress.look() for progress in self._progress.values()]
+        """Return whether the number of processes is an automatic choice, and there is little work."""
+        states = [progress.snapshot() for progress in self._progress.values()]
         work = sum(state.work - state.work_done for state in states)
-        return self._placement.jobs is None and engine.where == "cpu" and work <= SMALL_WORK
+        return self._placement.jobs is None and engine.location == "cpu" and work <= SMALL_WORK
 
     def _slots(self, engine: Engine) -> int:
-        """How many tasks may run now: a small study has one process for its first seconds."""
+        """Return how many tasks can run now: a small study has one process for its first seconds."""
         return 1 if time.monotonic() < self._small_until else engine.slots
 
     def _fleets(self, engine: Engine) -> list[list[Cell]]:
@@ -193,7 +193,7 @@ class Scheduler:
             pasts=tuple(self._progress[cell.directory].past for cell in fleet.cells),
             dataset_key=first.dataset_key,
             data=self._data[first.dataset_key].path,
-            seconds=0.0 if fleet.careful else max(TASK_SECONDS, SECONDS_A_SLOT * engine.slots),
+            seconds=0.0 if fleet.careful else max(TASK_SECONDS, SECONDS_PER_SLOT * engine.slots),
             features=self._placement.features,
         )
         future = engine.submit(task)
@@ -201,7 +201,7 @@ class Scheduler:
         future.add_done_callback(self._returned.put)
 
     def _collect(self) -> None:
-        """Take in the result of a task, after a short wait for one."""
+        """Wait a short time for the result of a task, and handle the result."""
         try:
             future = self._returned.get(timeout=POLL_SECONDS)
         except queue.Empty:
@@ -209,39 +209,39 @@ class Scheduler:
         fleet = self._running.pop(future)
         error = future.exception()
         if error is None:
-            self._take_in(fleet, future.result())
+            self._store(fleet, future.result())
         elif isinstance(error, WorkerDied):
             self._worker_died(fleet)
         elif isinstance(error, BalbenchError):
             raise error
-        else:  # an error of an oracle, or another one that names no cell
-            self._blame(fleet, Failure.of(error))
+        else:  # an error of an oracle, or another error without a cell
+            self._fail_or_split(fleet, Failure.of(error))
 
-    def _take_in(self, fleet: PendingFleet, report: TaskResult) -> None:
-        """Keep the rounds of a task, and submit the unfinished cells of the fleet again."""
-        for line in report.notices:
+    def _store(self, fleet: PendingFleet, result: TaskResult) -> None:
+        """Write the rounds of a task, and queue the unfinished cells of the fleet again."""
+        for line in result.notices:
             if line not in self._notices:
                 self._notices.add(line)
                 self._display.say(line)
-        failed = dict(report.failed)
+        failed = dict(result.failed)
         rounds: dict[str, list[tuple[RoundRecord, RoundTimings]]] = {}
-        for key, record, timings in report.rounds:
-            rounds.setdefault(key, []).append((record, timings))
-        for key, new in rounds.items():
+        for directory, record, timings in result.rounds:
+            rounds.setdefault(directory, []).append((record, timings))
+        for directory, new in rounds.items():
             try:
-                self._progress[key].append(new)
-            except (TypeError, ValueError) as error:  # no JSON
-                failed.setdefault(key, Failure.of(error))
+                self._progress[directory].append(new)
+            except (TypeError, ValueError) as error:  # a value that JSON does not support
+                failed.setdefault(directory, Failure.of(error))
         if rounds:
             fleet.deaths = 0
         for cell in fleet.cells:
             if cell.directory in failed:
                 self._fail(cell, failed[cell.directory])
-            elif self._progress[cell.directory].whole:
-                self._progress[cell.directory].finish(report.facts)
+            elif self._progress[cell.directory].complete:
+                self._progress[cell.directory].finish(result.facts)
         fleet.cells = [cell for cell in fleet.cells if self._progress[cell.directory].state == "running"]
-        if report.out_of_memory and fleet.cells:
-            self._out_of_memory(fleet, report.device)
+        if result.out_of_memory and fleet.cells:
+            self._out_of_memory(fleet, result.device)
         elif fleet.cells:
             self._waiting.appendleft(fleet)
 
@@ -249,7 +249,7 @@ class Scheduler:
         self._progress[cell.directory].fail(failure)
         self._outcome.failed[cell.title] = failure.reason
 
-    def _blame(self, fleet: PendingFleet, failure: Failure) -> None:
+    def _fail_or_split(self, fleet: PendingFleet, failure: Failure) -> None:
         """Fail a single cell; split a larger fleet in two to find the faulty cell."""
         if len(fleet.cells) > 1:
             self._waiting.extendleft(reversed(fleet.halves()))
@@ -265,7 +265,7 @@ class Scheduler:
             self._waiting.appendleft(fleet)
         else:
             reason = f"its worker died {fleet.deaths} times, last in round {done} (killed, or out of memory?)"
-            self._blame(fleet, Failure(reason, ""))
+            self._fail_or_split(fleet, Failure(reason, ""))
 
     def _out_of_memory(self, fleet: PendingFleet, device: str) -> None:
         if len(fleet.cells) > 1:
@@ -275,10 +275,10 @@ class Scheduler:
             f"out of memory on {device} with this cell alone; lower posterior.members or posterior.hidden, "
             "let fewer processes run (`jobs`, `fleets_per_device`), or set `features` to streamed"
         )
-        self._blame(fleet, Failure(reason, ""))
+        self._fail_or_split(fleet, Failure(reason, ""))
 
-    def _look(self, slots: int) -> None:
-        """Show the progress now and then: a look at all cells costs more than taking in a result."""
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + POLL_SECONDS
-            self._display.cells((progress.look() for progress in self._progress.values()), slots)
+    def _show(self, slots: int) -> None:
+        """Show the progress at intervals, because a snapshot of all cells costs more than storing a result."""
+        if time.monotonic() >= self._next_display:
+            self._next_display = time.monotonic() + POLL_SECONDS
+            self._display.cells((progress.snapshot() for progress in self._progress.values()), slots)

@@ -1,4 +1,4 @@
-"""Signals and the processes that a run starts: only the coordinator acts on Ctrl-C and SIGTERM."""
+"""Protection of worker processes from signals: only the coordinator handles Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def starting_processes() -> Iterator[None]:
-    """Keep the signals that stop a run from processes that start within the block, and handle them after the block.
+    """Block the signals that stop a run for processes that start within the block, and handle them after the block.
 
-    A terminal sends Ctrl-C to the whole group of processes. A worker that just starts Python would print a traceback,
-    as it cannot ignore signals yet; it inherits the signals as blocked instead. In this process an interrupt within
-    the block would leave a half-started worker, so the handlers are called after the block.
+    A terminal sends Ctrl-C to the whole group of processes. A worker that has just started cannot ignore signals yet
+    and would print a traceback, so the worker inherits blocked signals. In this process an interrupt within the block
+    would leave a half-started worker, so the handlers are called after the block.
     """
     received: list[tuple[Callable[..., Any], int, Any]] = []
     before = _postpone(received) if threading.current_thread() is threading.main_thread() else {}
@@ -32,22 +32,22 @@ def starting_processes() -> Iterator[None]:
 
 
 def _postpone(received: list[tuple[Callable[..., Any], int, Any]]) -> dict[int, Any]:
-    """Replace the handlers of signals by one that takes notes; return the handlers of before."""
+    """Replace the handlers of signals by a handler that only records calls; return the original handlers."""
     before: dict[int, Any] = {number: signal.getsignal(number) for number in STOPPING}
 
-    def note(number: int, frame: Any) -> None:
+    def record(number: int, frame: Any) -> None:
         received.append((before[number], number, frame))
 
     before = {number: handler for number, handler in before.items() if callable(handler)}
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, record)
     return before
 
 
 @contextmanager
 def _blocked() -> Iterator[None]:
-    """Block the signals for this thread, whose mask new processes and threads inherit."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    """Block the signals for this thread; new processes and threads inherit its mask."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has no signal masks
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)

@@ -45,8 +45,11 @@ class Undecided(Policy):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (Stranger, "the plug-in 'new' is no subclass of balbench.harness.policies.policy.Policy; derive it from that"),
-        (Stranger(), "is no subclass of"),
+        (
+            Stranger,
+            "the plug-in 'new' is not a subclass of balbench.harness.policies.policy.Policy; derive it from that",
+        ),
+        (Stranger(), "is not a subclass of"),
         (Undecided, "the plug-in 'new' lacks select; define it"),
     ],
 )
@@ -57,7 +60,7 @@ def test_a_plug_in_that_is_no_policy_is_named(found, message, monkeypatch):
 
 
 def test_registration_checks_the_class_at_once():
-    with pytest.raises(StudyError, match="'new' is no subclass of"):
+    with pytest.raises(StudyError, match="'new' is not a subclass of"):
         registry.register("policies", "new", Stranger)
     with pytest.raises(StudyError, match="kind 'policy': did you mean 'policies'") as error:
         registry.register("policy", "new", Stranger)

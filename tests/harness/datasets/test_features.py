@@ -434,9 +434,9 @@ def test_a_text_without_a_token_is_named(gpt):
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"template": "{prompt}"}, "must hold {response} once"),
-        ({"template": "{prompt}{prompt}{response}"}, "must hold {response} once"),
-        ({"prompt_template": "x"}, "must hold {prompt} once"),
+        ({"template": "{prompt}"}, "must contain {response} once"),
+        ({"template": "{prompt}{prompt}{response}"}, "must contain {response} once"),
+        ({"prompt_template": "x"}, "must contain {prompt} once"),
         ({"prompt_template": "{prompt} {response}"}, "no {response}"),
         ({"pooling": "sum"}, "'max' or 'last_token'"),
         ({"max_length": 4}, "greater than or equal to 8"),

@@ -52,7 +52,7 @@ def test_code_of_a_model_directory_never_runs(tmp_path, monkeypatch):
     model = needs_code(tmp_path, monkeypatch, "config.json")
     started = time.monotonic()
     for action in (EncoderSettings(encoder=str(model)).width, lambda: encode(model)):
-        one_line(action, f"dataset.encoder: {model} cannot be loaded", "code of its own", "never runs")
+        one_line(action, f"dataset.encoder: {model} cannot be loaded", "its own code", "never runs")
     assert time.monotonic() - started < 10
     assert not (tmp_path / "pwned").exists()
 

@@ -372,22 +372,6 @@ def test_best_possible_is_the_truth_judged_by_the_recorded_votes(small):
         assert {metric: line[metric] for metric in slow} == pytest.approx(slow)
 
 
-@given(scale=st.floats(0, 3), shift=st.floats(-2, 2), noise=st.floats(0, 2), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=60)
-def test_nothing_scores_better_than_the_truth_on_average(scale, shift, noise, seed):
-    logit_N = stream(seed).numpy().normal(0, 2, 200)
-    other_N = scale * logit_N + shift + noise * stream(seed, "noise").numpy().standard_normal(200)
-    truth_N, predicted_N = 1 / (1 + np.exp(-logit_N)), 1 / (1 + np.exp(-other_N))
-    best = world.expected_log_likelihood(truth_N, truth_N)
-    assert world.expected_log_likelihood(predicted_N, truth_N) <= best + 1e-12
-
-
-def test_expected_log_likelihood_is_the_average_over_votes():
-    truth_N, predicted_N = np.array([0.8, 0.3]), np.array([0.6, 0.5])
-    slow = (0.8 * np.log(0.6) + 0.2 * np.log(0.4) + np.log(0.5)) / 2
-    assert world.expected_log_likelihood(predicted_N, truth_N) == pytest.approx(slow)
-
-
 # Settings
 
 

@@ -31,7 +31,7 @@ def test_ties_go_to_the_lowest_number():
 
 @pytest.mark.parametrize("scores", [[0.0, 2.0], [-1.0, 0.5], [0.5, np.nan]])
 def test_scores_out_of_range_are_an_error(scores):
-    with pytest.raises(ValueError, match="scores must lie in"):
+    with pytest.raises(ValueError, match="scores must be in"):
         check_range(np.array(scores), (0.0, 1.0))
 
 

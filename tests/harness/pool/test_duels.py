@@ -1,7 +1,6 @@
-"""A pool read as duels: against a dictionary of pairs, and in any storage order."""
+"""The pool as duels: both directions of each pair, in any storage order."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,24 +11,7 @@ from balbench.testing.examples import pool_of, reordered
 from support.duels import thinned
 
 
-def recorded(pool: PreferencePool) -> dict[tuple[int, int], int]:
-    """The pair of two responses in either order; of several the one with the first identifier."""
-    found: dict[tuple[int, int], int] = {}
-    for pair in np.argsort(pool.pair_id_N)[::-1]:
-        first, second = pool.responses_of_pair_N2[pair]
-        found[int(first), int(second)] = found[int(second), int(first)] = int(pair)
-    return found
-
-
-@pytest.mark.parametrize("pool", [pool_of(), pool_of(responses=2), thinned(pool_of(responses=5), 0.5)])
-def test_every_pair_is_found_in_either_order_and_no_other_is(pool):
-    known, responses = recorded(pool), len(pool.prompt_of_response_R)
-    first, second = np.indices((responses, responses)).reshape(2, -1)
-    wanted = [known.get((int(i), int(j)), -1) for i, j in zip(first, second, strict=True)]
-    assert PoolIndex(pool).duels.pair_of(first, second).tolist() == wanted
-
-
-def test_two_responses_that_were_recorded_twice_give_the_first_identifier():
+def test_two_responses_that_are_recorded_twice_have_four_duels():
     pool = pool_of(prompts=1, responses=2)
     twice = PreferencePool(
         pool.response_features_RD,
@@ -38,12 +20,11 @@ def test_two_responses_that_were_recorded_twice_give_the_first_identifier():
         np.array([[0, 1], [1, 0]]),
         np.array(["b", "a"]),
     )
-    duels = PoolIndex(twice).duels
-    assert duels.pair_of(np.array([0, 1]), np.array([1, 0])).tolist() == [1, 1]
-    assert len(duels.duels) == 4
+    duels = PoolIndex(twice).duels.duels
+    assert duels.pair_E.tolist() == [1, 0, 1, 0]  # of two equal duels, the pair with the first identifier comes first
 
 
-def test_each_pair_stands_in_both_directions_sorted_by_prompt_and_leader():
+def test_each_pair_occurs_in_both_directions_sorted_by_prompt_and_leader():
     pool = thinned(pool_of(responses=5), 0.6)
     index = PoolIndex(pool).duels
     duels = index.duels
@@ -75,11 +56,11 @@ def test_arms_and_prompts_do_not_depend_on_how_the_pool_is_stored():
     np.testing.assert_array_equal(pair_order[two.duels.pair_E], one.duels.pair_E)
 
 
-def test_open_duels_are_those_of_the_given_pairs():
+def test_open_duels_are_the_duels_of_the_given_pairs():
     index = PoolIndex(pool_of()).duels
-    left = index.open_duels(np.array([3, 7, 20]))
-    assert sorted(left.pair_E) == [3, 3, 7, 7, 20, 20]
-    np.testing.assert_array_equal(index.duels.pair_E[left.number_E], left.pair_E)
+    remaining = index.open_duels(np.array([3, 7, 20]))
+    assert sorted(remaining.pair_E) == [3, 3, 7, 7, 20, 20]
+    np.testing.assert_array_equal(index.duels.pair_E[remaining.number_E], remaining.pair_E)
 
 
 @given(

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from balbench.harness.posteriors.ensemble import Ensemble, side_by_side
+from balbench.harness.posteriors.ensemble import Ensemble, draw_in_parallel
 from balbench.harness.posteriors.epinet import Epinet
 from balbench.harness.posteriors.heads import Heads
 from balbench.harness.posteriors.laplace import Laplace
@@ -107,9 +107,9 @@ def test_training_bytes_cover_what_training_allocates():
     assert Laplace(hidden=[64, 32]).training_bytes(48) == Ensemble(members=1, hidden=[64, 32]).training_bytes(48)
 
 
-def test_weights_drawn_side_by_side_are_those_drawn_one_after_another():
+def test_weights_drawn_draw_in_parallel_are_those_drawn_one_after_another():
     posterior, streams = Ensemble(members=2, hidden=(8,)), [stream(seed) for seed in range(7)]
-    together = side_by_side(lambda s: posterior.initial_heads(5, s), streams)
+    together = draw_in_parallel(lambda s: posterior.initial_heads(5, s), streams)
     for heads, alone in zip(together, (posterior.initial_heads(5, s) for s in streams), strict=True):
         for found, wanted in zip(heads.parameters, alone.parameters, strict=True):
             assert torch.equal(found, wanted)

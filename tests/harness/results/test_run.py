@@ -22,7 +22,9 @@ def cell(seed, policy="random", full=False):
 @pytest.mark.parametrize("content", ["{}", "[]", '{"study": {}}', '{"study": {}, "cells": [], "lines": {}}'])
 def test_a_damaged_study_file_is_named(tmp_path, content):
     (tmp_path / "study.json").write_text(content)
-    with pytest.raises(RunDirectoryError, match=r"study.json: is damaged, or of another version .*; delete it"):
+    with pytest.raises(
+        RunDirectoryError, match=r"study.json: is damaged, or was written by another version .*; delete it"
+    ):
         read_run(tmp_path)
 
 

@@ -154,8 +154,8 @@ def test_a_round_records_the_diagnostics_of_its_fit():
     ("diagnostics", "reason"),
     [
         ([1.0], "TypeError: the posterior's diagnostics are a list; give a mapping of numbers"),
-        ({"steps": "many"}, "TypeError: the posterior's diagnostics hold 'steps': 'many'; give names and numbers"),
-        ({"loss": math.nan}, "ValueError: the posterior's diagnostics hold 'loss': nan; give finite numbers"),
+        ({"steps": "many"}, "TypeError: the posterior's diagnostics contain 'steps': 'many'; give names and numbers"),
+        ({"loss": math.nan}, "ValueError: the posterior's diagnostics contain 'loss': nan; give finite numbers"),
     ],
 )
 def test_diagnostics_that_break_their_contract_stop_the_cell(diagnostics, reason):

@@ -23,7 +23,7 @@ def data(tmp_path, monkeypatch):
 
 def send(data, token, chunk=4):
     for name, size in data.files:
-        content = (data.place / name).read_bytes()
+        content = (data.path / name).read_bytes()
         for offset in range(0, max(size, 1), chunk):
             receive(data, token, name, offset, content[offset : offset + chunk])
 
@@ -33,33 +33,33 @@ def left(data):
 
 
 def test_a_data_set_is_found_where_it_is_and_in_the_cache(data):
-    assert data.find(trust_place=True) == data.place
-    assert data.find(trust_place=False) is None
+    assert data.find(trust_path=True) == data.path
+    assert data.find(trust_path=False) is None
     send(data, "x")
-    assert data.find(trust_place=False) is None  # not whole until it is kept
+    assert data.find(trust_path=False) is None  # not whole until it is kept
     keep(data, "x")
-    assert data.find(trust_place=False) == data.cache
+    assert data.find(trust_path=False) == data.cache
     assert [(data.cache / name).read_bytes() for name, _ in data.files] == [
-        (data.place / name).read_bytes() for name, _ in data.files
+        (data.path / name).read_bytes() for name, _ in data.files
     ]
     assert left(data) == [data.cache.name]
 
 
 def test_another_data_set_at_the_same_path_is_not_taken_for_it(data):
-    (data.place / "data.json").write_text(json.dumps({"files": ["a.npy", "b.npy"], "pairs": 1}))
-    assert data.find(trust_place=True) is None
+    (data.path / "data.json").write_text(json.dumps({"files": ["a.npy", "b.npy"], "pairs": 1}))
+    assert data.find(trust_path=True) is None
 
 
 def test_a_file_that_is_missing_or_short(data):
-    (data.place / "a.npy").write_bytes(b"012345678")
-    assert data.find(trust_place=True) is None
-    (data.place / "a.npy").unlink()
-    assert data.find(trust_place=True) is None
+    (data.path / "a.npy").write_bytes(b"012345678")
+    assert data.find(trust_path=True) is None
+    (data.path / "a.npy").unlink()
+    assert data.find(trust_path=True) is None
 
 
 def test_equal_facts_but_other_bytes_have_another_place(data):
-    (data.place / "a.npy").write_bytes(b"9876543210")
-    assert with_digest(data_files(data.place)).cache != data.cache
+    (data.path / "a.npy").write_bytes(b"9876543210")
+    assert with_digest(data_files(data.path)).cache != data.cache
 
 
 def test_two_workers_of_a_machine_receive_at_once(data):
@@ -67,7 +67,7 @@ def test_two_workers_of_a_machine_receive_at_once(data):
     send(data, "y")
     keep(data, "x")
     keep(data, "y")
-    assert data.find(trust_place=False) == data.cache
+    assert data.find(trust_path=False) == data.cache
     assert left(data) == [data.cache.name]
 
 
@@ -76,7 +76,7 @@ def test_a_damaged_copy_is_replaced(data):
     (data.cache / "a.npy").write_bytes(b"0")
     send(data, "x")
     keep(data, "x")
-    assert data.find(trust_place=False) == data.cache
+    assert data.find(trust_path=False) == data.cache
 
 
 def test_a_transfer_that_was_given_up_is_cleared_away_after_a_day(data):

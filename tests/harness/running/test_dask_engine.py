@@ -251,7 +251,7 @@ def test_data_that_are_sent_to_each_worker(cluster, quiet, tmp_path):
         for number in (1, 2):
             environment = {"BALBENCH_CACHE": str(tmp_path / f"cache{number}")}
             cluster.workers.append(cluster.add_worker(environment=environment))
-        results, outcome, said = schedule(tmp_path / "run", on(cluster.address, _trust_places=False))
+        results, outcome, said = schedule(tmp_path / "run", on(cluster.address, _trust_paths=False))
     assert (results, outcome.failed) == (quiet, {})
     assert said.count("sending the data set") == 2
 

@@ -50,7 +50,7 @@ def test_a_process_sees_its_own_gpu_alone(engine_on, monkeypatch, outer, wanted)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outer)
     engine = engine_on("cuda:0", "cuda:2")
     assert engine.slots == 2
-    assert engine.where == "cuda:0, cuda:2"
+    assert engine.location == "cuda:0, cuda:2"
     assert [slot.device for slot in engine._all] == ["cuda:0", "cuda:0"]
     found = [slot.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for slot in engine._all]
     assert found == wanted

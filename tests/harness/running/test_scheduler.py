@@ -421,7 +421,7 @@ def test_a_small_study_starts_with_one_process(tmp_path, monkeypatch, jobs, smal
     monkeypatch.setattr("balbench.harness.running.scheduler.SMALL_WORK", small_work)
     monkeypatch.setattr("balbench.harness.running.scheduler.SMALL_SECONDS", small_seconds)
     engine, most = InProcess(3), []
-    engine.where = "cpu"
+    engine.location = "cpu"
     engine.before = lambda task: most.append(len(schedulers[0]._running) + 1)
     schedulers = []
     protocol = {"initial": 10, "batch": 10, "rounds": 1}
