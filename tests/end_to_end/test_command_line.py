@@ -308,7 +308,7 @@ def test_another_study_in_the_directory(finished, balbench):
     before = bytes_of(directory / "run")
     code, _, err = balbench("run", directory / "tiny.yaml", "--out", directory / "run", "--set", "protocol.batch=9")
     assert code == 2
-    assert "holds a study with another protocol.batch; give another directory" in err
+    assert "has a study with another protocol.batch; give another directory" in err
     assert bytes_of(directory / "run") == before
 
 
@@ -362,7 +362,7 @@ def test_a_directory_in_use(finished, balbench):
     with RunDirectory(directory / "run").lock():
         code, _, err = balbench("run", directory / "tiny.yaml", "--out", directory / "run")
     assert code == 2
-    assert "another run works here" in err
+    assert "another run uses this directory" in err
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_of_a_round_timed_twice_the_last_counts(tmp_path):
 
 def test_numbers_that_json_lacks_are_not_written(tmp_path):
     log = log_with(tmp_path, 1)
-    with pytest.raises(ValueError, match=r"metrics\.batch\.score is not finite, which JSON cannot hold"):
+    with pytest.raises(ValueError, match=r"metrics\.batch\.score is not finite, which JSON does not support"):
         log.append([(line(1)[0] | {"metrics": {"batch": {"score": float("nan")}}}, line(1)[1])])
     assert log.count() == 1
 

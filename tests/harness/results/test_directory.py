@@ -36,7 +36,7 @@ def places(header):
 
 def test_one_run_at_a_time(tmp_path):
     lock = RunDirectory(tmp_path).lock()
-    with pytest.raises(RunDirectoryError, match="another run works here"):
+    with pytest.raises(RunDirectoryError, match="another run uses this directory"):
         RunDirectory(tmp_path).lock()
     lock.release()
     RunDirectory(tmp_path).lock().release()
@@ -67,14 +67,14 @@ def test_a_study_may_be_corrected_until_there_are_rounds(tmp_path):
         directory.adopt(each)
         assert directory.header == each
     started(directory)
-    with pytest.raises(RunDirectoryError, match="holds a study with another posterior; give another dir") as error:
+    with pytest.raises(RunDirectoryError, match="has a study with another posterior; give another dir") as error:
         directory.adopt(header())
     assert error.value.setting == "out"
 
 
 @pytest.mark.parametrize("key", ["initial", "batch"])
 def test_another_protocol_is_another_study(tmp_path, key):
-    with pytest.raises(RunDirectoryError, match=f"holds a study with another protocol.{key}"):
+    with pytest.raises(RunDirectoryError, match=f"has a study with another protocol.{key}"):
         adopted(tmp_path, header(), header(protocol=TINY["protocol"] | {key: 7}))
 
 
@@ -91,7 +91,7 @@ def test_fewer_seeds_policies_or_rounds_remove_nothing(tmp_path):
     others = RunDirectory(tmp_path).others(fewer)
     assert len(others) == len(whole["cells"]) - 2
     assert RunDirectory(tmp_path).others_line(fewer) == (
-        f"{tmp_path} also holds 7 cells of earlier runs (seeds 2; policies bald, full data); a report of the whole "
+        f"{tmp_path} also has 7 cells of earlier runs (seeds 2; policies bald, full data); a report of the whole "
         "directory includes them"
     )
     assert RunDirectory(tmp_path).others_line(whole) == ""
