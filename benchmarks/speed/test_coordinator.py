@@ -40,7 +40,7 @@ METRICS = {f"metric {n}": n / 7 for n in range(25)}
 class AnswersAtOnce:
     """Simulated workers, which return invented records of several rounds for each task."""
 
-    where = "simulated"
+    location = "simulated"
 
     def __init__(self, slots: int, rounds: int) -> None:
         self.slots, self._rounds, self.tasks = slots, rounds, 0
