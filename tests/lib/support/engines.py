@@ -10,7 +10,7 @@ from balbench.harness.rounds.worker import work
 class InProcess:
     """Runs tasks at once. `before`, called with each task, may raise what the future then raises."""
 
-    where = "here"
+    location = "here"
 
     def __init__(self, slots=2, before=lambda task: None, seconds=None, free=None):
         self.slots, self.before, self.seconds, self._free = slots, before, seconds, free
