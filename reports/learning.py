@@ -4,7 +4,7 @@ Savings compare the numbers of labels at which two policies reach a level. Where
 level is noise, and so is every number of labels at which a curve crosses that level. Both of these conditions must hold
 for a level:
 
-1. The gain over chance at the last round is positive. Chance is what a model scores that predicts 1/2 for every pair:
+1. The gain over chance at the last round is positive. Chance is the score of a model that predicts 1/2 for every pair:
    a log-likelihood of -ln 2, an accuracy of 1/2, a Brier score of 1/4 for single votes.
 2. The last round is better than the first, by a paired t test over seeds.
 
@@ -26,7 +26,7 @@ the second, from many pairs, is taken as known. Sources: the two-way random-effe
 (Brennan 2001, Generalizability Theory, chapter 3); Satterthwaite 1946, Biometrics Bulletin 2.
 
 With a single seed there is no variance over seeds. Both tests then use the errors over pairs only, which is still
-valid for coin flips: whatever a model predicts, its expected score on random labels is chance at best.
+valid for coin flips: the expected score of any predictions on random labels is at most chance.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ CHANCE = {"log_likelihood": -math.log(2), "accuracy": 0.5, "brier": 0.25}
 
 @dataclass(frozen=True)
 class Learning:
-    """What a curve learnt, in the metric's own unit; positive is better.
+    """The learning of a curve, in the metric's own unit; positive is better.
 
     Attributes:
-        chance: what a model scores that predicts 1/2 for every pair.
+        chance: the score of a model that predicts 1/2 for every pair.
         gain: the mean of the last round minus chance.
         gain_error: the standard error of `gain` over seeds and held-out pairs; NaN if unknown.
         growth: the mean of the last round minus the mean of the first.
@@ -91,7 +91,7 @@ def learning(curve: Curve, metric: str, chance: float | None = None) -> Learning
         curve: the curve of the reference. Without `pair_errors` only the error over seeds is used, which is too small,
             because all seeds share the held-out pairs.
         metric: name of the metric, which gives direction and chance.
-        chance: what a model scores that predicts 1/2 for every pair; by default, that of the metric.
+        chance: the score of a model that predicts 1/2 for every pair; by default, that of the metric.
 
     Raises:
         BalbenchError: the metric has no savings.

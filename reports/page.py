@@ -27,7 +27,7 @@ from balbench.reports.wording import axis_name, metric_name, split_name
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-REPORT_VERSION = 5  # raise this number when the same results no longer give the same report
+REPORT_VERSION = 6  # raise this number when the same results no longer give the same report
 _MOST_CELLS_LISTED = 60
 
 

@@ -48,7 +48,7 @@ SMOOTHING_WINDOW = 3  # rounds, as in Melo et al. 2024
 
 
 class Outcome(StrEnum):
-    """What a comparison with the reference shows."""
+    """The outcome of a comparison with the reference."""
 
     REFERENCE = "reference"
     NO_RESULTS = "no results"
@@ -91,7 +91,7 @@ class LabelSavings:
         final_level: the policy's mean at the last round, in the metric's own unit.
         final_difference: policy minus reference at the last round, in the metric's own unit.
         final_difference_interval: its 95% interval; None with fewer than three seeds.
-        reference: what the reference learnt. Where `reference.missing` is not empty, all savings are noise.
+        reference: the learning of the reference. Where `reference.missing` is not empty, all savings are noise.
     """
 
     final: LevelSavings
@@ -141,7 +141,7 @@ def label_savings(
         policy: the policy's curve.
         reference: the reference's curve, on the same seeds and with as many rounds.
         metric: "log_likelihood", "accuracy" or "brier"; determines the direction and the value of chance.
-        chance: what a model scores that predicts 1/2 for every pair; by default -ln 2, 1/2 or 1/4.
+        chance: the score of a model that predicts 1/2 for every pair; by default -ln 2, 1/2 or 1/4.
         resamples: number of bootstrap resamples, at least 1.
 
     Raises:

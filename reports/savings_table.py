@@ -60,7 +60,7 @@ def savings_table(
           and "" with fewer than three seeds;
         - share_not_reached: share of the resamples in which the policy does not reach the level;
         - n_policy (NaN if not reached), n_reference, level;
-        - chance, reference_gain, reference_gain_se, reference_growth, reference_growth_se: what the reference learnt
+        - chance, reference_gain, reference_gain_se, reference_growth, reference_growth_se: the reference's learning
           (see `balbench.reports.learning`);
         - shared_*: the same at the shared level;
         - melo2024: the paper's own number (see `melo2024_savings`), NaN for the reference;

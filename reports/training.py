@@ -2,7 +2,7 @@
 
 - Undertrained: the order of the responses is learnt (accuracy above chance), but the logits are too small. One
   temperature below 1, which divides all logits, would raise the log-likelihood by more than `NOTABLE_GAIN`. Such a
-  log-likelihood measures how far training went rather than what the labels say.
+  log-likelihood measures the progress of training rather than the information in the labels.
 - Initial weights: the best weights that members had during training are those before the first step.
 """
 

@@ -38,7 +38,7 @@ def train_member(
 ) -> None:
     """Train one member on labelled pairs of which the first response is preferred.
 
-    `on_evaluation` holds one callable, called with the model wherever the config evaluates.
+    `on_evaluation` holds one callable, called with the model at each evaluation of the config.
     """
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ from balbench.harness.running.progress import Display
 from balbench.harness.study.study import Cell, check_study
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-ROUNDS = 5  # of 64 labels each
+ROUNDS = 5  # each with 64 labels
 ALONE = 3  # number of cells that run in a process of their own
 HEADS: dict[str, tuple[int, list[int]]] = {  # dimension, hidden
     "16-32-8-1": (16, [32, 8]),
@@ -75,7 +75,7 @@ def test_fleet(benchmark: Any, table: Table, tmp_path: Path, head: str) -> None:
     rates = table.setdefault(head, {"chosen": chosen})
     rates["a process a cell"] = 60 * ALONE * ROUNDS / processes(cells[:ALONE], prepared.path)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker
+    torch.set_num_threads(1)  # workers use one thread
     data = DeviceData(PreferenceData.load(prepared.path, {}), torch.device("cpu"))
     advance(cells[:1], [no_past()], data, lambda: True)  # computes the neighbours, once for all timings
     for size in SIZES:

@@ -27,7 +27,7 @@ _COLUMNS = 5
 _GRID = "#e8e8e8"
 _CELL = (1.42, 1.12)  # inches
 _CAPTION_CHARACTER = 0.048  # inches, at the size of the caption
-_SMALLEST_RANGE = 1e-3  # of the y axis, so that rounding noise does not look like learning
+_SMALLEST_RANGE = 1e-3  # smallest range of the y axis; rounding noise must not look like learning
 _NAME, _RIGHT, _BOTTOM, _TOP, _GAP_X, _GAP_Y = 0.26, 0.06, 0.42, 0.62, 0.1, 0.36  # inches
 
 

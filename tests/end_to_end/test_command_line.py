@@ -106,16 +106,24 @@ def test_partial_results_are_reported_as_such(finished, balbench, tmp_path):
     lines = (cells[0] / "rounds.jsonl").read_bytes().splitlines(keepends=True)
     (cells[0] / "rounds.jsonl").write_bytes(b"".join(lines[:2]))
     assert balbench("report", tmp_path / "run")[0] == 0
-    assert "1 of 10" in (text := (tmp_path / "run" / "report" / "report.html").read_text()) or "9 of 10" in text
+    assert "1 of 10 cells are not finished" in (tmp_path / "run" / "report" / "report.html").read_text()
     assert "32 of 34" in balbench("status", tmp_path / "run")[1]
 
 
-@pytest.mark.parametrize("kind", ["policies", "posteriors", "oracles", "datasets", "studies"])
-def test_list(balbench, kind):
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        ("policies", ["bal_pm", "power_bald", "U = H[mean_k"]),
+        ("posteriors", ["ensemble", "epinet"]),
+        ("oracles", ["replay"]),
+        ("datasets", ["simulated", "jsonl"]),
+        ("studies", ["quickstart", "ukp"]),
+    ],
+)
+def test_list(balbench, kind, texts):
     code, out, _ = balbench("list", kind)
     assert code == 0
-    for name in {"policies": ["bal_pm", "power_bald", "U = H[mean_k"], "studies": ["quickstart", "ukp"]}.get(kind, []):
-        assert name in out
+    assert all(text in out for text in texts)
 
 
 def test_list_one_component_with_its_settings(balbench):

@@ -122,7 +122,7 @@ def test_a_second_signal_stops_at_once():
 
 
 def test_a_signal_while_no_task_runs_stops_at_once():
-    """For example while data are built, which may take hours."""
+    """No task runs while data are built, for example, which may take hours."""
     with pytest.raises(Terminated):
         signalled(Busy(busy=False), 1)
 

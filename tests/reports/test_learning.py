@@ -86,7 +86,7 @@ def _coin_flips(settings: int, seeds: int = 5, rounds: int = 6, pairs: int = 150
     generator, rows = np.random.default_rng(seed), []
     for setting in range(settings):
         label_N = generator.integers(2, size=pairs)
-        shared_N = generator.normal(size=pairs)  # what the models of all seeds learn, more each round
+        shared_N = generator.normal(size=pairs)  # the part that the models of all seeds share; it grows each round
         for policy in ("random", "bald"):
             for s in range(seeds):
                 own_TN = np.cumsum(generator.normal(size=(rounds, pairs)), axis=0)

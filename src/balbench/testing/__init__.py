@@ -15,7 +15,7 @@ import sys
 
 from balbench.harness.machine import MKL_CBWR, mkl_mode
 
-if "torch" not in sys.modules:  # as in a worker: torch reads the variable when it is imported
+if "torch" not in sys.modules:  # workers do the same; torch reads the variable when it is imported
     os.environ[MKL_CBWR] = mkl_mode()
 
 from balbench.testing.contract import ContractError
