@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from balbench.benchmarks.exit_codes import CLOSED_PIPE, INTERRUPTED, INVALID_INPUT, TERMINATED
@@ -32,6 +33,7 @@ def main() -> NoReturn:
     SIGTERM (`run` first waits up to `--grace` seconds for running rounds; a second signal stops at once).
     """
     signal.signal(signal.SIGTERM, _terminate)
+    _open_closed_streams()
     try:
         code = _run()
     except KeyboardInterrupt:
@@ -65,6 +67,11 @@ def _run() -> int:
     except OSError as error:
         _discard_output()
         return _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    except SystemExit as end:  # typer and rich end a program with code 1 where the reader closed the pipe
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _discard_output()
+        return CLOSED_PIPE
     return int(code)
 
 
@@ -81,9 +88,11 @@ def _flag(setting: str) -> str:
 
 
 def _refuse(message: str) -> int:
-    from balbench.benchmarks.console import say, standard_error
+    from balbench.benchmarks.console import ClosedPipeError, say, standard_error
+    from balbench.harness.errors import fitted
 
-    say(standard_error(), f"balbench: {message}", style="bold")
+    with suppress(OSError, ClosedPipeError):  # the exit code remains
+        say(standard_error(), f"balbench: {fitted(message)}", style="bold")
     return INVALID_INPUT
 
 
@@ -96,6 +105,15 @@ def _usage(error: Any) -> str:
         message = re.sub(pattern, words, message)
     command = error.ctx.command_path if error.ctx else "balbench"
     return f"{message[:1].lower()}{message[1:]} (see {command} --help)"
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of closed standard streams: other files would get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
 
 
 def _discard_output() -> None:

@@ -21,6 +21,12 @@ def shortened(text: str, longest: int = QUOTE_CHARACTERS) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
+def fitted(message: str) -> str:
+    """Return a message, cut in its middle if it is too long: it begins with the place and ends with the remedy."""
+    half = MESSAGE_CHARACTERS // 2
+    return message if len(message) <= MESSAGE_CHARACTERS else f"{message[:half]}...{message[-half:]}"
+
+
 class BalbenchError(Exception):
     """The input, a setting or the machine is wrong; the message names the place and the remedy.
 
@@ -29,7 +35,7 @@ class BalbenchError(Exception):
     """
 
     def __init__(self, message: str, *, setting: str | None = None) -> None:
-        super().__init__(shortened(message, MESSAGE_CHARACTERS))
+        super().__init__(fitted(message))
         self.setting = setting
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ def locate_model(name: str | None, setting: str = ENCODER) -> ModelFiles:
         DataError: there is no such model, or no network to fetch it.
     """
     directory = _bundled() if name is None else Path(name).expanduser()
-    if directory.is_dir():
+    if os.path.isdir(directory):  # unlike Path.is_dir, false for a name that is too long
         inner = _transformer_folder(directory)
         return ModelFiles(str(inner), None, _directory_key(directory, inner, setting), setting, str(directory))
     if name is None or name.startswith((".", "/", "~")) or len(directory.parts) > 2:

@@ -78,12 +78,50 @@ def test_a_closed_pipe_ends_quietly():
         assert process.wait(timeout=60) == 141
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["cache", "--remove", "none"]], ids=" ".join)
+def test_a_closed_pipe_of_both_streams_ends_quietly(arguments):
+    """The help is typer's, which ends with another code; an error message has no reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "balbench", *arguments], stdout=writer, stderr=writer)
+    os.close(writer)
+    assert done.returncode == (141 if arguments == ["--help"] else 2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
+def test_closed_streams_are_no_error(tmp_path):
+    """A command that runs without its standard streams writes its files, and no message into them."""
+    rows = [{"prompt": f"prompt {n}", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(20)]
+    (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    program = 'exec "$0" -m balbench init votes.jsonl --encoder none/none <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", program, sys.executable], cwd=tmp_path)
+    assert done.returncode == 2
+    program = 'exec "$0" -m balbench list policies <&- >&- 2>log'
+    done = subprocess.run(["sh", "-c", program, sys.executable], cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "log").read_text()) == (0, "")
+
+
+@pytest.mark.parametrize("command", [["status"], ["init"], ["list"], ["--set"], []], ids=str)
+def test_messages_repeat_little_of_a_long_argument(command):
+    arguments = [*command, "x" * 6_000]
+    done = subprocess.run([sys.executable, "-m", "balbench", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("balbench: ")
+    assert len(done.stderr) < 1_050
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "balbench", "--version"], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == b"balbench: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code():
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-m", "balbench", "status", "none"], stderr=full).returncode == 2
 
 
 def test_the_version():

@@ -11,6 +11,7 @@ from balbench.harness.errors import (
     RunDirectoryError,
     StudyError,
     answer_of,
+    fitted,
 )
 
 
@@ -50,3 +51,10 @@ def test_what_has_a_meaning_of_its_own_passes(error):
 def test_an_error_keeps_the_name_of_its_setting_on_its_way_from_a_worker(kind):
     error = pickle.loads(pickle.dumps(kind("jobs 0: must be at least 1", setting="jobs")))
     assert (type(error), str(error), error.setting) == (kind, "jobs 0: must be at least 1", "jobs")
+
+
+def test_a_long_message_keeps_its_place_and_its_remedy():
+    message = fitted(f"policies.0: {'x' * 5_000}; give a name")
+    assert len(message) < 1_010
+    assert message.startswith("policies.0: x")
+    assert message.endswith("x; give a name")

@@ -354,6 +354,7 @@ def test_an_encoder_that_cannot_be_loaded_names_the_remedy(bert, tmp_path, monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     remedy = "set dataset.encoder=/path/to/model"
     one_line(lambda: settings(tmp_path / "no").encode(TEXTS, silent), "no directory", tmp_path / "no", remedy)
+    one_line(lambda: settings(tmp_path / ("x" * 300)).encode(TEXTS, silent), "no directory", remedy)
     one_line(lambda: settings("a b/c").encode(TEXTS, silent), "a b/c cannot be loaded", remedy)
     (tmp_path / "empty").mkdir()
     one_line(lambda: settings(tmp_path / "empty").encode(TEXTS, silent), "no config.json")
