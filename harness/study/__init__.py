@@ -1,1 +1,1 @@
-"""The study file: settings -> checked cells."""
+"""Study files: settings, and the checked cells that they describe."""

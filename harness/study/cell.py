@@ -1,4 +1,4 @@
-"""A cell, the unit of result, and the keys by which its result is found again."""
+"""Cells, the units of result, and the keys that identify their results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from balbench.harness.source_hash import development_digest
 from balbench.oracles.oracle import Oracle
 
 LOOP_VERSION = 8  # raise it when the loop gives other bytes for the same cell
-LONGEST_NAME = 40  # characters of a policy's name in the name of a directory
+LONGEST_NAME = 40  # largest number of characters of a policy's name in the name of a directory
 
 
 class Protocol(BaseModel):
@@ -39,24 +39,25 @@ class Protocol(BaseModel):
 
     @property
     def budget(self) -> int:
-        """Labels bought in all."""
+        """Total number of labels."""
         return self.initial + (self.rounds - 1) * self.batch
 
     def labels_at(self, round_: int, pool_size: int) -> int:
-        """Labels that round `round_` trains on; the last batch may be smaller."""
+        """Return the number of labels on which round `round_` trains; the last batch can be smaller."""
         return min(self.initial + round_ * self.batch, pool_size)
 
 
 class Keys(NamedTuple):
-    """Hashes of what determines the result of a cell.
+    """Hashes of everything that determines the result of a cell.
 
-    No key depends on labels, module paths or the number of rounds: more rounds of a cell continue its earlier rounds.
+    No key depends on labels, module paths or the number of rounds, so that more rounds of a cell continue its earlier
+    rounds.
 
     Attributes:
         dataset: the data set, including the contents of its files.
-        setting: all that policies of one setting share: data set, oracle, posterior and protocol.
-        policy: the policy, and its own posterior where it has one.
-        cell: all of it, and the seed.
+        setting: everything that policies of a setting share: data set, oracle, posterior and protocol.
+        policy: the policy, and its own posterior if it has one.
+        cell: all of these, and the seed.
     """
 
     dataset: str
@@ -73,9 +74,9 @@ class Cell:
         setting: the grid's values, "" without a grid.
         policy_name: the policy's name in study files.
         label: the policy's name in plots.
-        keys: hashes of what determines the result.
+        keys: hashes of everything that determines the result.
         sources: hash of the source of each component that comes from a plug-in, by kind and name.
-        own_posterior: name of the policy's own posterior, "" where the posterior is the study's.
+        own_posterior: name of the policy's own posterior, "" if the policy uses the study's posterior.
     """
 
     setting: str
@@ -93,12 +94,12 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Hash of all that determines the result."""
+        """Hash of everything that determines the result."""
         return self.keys.cell
 
     @property
     def dataset_key(self) -> str:
-        """Hash of all that determines the data set."""
+        """Hash of everything that determines the data set."""
         return self.keys.dataset
 
     @property
@@ -109,22 +110,22 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """The cell in a message."""
+        """Name of the cell in messages."""
         return f"{self.label}, seed {self.seed}" + (f" ({self.setting})" if self.setting else "")
 
     @property
     def rounds(self) -> int:
-        """Rounds to run (a policy that acquires all at once has one)."""
+        """Number of rounds to run; one for a policy that acquires the whole pool at once."""
         return 1 if self.policy.acquires_all else self.protocol.rounds
 
     @property
     def facts(self) -> CellFacts:
-        """What the cell's directory says of it."""
+        """The contents of cell.json."""
         return {"key": self.key, "sources": dict(self.sources), "code": development_digest()}
 
     @property
     def header(self) -> CellHeader:
-        """What study.json says of the cell."""
+        """The cell's entry in study.json."""
         own = {"posterior": self.own_posterior} if self.own_posterior else {}
         return {
             "setting": self.setting,
@@ -154,7 +155,7 @@ class Part(NamedTuple):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines a component: where it comes from, its version and its settings, as plain values."""
+        """Everything that determines a component (origin, version and settings) as plain values."""
         origin = registry.origin(self.kind, self.name)
         source = {} if origin.distribution else {"source": origin.source}
         return {
@@ -166,15 +167,15 @@ class Part(NamedTuple):
 
 
 def plain_settings(component: Component | Oracle) -> dict[str, Any]:
-    """The settings of a component that determine results, as plain values."""
+    """Return the settings of a component that determine results, as plain values."""
     return component.model_dump(mode="json", exclude=set(getattr(type(component), "outside_key", ())))
 
 
 class SettingKeys:
-    """Makes the keys of all cells of one setting."""
+    """Computes the keys of all cells of one setting."""
 
     def __init__(self, dataset: Part, oracle: Part, posterior: Part, protocol: Protocol) -> None:
-        """Hash what the cells share.
+        """Hash the parts that all cells share.
 
         Raises:
             DataError: the data set's source cannot be read.
@@ -186,7 +187,7 @@ class SettingKeys:
         self._key = digest([self._dataset_key, self._oracle, self._posterior, LOOP_VERSION, self._protocol])
 
     def keys(self, policy: Part, own_posterior: Part | None, seeds: list[int]) -> list[Keys]:
-        """The keys of a policy's cells, one for each seed."""
+        """Return the keys of a policy's cells, one for each seed."""
         own = own_posterior.identity if own_posterior else None
         protocol = None if policy.component.acquires_all else self._protocol
         policy_identity = policy.identity
@@ -195,7 +196,7 @@ class SettingKeys:
         return [Keys(self._dataset_key, self._key, policy_key, digest([*shared, seed])) for seed in seeds]
 
     def sources(self, policy: Part, own_posterior: Part | None) -> dict[str, str]:
-        """The hash of the source of each plug-in among the components of a policy's cells, by kind and name."""
+        """Return the hashes of the sources of plug-ins among the components of a policy's cells, by kind and name."""
         dataset, oracle, posterior = self._parts
         parts = (dataset, oracle, own_posterior or posterior, policy)
         origins = {f"{part.kind} {part.name}": registry.origin(part.kind, part.name) for part in parts}
@@ -203,5 +204,5 @@ class SettingKeys:
 
 
 def digest(value: Any) -> str:
-    """Hash of a JSON value."""
+    """Return the hash of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

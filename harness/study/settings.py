@@ -1,4 +1,4 @@
-"""Settings of a study file -> checked objects. An error is one line: the key as written, the error, the remedy."""
+"""Make checked objects from settings of a study file. An error is one line with the key, the error and the remedy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from balbench.harness import registry
 from balbench.harness.errors import StudyError, shortened
 
 A_COMPONENT = "must be a name, or a mapping with `name` and settings"
-PLAIN = {None: "null", True: "true", False: "false"}  # as YAML writes them
-# What a value must be, by pydantic's type of error or the beginning of that type.
+PLAIN = {None: "null", True: "true", False: "false"}  # constants of Python in YAML
+# Requirements of values, by pydantic's type of error or the start of that type.
 ERROR_WORDS = {
     "missing": "is missing; give it",
     "int_": "must be an integer",
@@ -39,33 +39,33 @@ ERROR_WORDS = {
 }
 
 
-def make_component(kind: str, settings: Any, place: str, key: str, more_keys: Sequence[str] = ()) -> Any:
+def make_component(kind: str, settings: Any, source: str, key: str, more_keys: Sequence[str] = ()) -> Any:
     """Make a component from a name, or a mapping with its `name` and settings.
 
     Args:
         kind: policies, posteriors, oracles or datasets.
         settings: the value in the study file.
-        place: the file, for errors.
+        source: name of the file, for errors.
         key: the dotted path of the settings in the file, for errors.
-        more_keys: keys that are allowed beside the component's own.
+        more_keys: keys that are allowed in addition to the component's own.
 
     Raises:
-        StudyError: there is no such component, or a setting is wrong.
+        StudyError: there is no such component, or a setting is invalid.
     """
     if isinstance(settings, str):
         settings = {"name": settings}
     if not isinstance(settings, dict):
-        raise StudyError(f"{place}: {key}: {A_COMPONENT}, not {shown(settings)}")
+        raise StudyError(f"{source}: {key}: {A_COMPONENT}, not {shown(settings)}")
     settings = dict(settings)
     if "name" not in settings:
-        raise StudyError(f"{place}: {key}: no name; {_name_advice(kind, settings)}")
+        raise StudyError(f"{source}: {key}: no name; {_name_advice(kind, settings)}")
     if not isinstance(name := settings.pop("name"), str):
-        raise StudyError(f"{place}: {key}.name: must be a text, not {shown(name)}")
+        raise StudyError(f"{source}: {key}.name: must be a text, not {shown(name)}")
     try:
         component = registry.load(kind, name)
     except StudyError as error:
-        raise StudyError(f"{place}: {key}: {str(error).removeprefix(f'{kind}: ')}") from None
-    return validated(component, settings, place, key, more_keys=more_keys)
+        raise StudyError(f"{source}: {key}: {str(error).removeprefix(f'{kind}: ')}") from None
+    return validated(component, settings, source, key, more_keys=more_keys)
 
 
 def _name_advice(kind: str, settings: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def _name_advice(kind: str, settings: dict[str, Any]) -> str:
 def validated(
     model: type[BaseModel],
     settings: Any,
-    place: str,
+    source: str,
     key: str = "",
     *,
     requirements: Mapping[str, str] | None = None,
@@ -86,15 +86,15 @@ def validated(
     """Make a model from a mapping.
 
     Args:
-        model: its class.
+        model: class of the model.
         settings: the value in the study file.
-        place: the file, for errors.
+        source: name of the file, for errors.
         key: the dotted path of the settings in the file, for errors.
-        requirements: what a value must be, by its dotted path (`policies.*`), in place of the usual words.
-        more_keys: keys that are allowed beside the model's own, for the advice about an unknown key.
+        requirements: requirements of values by dotted path (`policies.*`), instead of the default words.
+        more_keys: keys that are allowed in addition to the model's own, for the advice about an unknown key.
 
     Raises:
-        StudyError: a setting is wrong.
+        StudyError: a setting is invalid.
     """
     try:
         made = model.model_validate(settings)
@@ -106,18 +106,18 @@ def validated(
         if first["type"] == "extra_forbidden":
             message = _unknown_key(model, path, more_keys)
         else:
-            same_place = [details for details in errors if _path(details, settings) == path]  # one for each union type
-            message = _message(same_place, path, requirements or {})
-        raise StudyError(_line(place, key, path, message)) from None
-    for name in settings:  # Python takes true for 1
+            same_path = [details for details in errors if _path(details, settings) == path]  # one for each union type
+            message = _message(same_path, path, requirements or {})
+        raise StudyError(_line(source, key, path, message)) from None
+    for name in settings:  # pydantic accepts true as the number 1
         if isinstance(settings[name], bool) and not isinstance(getattr(made, name, True), bool):
-            raise StudyError(_line(place, key, (name,), f"must be a number, not {shown(settings[name])}"))
+            raise StudyError(_line(source, key, (name,), f"must be a number, not {shown(settings[name])}"))
     return made
 
 
-def _line(place: str, key: str, path: Sequence[str | int], message: str) -> str:
-    where = shortened(".".join(str(part) for part in [*([key] if key else []), *path]))
-    return f"{place}: {where}: {message}" if where else f"{place}: {message}"
+def _line(source: str, key: str, path: Sequence[str | int], message: str) -> str:
+    dotted = shortened(".".join(str(part) for part in [*([key] if key else []), *path]))
+    return f"{source}: {dotted}: {message}" if dotted else f"{source}: {message}"
 
 
 def _path(error: ErrorDetails, settings: Any) -> tuple[str | int, ...]:
@@ -136,7 +136,7 @@ def _path(error: ErrorDetails, settings: Any) -> tuple[str | int, ...]:
 
 
 def _message(errors: Sequence[ErrorDetails], path: Sequence[str | int], requirements: Mapping[str, str]) -> str:
-    """Return what is wrong at one place: what the value must be, what it is, and the remedy."""
+    """Return the message about one value: the requirement, the value, and the remedy."""
     first = errors[0]
     if first["type"] in {"value_error", "assertion_error"}:
         return " ".join(first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").split())
@@ -175,5 +175,5 @@ def _unknown_key(model: type[BaseModel], path: Sequence[str | int], more_keys: S
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error shows it: as YAML writes it, and shortened."""
+    """Return a value for an error message: in YAML's notation, shortened."""
     return shortened(PLAIN[value] if value is None or isinstance(value, bool) else ascii(value))

@@ -1,4 +1,4 @@
-"""The study file: which cells to run. Everything in it is checked before anything runs."""
+"""Load a study: read its file, check all settings, and expand them into cells."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Study:
 
     @property
     def header(self) -> StudyHeader:
-        """What study.json says of the study before its data are known."""
+        """The contents of study.json before the data are built."""
         file = json.loads(self.file.model_dump_json())
         return {"study": file, "cells": [cell.header for cell in self.cells], "lines": {}}
 
@@ -49,60 +49,60 @@ def load_study(
     Args:
         source: a YAML file, or a mapping with the keys of a study file.
         overrides: values of dotted keys, as a mapping or as texts `key.path=value`.
-        seeds: number of seeds, or a list of seeds, in place of the study's.
+        seeds: number of seeds, or a list of seeds, instead of the study's seeds.
 
     Raises:
-        StudyError: a key or a value is wrong; the message names the place and the nearest valid name.
-        DataError: the data set is missing, or lacks what a policy needs.
+        StudyError: a key or a value is invalid; the message names the key and the most similar valid name.
+        DataError: the data set is missing, or lacks something that a policy needs.
     """
-    place = str(source) if isinstance(source, Path) else "study"
+    name = str(source) if isinstance(source, Path) else "study"
     raw = read_yaml(source) if isinstance(source, Path) else copy.deepcopy(dict(source))
     override(raw, overrides)
     if seeds is not None:
         if isinstance(seeds, int) and seeds < 1:
             raise StudyError(f"seeds {seeds}: must be at least 1", setting="seeds")
         raw["seeds"] = seeds if isinstance(seeds, int) else list(seeds)
-    return check_study(raw, place)
+    return check_study(raw, name)
 
 
-def check_study(raw: dict[str, Any], place: str) -> Study:
+def check_study(raw: dict[str, Any], source: str) -> Study:
     """Check a study and expand it into cells.
 
     Args:
         raw: the keys of a study file.
-        place: the file, for errors.
+        source: name of the file, for errors.
 
     Raises:
-        StudyError, DataError: as `load_study`.
+        StudyError, DataError: as in `load_study`.
     """
-    file = _checked_file(plain(raw, place), place)
+    file = _checked_file(plain(raw, source), source)
     if len(set(file.seeds)) < len(file.seeds):
-        raise StudyError(f"{place}: seeds: a seed occurs twice in {shown(file.seeds)}; remove one")
+        raise StudyError(f"{source}: seeds: a seed occurs twice in {shown(file.seeds)}; remove one")
     number = math.prod([len(file.seeds), len(file.policies), *map(len, file.grid.values())])
     if number > MOST_CELLS:
-        raise StudyError(f"{place}: has {number:,} cells, more than {MOST_CELLS:,}; take fewer seeds or grid values")
+        raise StudyError(f"{source}: has {number:,} cells, more than {MOST_CELLS:,}; take fewer seeds or grid values")
     cells: list[Cell] = []
-    settings: dict[tuple[tuple[str, int], ...], str] = {}  # by the cells that a setting makes
-    for setting, point in _grid_points(file, place):
-        point_cells = _point_cells(file, point, setting, place)
+    settings: dict[tuple[tuple[str, int], ...], str] = {}  # names of settings, by their cells
+    for setting, point in _grid_points(file, source):
+        point_cells = _point_cells(file, point, setting, source)
         twin = settings.setdefault(tuple((cell.directory, cell.rounds) for cell in point_cells), setting)
         if twin != setting or any(cell.setting == setting for cell in cells):
-            raise StudyError(f"{place}: grid: {shown(twin)} and {shown(setting)} are the same; remove one")
+            raise StudyError(f"{source}: grid: {shown(twin)} and {shown(setting)} are the same; remove one")
         cells += point_cells
-    return Study(file.model_copy(update={"reference": reference_label(file, place)}), tuple(cells))
+    return Study(file.model_copy(update={"reference": reference_label(file, source)}), tuple(cells))
 
 
-def _checked_file(raw: dict[str, Any], place: str) -> StudyFile:
-    return validated(StudyFile, raw, place, requirements=REQUIREMENTS)
+def _checked_file(raw: dict[str, Any], source: str) -> StudyFile:
+    return validated(StudyFile, raw, source, requirements=REQUIREMENTS)
 
 
-def _grid_points(file: StudyFile, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name of each setting of a grid, and the keys of its study."""
+def _grid_points(file: StudyFile, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the study keys of each setting of a grid."""
     names = list(file.grid)
     for number, (name, choices) in enumerate(file.grid.items()):
-        here = f"{place}: grid: {shortened(name)}"
+        here = f"{source}: grid: {shortened(name)}"
         if name.split(".")[0] not in GRID_ROOTS:
-            raise StudyError(f"{place}: grid: {shown(name)}: only parts of {', '.join(GRID_ROOTS)} can vary")
+            raise StudyError(f"{source}: grid: {shown(name)}: only parts of {', '.join(GRID_ROOTS)} can vary")
         if not choices:
             raise StudyError(f"{here}: the list of values is empty; give some or remove the key")
         if len({digest(choice) for choice in choices}) < len(choices):
@@ -112,7 +112,7 @@ def _grid_points(file: StudyFile, place: str) -> Iterator[tuple[str, dict[str, A
     for values in product(*file.grid.values()):
         raw = file.model_dump(mode="json")
         for name, value in zip(names, values, strict=True):
-            set_path(raw, name, copy.deepcopy(value), f"{place}: grid: {shortened(name)}")
+            set_path(raw, name, copy.deepcopy(value), f"{source}: grid: {shortened(name)}")
         titles = [f"{name}={_value_name(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
         yield ", ".join(titles), raw
 
@@ -126,33 +126,33 @@ def _value_name(value: Any, choices: list[Any]) -> str:
     return f"{value['name']} ({settings})" if names.count(value["name"]) > 1 and settings else str(value["name"])
 
 
-def _point_cells(file: StudyFile, point: dict[str, Any], setting: str, place: str) -> list[Cell]:
-    """Build the cells of a grid point; name the grid values in errors that they cause."""
+def _point_cells(file: StudyFile, point: dict[str, Any], setting: str, source: str) -> list[Cell]:
+    """Make the cells of a grid point; errors that the grid values cause name these values."""
     if not setting:
-        return _cells(file, setting, place)
+        return _cells(file, setting, source)
     try:
-        return _cells(_checked_file(point, place), setting, place)
+        return _cells(_checked_file(point, source), setting, source)
     except BalbenchError as error:
-        if str(error) == _error_without_grid(file, place):
+        if str(error) == _error_without_grid(file, source):
             raise
-        reason = str(error).removeprefix(f"{place}: ")
-        raise type(error)(f"{place}: grid: {shortened(setting)}: {reason}") from None
+        reason = str(error).removeprefix(f"{source}: ")
+        raise type(error)(f"{source}: grid: {shortened(setting)}: {reason}") from None
 
 
-def _error_without_grid(file: StudyFile, place: str) -> str:
+def _error_without_grid(file: StudyFile, source: str) -> str:
     """Return the error of a study without its grid; empty if there is none."""
     try:
-        _cells(file, "", place)
+        _cells(file, "", source)
     except BalbenchError as error:
         return str(error)
     return ""
 
 
-def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
-    parts = {key: _part(kind, getattr(file, key), place, key) for key, kind in COMPONENTS.items()}
-    policies = _policies(file, place)
-    _check_reference(file, policies, place)
-    _check_contents(parts["dataset"].component, [part.component for part, _ in policies.values()], place)
+def _cells(file: StudyFile, setting: str, source: str) -> list[Cell]:
+    parts = {key: _part(kind, getattr(file, key), source, key) for key, kind in COMPONENTS.items()}
+    policies = _policies(file, source)
+    _check_reference(file, policies, source)
+    _check_contents(parts["dataset"].component, [part.component for part, _ in policies.values()], source)
     keys = SettingKeys(**parts, protocol=file.protocol)
     components = {key: part.component for key, part in parts.items()}
     cells = []
@@ -166,14 +166,14 @@ def _cells(file: StudyFile, setting: str, place: str) -> list[Cell]:
     return cells
 
 
-def _part(kind: str, settings: Any, place: str, key: str, more_keys: Sequence[str] = ()) -> Part:
+def _part(kind: str, settings: Any, source: str, key: str, more_keys: Sequence[str] = ()) -> Part:
     """Make a component, with its name (errors as in `make_component`)."""
-    component = make_component(kind, settings, place, key, more_keys)
+    component = make_component(kind, settings, source, key, more_keys)
     return Part(kind, settings if isinstance(settings, str) else settings["name"], component)
 
 
-def _check_contents(dataset: Dataset, policies: Sequence[Policy], place: str) -> None:
-    """Check that the data will contain what policies need, where that is known before the data are built."""
+def _check_contents(dataset: Dataset, policies: Sequence[Policy], source: str) -> None:
+    """Check that the data have what policies need, if the contents are known before the data are built."""
     with in_one_line(dataset.contents.__qualname__):
         contents = dataset.contents()
     if contents is None:
@@ -182,26 +182,26 @@ def _check_contents(dataset: Dataset, policies: Sequence[Policy], place: str) ->
         try:
             policy.check_data(contents)
         except DataError as error:
-            raise DataError(f"{place}: policies.{number}: {error}") from None
+            raise DataError(f"{source}: policies.{number}: {error}") from None
 
 
-def _policies(file: StudyFile, place: str) -> dict[str, tuple[Part, Part | None]]:
+def _policies(file: StudyFile, source: str) -> dict[str, tuple[Part, Part | None]]:
     """Return the policies by label, each with its own posterior if it has one."""
     policies: dict[str, tuple[Part, Part | None]] = {}
     for number, settings in enumerate(file.policies):
         key = f"policies.{number}"
-        here = f"{place}: {key}"
+        here = f"{source}: {key}"
         label = _label(settings, here)
         if label in policies:
             raise StudyError(f"{here}: two policies are called {shown(label)}; give one a label")
-        policy = _policy(settings, place, key)
+        policy = _policy(settings, source, key)
         if (twin := next((other for other, made in policies.items() if made == policy), None)) is not None:
             raise StudyError(f"{here}: {shown(label)} and {shown(twin)} have the same settings; remove one")
         policies[label] = policy
     if file.full_data and not any(policy.component.acquires_all for policy, _ in policies.values()):
         if FULL_DATA in policies:
-            raise StudyError(f"{place}: policies: the label {FULL_DATA!r} is taken; give another or full_data: false")
-        policies[FULL_DATA] = _part("policies", "full_data", place, "full_data"), None
+            raise StudyError(f"{source}: policies: the label {FULL_DATA!r} is taken; give another or full_data: false")
+        policies[FULL_DATA] = _part("policies", "full_data", source, "full_data"), None
     return policies
 
 
@@ -212,20 +212,20 @@ def _label(settings: Mapping[str, Any], here: str) -> str:
     return label
 
 
-def _policy(settings: Mapping[str, Any], place: str, key: str) -> tuple[Part, Part | None]:
+def _policy(settings: Mapping[str, Any], source: str, key: str) -> tuple[Part, Part | None]:
     own = settings.get("posterior")
     policy_settings = {name: value for name, value in settings.items() if name not in ("label", "posterior")}
-    policy = _part("policies", policy_settings, place, key, more_keys=("label", "posterior"))
-    return policy, None if own is None else _part("posteriors", own, place, f"{key}.posterior")
+    policy = _part("policies", policy_settings, source, key, more_keys=("label", "posterior"))
+    return policy, None if own is None else _part("posteriors", own, source, f"{key}.posterior")
 
 
-def _check_reference(file: StudyFile, policies: Mapping[str, tuple[Part, Part | None]], place: str) -> None:
-    label = reference_label(file, place)
+def _check_reference(file: StudyFile, policies: Mapping[str, tuple[Part, Part | None]], source: str) -> None:
+    label = reference_label(file, source)
     if policies[label][0].component.acquires_all:
-        raise StudyError(f"{place}: reference: {shown(label)} buys all labels at once; name a policy with a curve")
+        raise StudyError(f"{source}: reference: {shown(label)} buys all labels at once; name a policy with a curve")
 
 
-def reference_label(file: StudyFile, place: str) -> str:
+def reference_label(file: StudyFile, source: str) -> str:
     """Return the label of the policy that `reference` names, by its label or by a name that only one policy has.
 
     Raises:
@@ -237,10 +237,10 @@ def reference_label(file: StudyFile, place: str) -> str:
     labels = [label for label, name in names.items() if name == file.reference]
     if len(labels) > 1:
         raise StudyError(
-            f"{place}: reference: {len(labels)} policies have the name {shown(file.reference)}; give the label of "
+            f"{source}: reference: {len(labels)} policies have the name {shown(file.reference)}; give the label of "
             f"one: {', '.join(labels)}"
         )
     if not labels:
         near = registry.nearest(file.reference, list(names))
-        raise StudyError(f"{place}: reference: no policy is called {shown(file.reference)}; {near}")
+        raise StudyError(f"{source}: reference: no policy is called {shown(file.reference)}; {near}")
     return labels[0]

@@ -10,15 +10,15 @@ from balbench.harness.study.cell import Protocol
 from balbench.harness.study.settings import A_COMPONENT, shown
 
 COMPONENTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
-MOST_CELLS = 1_000_000  # of a study: all cells are made at once
-# What values must be, where their types say too little.
+MOST_CELLS = 1_000_000  # largest number of cells of a study, because all cells are made at once
+# Requirements of values that are more helpful than the names of their types.
 REQUIREMENTS = {
     "name": "must be 1 to 100 letters, digits and . _ -, and begin with a letter or a digit; quote a number",
     "description": "must be a text; quote it",
     "reference": "must be the label of a policy",
     "seeds": "must be a number of seeds, or a list of seeds",
     "protocol": "must be a mapping of initial, batch and rounds",
-    "grid": "must be a mapping such as {posterior.members: [2, 5]}; leave it out where nothing varies",
+    "grid": "must be a mapping such as {posterior.members: [2, 5]}; leave it out if nothing varies",
     "grid.*": "must be a list of values, as in {posterior.members: [2, 5]}",
     "policies": "must be a list of one or more policies",
     "policies.*": A_COMPONENT,
@@ -27,12 +27,12 @@ REQUIREMENTS = {
 
 
 def _as_mapping(component: Any) -> Any:
-    """Write a component that is only a name as a mapping."""
+    """Convert a component that is only a name to a mapping."""
     return {"name": component} if isinstance(component, str) else component
 
 
 def _as_list(seeds: Any) -> Any:
-    """Write a number of seeds as the list of seeds."""
+    """Convert a number of seeds to the list of seeds."""
     if not isinstance(seeds, int) or isinstance(seeds, bool):
         return seeds
     if not 1 <= seeds <= MOST_CELLS:

@@ -31,7 +31,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        StudyError: the file cannot be read, or holds something else.
+        StudyError: the file cannot be read, or is not a YAML mapping.
     """
     try:
         raw = _parsed(path.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _NotYamlError(Exception):
-    """Text is not valid YAML; the message is one line with the place and the remedy."""
+    """A text is not valid YAML; the message is one line with the position and the remedy."""
 
 
 def _parsed(text: str, *, whole: bool = False) -> Any:
@@ -62,9 +62,10 @@ def _parsed(text: str, *, whole: bool = False) -> Any:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = error.problem or "not valid YAML"
-        raise _NotYamlError(f"{place}{problem}" if ";" in problem else f"{place}{problem}; correct it there") from None
+        remedy = "" if ";" in problem else "; correct it there"
+        raise _NotYamlError(f"{position}{problem}{remedy}") from None
     except yaml.YAMLError as error:
         raise _NotYamlError(f"not valid YAML ({str(error).splitlines()[0]}); correct it") from None
     except RecursionError:
@@ -72,7 +73,7 @@ def _parsed(text: str, *, whole: bool = False) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader of YAML 1.2 that refuses duplicate keys and says which value does not have its type."""
+    """A safe loader of YAML 1.2 that rejects duplicate keys and names values that do not have their type."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set()
@@ -94,7 +95,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
-        """Read a decimal, octal (0o17) or hexadecimal (0x1F) integer; leading zeros mean nothing."""
+        """Read a decimal, octal (0o17) or hexadecimal (0x1F) integer; leading zeros have no effect."""
         text = self.construct_scalar(node)
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
@@ -105,19 +106,19 @@ for _kind, (_pattern, _first_characters) in SCALARS.items():
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
 
 
-def plain(raw: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return a study's values as JSON holds them: mappings with text keys, lists, texts, finite numbers.
+def plain(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return a study as values of JSON: mappings with text keys, lists, texts, finite numbers.
 
     Raises:
         StudyError: a value has another type, or a number is not finite.
     """
-    if (where := not_finite(raw)) is not None:
-        raise StudyError(f"{place}: {where}: must be finite; write a number")
+    if (path := not_finite(raw)) is not None:
+        raise StudyError(f"{source}: {path}: must be finite; write a number")
     try:
         return json.loads(json.dumps(raw, default=_plain_value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise StudyError(f"{place}: contains an unsupported value ({reason}); use texts and numbers") from None
+        raise StudyError(f"{source}: contains an unsupported value ({reason}); use texts and numbers") from None
 
 
 def _plain_value(value: Any) -> Any:
@@ -131,10 +132,10 @@ def override(raw: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) 
     Args:
         raw: the study, which is changed.
         overrides: values by key, or texts `key=value`. The value of a text is a YAML scalar, or a list or mapping in
-            brackets; `#` begins no comment in it.
+            brackets; `#` does not start a comment.
 
     Raises:
-        StudyError: an override has another form, or there is nothing to set.
+        StudyError: an override has an invalid form, or its key does not exist.
     """
     try:
         if isinstance(overrides, str):
@@ -148,63 +149,63 @@ def override(raw: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) 
 
 def _key_and_value(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
-    place = f"override {shortened(text)}"
+    source = f"override {shortened(text)}"
     if not equals or not path:
-        raise StudyError(f"{place}: must have the form key=value, for example posterior.members=10")
+        raise StudyError(f"{source}: must have the form key=value, for example posterior.members=10")
     value = value.strip()
     if not value.startswith(("[", "{", '"', "'")):
-        return path, _plain_scalar(value, place)
+        return path, _plain_scalar(value, source)
     try:
         return path, _parsed(value, whole=True)
     except _NotYamlError as error:
-        raise StudyError(f"{place}: the value is not valid YAML: {error}") from None
+        raise StudyError(f"{source}: the value is not valid YAML: {error}") from None
 
 
-def _plain_scalar(text: str, place: str) -> Any:
-    """Return a text without quotes as the number, truth value or null that it looks like, or else as text."""
+def _plain_scalar(text: str, source: str) -> Any:
+    """Return an unquoted text as a number, a truth value or null if it is one, or else as text."""
     loader = _Loader("")
     node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
     try:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise StudyError(f"{place}: {error.problem}") from None
+        raise StudyError(f"{source}: {error.problem}") from None
 
 
-def set_path(raw: dict[str, Any], path: str, value: Any, place: str) -> None:
+def set_path(raw: dict[str, Any], path: str, value: Any, source: str) -> None:
     """Set a dotted path in nested mappings and lists, where lists are counted from 0.
 
     A component that is only a name becomes a mapping when one of its settings is set.
 
     Raises:
-        StudyError: a value on the way is no mapping and no list, or a list is too short.
+        StudyError: a value on the path is not a mapping or a list, or a list is too short.
     """
     names = path.split(".")
     if not all(names):
-        raise StudyError(f"{place}: {shown(path)} has an empty part; write keys like posterior.members")
+        raise StudyError(f"{source}: {shown(path)} has an empty part; write keys like posterior.members")
     target: Any = raw
     for depth, name in enumerate(names[:-1]):
-        key = name if isinstance(target, dict) else _entry(target, names, depth, place)
+        key = name if isinstance(target, dict) else _entry(target, names, depth, source)
         inner = target.setdefault(key, {}) if isinstance(target, dict) else target[key]
         if isinstance(inner, str) and _is_component(names[: depth + 1]):
             inner = target[key] = {"name": inner}
         target = inner
-    key = names[-1] if isinstance(target, dict) else _entry(target, names, len(names) - 1, place)
+    key = names[-1] if isinstance(target, dict) else _entry(target, names, len(names) - 1, source)
     target[key] = value
 
 
 def _is_component(names: Sequence[str]) -> bool:
-    """Whether a path is that of a component: dataset, oracle, posterior, policies.N or policies.N.posterior."""
+    """Return whether a path is a component: dataset, oracle, posterior, policies.N or policies.N.posterior."""
     return bool(re.fullmatch(r"dataset|oracle|posterior|policies\.\d+(\.posterior)?", ".".join(names)))
 
 
-def _entry(target: Any, names: Sequence[str], depth: int, place: str) -> int:
+def _entry(target: Any, names: Sequence[str], depth: int, source: str) -> int:
     """Return the number of an existing entry of a list."""
     name, here = shown(names[depth]), shown(".".join(names[:depth]))
     if isinstance(target, str):
-        raise StudyError(f"{place}: {here} is a text, so there is no {name} to set in it")
+        raise StudyError(f"{source}: {here} is a text, so there is no {name} to set in it")
     if not isinstance(target, list):
-        raise StudyError(f"{place}: there is nothing at {here} to set {name} of; it is {shown(target)}")
+        raise StudyError(f"{source}: there is nothing at {here} to set {name} of; it is {shown(target)}")
     if not (names[depth].isascii() and names[depth].isdecimal() and int(names[depth][:9]) < len(target)):
         entries = f"0 to {len(target) - 1}" if target else "none, the list is empty"
-        raise StudyError(f"{place}: there is nothing at {here} called {name}; its entries are {entries}")
+        raise StudyError(f"{source}: there is nothing at {here} called {name}; its entries are {entries}")
     return int(names[depth])

@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_info
 
 from balbench.harness.machine import (
     THREAD_VARIABLES,
+    duration,
     mkl_mode,
     one_thread,
     out_of_memory,
@@ -84,3 +85,8 @@ class TestUsableMemory:
         (tmp_path / "cgroup/memory/memory.limit_in_bytes").write_text(f"{2**63 - 4096}\n")
         (tmp_path / "cgroup/memory/a/memory.limit_in_bytes").write_text("4096\n")
         assert self.limits(tmp_path, "3:cpu,cpuacct:/a\n2:memory:/a\n") == 4096
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -5,7 +5,6 @@ import io
 import itertools
 import shutil
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,14 +14,13 @@ from balbench.harness import registry
 from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError, StudyError
-from balbench.harness.machine import duration
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.results import RunDirectory, read_run
 from balbench.harness.running.data_directory import check_budgets
 from balbench.harness.running.engine import WorkerDied
 from balbench.harness.running.engines import make_engine
 from balbench.harness.running.placement import Placement
-from balbench.harness.running.progress import CellState, Display
+from balbench.harness.running.progress import Display
 from balbench.harness.running.scheduler import Scheduler
 from balbench.harness.study.study import check_study
 from support import posteriors
@@ -364,52 +362,6 @@ def test_data_that_lack_what_a_policy_needs_stop_the_run_before_the_first_round(
     assert not list((tmp_path / "run").rglob("rounds.jsonl"))
     outcome, _ = schedule(tmp_path / "other", policies=["random", "llm_perplexity_low"])
     assert not outcome.failed
-
-
-def test_plain_lines_now_and_then_where_there_is_no_terminal(monkeypatch):
-    said = io.StringIO()
-    states = [CellState("random", "finished", 3, 3, 60, 60, 0.0), CellState("bald", "running", 1, 3, 10, 60, 0.0)]
-    with Display(Console(file=said, width=100)) as display:
-        display.cells(states, 2)  # too soon to say anything
-        display.data("simulate", 4, 4)  # done before there was anything to say
-        monkeypatch.setattr("balbench.harness.running.progress.PLAIN_SECONDS", 0.0)
-        display.cells(states, 2)
-        display.data("encode", 5, 10)
-        display.data("encode", 10, 10)
-    wanted = ["1 of 2 cells, 4 of 6 rounds, time left unknown yet", "encode: 5 of 10", "encode: 10 of 10"]
-    assert said.getvalue().splitlines() == wanted
-
-
-def test_the_time_left_is_that_of_the_rounds_and_not_of_the_workers_start(monkeypatch):
-    """20 labels took 4 s; 40 are left on one slot, or on two at once; what an earlier run did says nothing."""
-    monkeypatch.setattr("balbench.harness.running.progress.PLAIN_SECONDS", 0.0)
-    said, states = io.StringIO(), [CellState("random", "running", 2, 3, 30, 70, 0.0)]
-    with Display(Console(file=said, width=100)) as display:
-        display.cells(states, 1)
-        states = [replace(states[0], work_done=50, seconds=4.0), CellState("bald", "waiting", 0, 1, 0, 20, 0.0)]
-        display.cells(states, 1)
-        display.cells(states, 2)
-        display.cells(states, 0)  # of a cluster whose workers are gone
-        display.cells([states[0], replace(states[1], state="failed")], 1)
-    told = [line.rpartition(", ")[2] for line in said.getvalue().splitlines()]
-    assert told == ["time left unknown yet", "about 8 s left", "about 4 s left", told[0], "about 4 s left"]
-
-
-def test_a_live_table_in_a_terminal():
-    said = io.StringIO()
-    with Display(Console(file=said, width=100, force_terminal=True)) as display:
-        random = CellState("random", "finished", 3, 3, 60, 60, 0.0)
-        display.cells([random, CellState("bald", "failed", 1, 3, 10, 60, 0.0)], 1)
-        display._live.refresh()
-        display.data("encoding texts", 250, 1000)
-        display._live.refresh()
-    assert "encoding texts: 250 of 1,000" in said.getvalue()
-    assert "1 of 2 cells, 4 of 6 rounds, 1 failed" in said.getvalue()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (600, "10 min"), (7200, "2.0 h")])
-def test_durations(seconds, text):
-    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
