@@ -10,6 +10,7 @@ import pandas as pd
 
 from balbench.harness.files import replacing
 
+LONGEST_SLUG = 60  # characters of a label that enter a file name
 DIGITS = 6  # significant digits of numbers in CSV files: more than any seed or test set supports
 
 
@@ -39,9 +40,9 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def slug(text: str, longest: int = 60) -> str:
+def slug(text: str) -> str:
     """Turn a label into a part of a file name; different labels give different parts."""
-    clean = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:longest]
+    clean = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:LONGEST_SLUG]
     if clean and clean == text:
         return clean
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]

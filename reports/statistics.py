@@ -65,14 +65,14 @@ def resampled_means(values_ST: np.ndarray, index_BS: np.ndarray) -> np.ndarray:
     return total_BT / index_BS.shape[1]
 
 
-def percentile_ends(values_B: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the two ends of the percentile interval of `values_B`, which may hold -inf and +inf.
+def percentile_ends(values_B: np.ndarray) -> tuple[float, float]:
+    """Return the two ends of the 95% percentile interval of `values_B`, which may hold -inf and +inf.
 
     The ends are order statistics, the nearest ones outside: nothing is interpolated, so an infinite end stays
     infinite and never mixes with a number.
     """
     sorted_B = np.sort(values_B)
-    tail = (1 - confidence) / 2 * (len(sorted_B) - 1)
+    tail = (1 - CONFIDENCE) / 2 * (len(sorted_B) - 1)
     # the small number keeps a rounding error from moving the end by one position
     first = math.floor(tail + 1e-9)
     return float(sorted_B[first]), float(sorted_B[len(sorted_B) - 1 - first])

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from balbench.reports.files import csv_bytes, write_bytes
 
-WIDTHS = {"column": 3.4, "text": 5.5}  # inches
+TEXT_WIDTH = 5.5  # inches
 REFERENCE_COLOUR = "#333333"
 LINE_COLOUR = "#767676"
 PNG_DPI = 200

@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 _GAP = 0.16  # inches between the axes and the labels
 _MARGIN = 0.06  # inches between the labels and the edge of the figure
+_STEP = 5.0  # pixels between the points of a line that a note must not cover
 _LEADING = 1.12  # distance of two lines of text, as a multiple of their height
 
 
@@ -130,10 +131,10 @@ def place_note(
     text.set_position((x, y))
 
 
-def _dense(points_P2: np.ndarray, step: float = 5.0) -> np.ndarray:
-    """Put points (display coordinates) along a line, about `step` apart."""
+def _dense(points_P2: np.ndarray) -> np.ndarray:
+    """Put points (display coordinates) along a line, about `_STEP` apart."""
     length_P = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points_P2, axis=0), axis=1))])
-    positions = np.arange(0, length_P[-1] + step, step)
+    positions = np.arange(0, length_P[-1] + _STEP, _STEP)
     return np.stack([np.interp(positions, length_P, points_P2[:, axis]) for axis in (0, 1)], axis=1)
 
 

@@ -29,7 +29,7 @@ from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import records, rows_of
 from balbench.reports.statement import in_short
 from balbench.reports.statistics import FEWEST_SEEDS
-from balbench.reports.style import LINE_COLOUR, WIDTHS, Look, new_figure, save, style
+from balbench.reports.style import LINE_COLOUR, TEXT_WIDTH, Look, new_figure, save, style
 from balbench.reports.wording import axis_name, interval_text, point_text
 
 if TYPE_CHECKING:
@@ -93,16 +93,15 @@ def make_panel(run: Run, curves: Curves, savings: pd.DataFrame, setting: str, sp
     )
 
 
-def draw(panel: Panel, policy_looks: Mapping[str, Look], width: float = WIDTHS["text"]) -> Figure:
+def draw(panel: Panel, policy_looks: Mapping[str, Look]) -> Figure:
     """Draw a panel: means, standard errors, every seed, reference lines, and the savings bracket.
 
     Args:
         panel: a panel with at least one curve.
         policy_looks: from `balbench.reports.style.looks`.
-        width: inches, such as those of `balbench.reports.style.WIDTHS`.
     """
     with style():
-        figure = new_figure(width, _HEIGHT)
+        figure = new_figure(TEXT_WIDTH, _HEIGHT)
         axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
         for policy in _drawing_order(panel):
             _draw_curve(axes, panel.curves[policy], policy_looks[policy])
@@ -135,9 +134,9 @@ def numbers(panel: Panel) -> pd.DataFrame:
     return pd.DataFrame(columns).astype({"seeds": "Int64"})
 
 
-def write(panel: Panel, policy_looks: Mapping[str, Look], path_stem: Path, width: float = WIDTHS["text"]) -> list[Path]:
+def write(panel: Panel, policy_looks: Mapping[str, Look], path_stem: Path) -> list[Path]:
     """Draw a panel and save it with its numbers (see `balbench.reports.style.save`)."""
-    return save(draw(panel, policy_looks, width), path_stem, numbers(panel))
+    return save(draw(panel, policy_looks), path_stem, numbers(panel))
 
 
 def _of_seed(curve: Curve, seed: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from balbench.reports.figures.labels import axis_width
-from balbench.reports.style import WIDTHS, new_figure, save, style
+from balbench.reports.style import TEXT_WIDTH, new_figure, save, style
 
 _STAGE_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 _BAR, _BOTTOM, _TOP = 0.24, 0.45, 0.45  # inches
@@ -33,11 +33,11 @@ def seconds_by_stage(timings: pd.DataFrame, setting: str, policies: list[str]) -
     return table.loc[[policy for policy in policies if policy in table.index], stages]
 
 
-def draw(seconds: pd.DataFrame, width: float = WIDTHS["text"]) -> Figure:
-    """Draw a stacked bar for each row of `seconds_by_stage`, with its total; `width` in inches."""
+def draw(seconds: pd.DataFrame) -> Figure:
+    """Draw a stacked bar for each row of `seconds_by_stage`, with its total."""
     with style():
         height = _BAR * len(seconds) + _BOTTOM + _TOP
-        figure = new_figure(width, height)
+        figure = new_figure(TEXT_WIDTH, height)
         axes = figure.add_axes((0.3, _BOTTOM / height, 0.6, (height - _BOTTOM - _TOP) / height))
         start = pd.Series(0.0, index=seconds.index)
         rows = range(len(seconds))
@@ -53,8 +53,8 @@ def draw(seconds: pd.DataFrame, width: float = WIDTHS["text"]) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("seconds for one cell, all rounds (mean over seeds)")
         bars = axes.get_position()
-        left = (axis_width(axes) + 0.06) / width
-        axes.set_position((left, bars.y0, 1 - left - 0.5 / width, bars.height))
+        left = (axis_width(axes) + 0.06) / TEXT_WIDTH
+        axes.set_position((left, bars.y0, 1 - left - 0.5 / TEXT_WIDTH, bars.height))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(seconds.columns), handlelength=1, borderpad=0.2)
     return figure
 

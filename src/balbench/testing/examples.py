@@ -102,10 +102,10 @@ def view_of(
     return PoolView(PoolIndex(pool), unlabelled_U, acquired_n, label_n, model, splits, round=2)
 
 
-def on_disk(features_RD: FeatureTable, directory: Path, dtype: type = np.float32) -> StreamedTable:
+def on_disk(features_RD: FeatureTable, directory: Path) -> StreamedTable:
     """Return the same features as a table that is read from a file in `directory`."""
     path = directory / f"{len(list(directory.iterdir()))}.npy"
-    np.save(path, _whole(features_RD).numpy().astype(dtype))
+    np.save(path, _whole(features_RD).numpy())
     return StreamedTable.of(np.load(path, mmap_mode="c"), torch.device("cpu"))
 
 
