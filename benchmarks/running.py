@@ -29,7 +29,10 @@ def run_and_report(study: str, out: Path | None, **settings: Any) -> int:
     except (KeyboardInterrupt, SystemExit) as stop:
         code = stop.code if isinstance(stop, SystemExit) else INTERRUPTED
         if code in (INTERRUPTED, TERMINATED):
-            say(standard_error(), f"stopped: all rounds are kept; `balbench report {run.path}` writes the report")
+            say(
+                standard_error(),
+                f"stopped: all rounds are kept; `balbench report {_from_here(run.path)}` writes the report",
+            )
         raise SystemExit(code) from None
     return FAILED_CELLS if len(run.failed) else 0
 
@@ -45,4 +48,9 @@ def write_and_print(runs: Sequence[Run], out: Path, force: bool = False) -> None
     console = standard_output()
     for part in terminal_parts(analyses):
         console.print(part)
-    say(console, f"report: {page}")
+    say(console, f"report: {_from_here(page)}")
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path relative to the working directory, if it is below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -55,6 +55,15 @@ def test_a_run_has_savings_a_plot_and_a_report(run):
     assert not len(run.failed)
 
 
+def test_a_run_stays_valid_when_the_working_directory_changes(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.path.parent)
+    relative = balbench.read_run("run")
+    monkeypatch.chdir(tmp_path)
+    assert relative.path == run.path
+    assert relative.report().is_relative_to(run.path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_grid_is_part_of_the_index_of_savings(tmp_path):
     study = SMALL | {"grid": {"posterior.members": [2, 3]}, "policies": ["random", "variance"]}
     run = balbench.run_study(study, tmp_path, seeds=1, progress=False)

@@ -136,7 +136,9 @@ def read_run(path: str | Path) -> Run:
 
 
 def _run(run: results.Run) -> Run:
-    return Run(**{field.name: getattr(run, field.name) for field in fields(run)})
+    """Return a run with its absolute path, which stays valid when the working directory changes."""
+    values = {field.name: getattr(run, field.name) for field in fields(run)}
+    return Run(**(values | {"path": run.path.absolute()}))
 
 
 def shipped_studies() -> dict[str, Path]:
