@@ -151,6 +151,7 @@ def test_a_study_runs_in_another_thread(tmp_path):
     assert len(runs[0].cells) == 2
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_main_guard(tmp_path):
     (tmp_path / "script.py").write_text(f"""
 import balbench

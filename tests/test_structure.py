@@ -7,7 +7,7 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("oracles", "harness", "reports", "benchmarks", "src/balbench")
+PACKAGES = ("oracles", "harness", "reports", "benchmarks", "src/balbench", "tests")
 
 
 def test_no_modules_import_each_other():

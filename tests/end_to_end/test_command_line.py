@@ -299,6 +299,7 @@ def test_cells_that_fail_are_listed_once_at_the_end(balbench, tmp_path, monkeypa
     assert err.splitlines()[-1].startswith("stopped: ")
 
 
+@pytest.mark.slow
 def test_a_moved_data_file_is_the_same_data(without_report, votes, tmp_path, monkeypatch):
     without_report("run", votes, "--out", tmp_path / "run")
     keys = {cell["key"] for cell in RunDirectory(tmp_path / "run").header["cells"]}

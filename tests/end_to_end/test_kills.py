@@ -75,6 +75,7 @@ def stopped(process, code):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_how_to_continue(undisturbed, tmp_path, number, code):
     study, expected = undisturbed

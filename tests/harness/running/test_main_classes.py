@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.studies import TINY
 
 POLICY = '''
@@ -61,6 +63,7 @@ def output(path: Path, code: str, *arguments: str):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_class_of_a_notebook(tmp_path):
     edited = POLICY.replace("SHIFT = 0", "SHIFT = 7")
     first, second = output(tmp_path / "a.py", NOTEBOOK, str(tmp_path / "run"), json.dumps([POLICY, RUN, edited, RUN]))
@@ -69,6 +72,7 @@ def test_a_class_of_a_notebook(tmp_path):
     assert first[2] != second[2]
 
 
+@pytest.mark.slow
 def test_a_class_of_a_script_without_a_main_guard(tmp_path):
     script = POLICY + "import json, sys\nout = sys.argv[1]\n" + RUN + "print(json.dumps(result))"
     assert output(tmp_path / "a.py", script, str(tmp_path / "run"))[1] == ["finished", "finished"]

@@ -56,6 +56,7 @@ def quiet(tmp_path_factory):
     return bytes_of(path)
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_processes_or_fleets(quiet, tmp_path):
     for jobs, fleet in ((1, None), (3, 1), (2, 3), (1, 8)):
         path = tmp_path / f"{jobs}-{fleet}"
@@ -192,6 +193,7 @@ def test_a_posterior_that_ends_python_fails_its_cells(tmp_path):
     assert outcome.failed == {"bad, seed 0": "SystemExit: 3", "bad, seed 1": "SystemExit: 3"}
 
 
+@pytest.mark.slow
 def test_a_fleet_with_a_deadly_cell_is_split_until_it_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", "always")
     policies = ["random", "bald", {"name": "test_mortal"}]
