@@ -21,7 +21,7 @@ def test_json_is_written_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "advice"),
     [
         (
             OSError(errno.ENOSPC, "No space left"),
@@ -32,17 +32,17 @@ def test_json_is_written_at_once(tmp_path):
         (OSError(errno.EACCES, "Permission denied"), "(Permission denied); check its path and permissions"),
     ],
 )
-def test_disk_errors_say_what_to_do(tmp_path, error, told):
-    with pytest.raises(RunDirectoryError) as found:
+def test_disk_errors_say_what_to_do(tmp_path, error, advice):
+    with pytest.raises(RunDirectoryError) as caught:
         raised_within(tmp_path, error)
-    assert str(found.value).startswith(f"{tmp_path}: cannot be written {told}")
+    assert str(caught.value).startswith(f"{tmp_path}: cannot be written {advice}")
 
 
 def test_a_directory_that_is_gone_keeps_nothing(tmp_path):
-    with pytest.raises(RunDirectoryError) as found:
+    with pytest.raises(RunDirectoryError) as error:
         raised_within(tmp_path, FileNotFoundError(errno.ENOENT, "No such file or directory"))
-    assert "kept" not in str(found.value)
-    assert "check that no program moves or deletes it" in str(found.value)
+    assert "kept" not in str(error.value)
+    assert "check that no program moves or deletes it" in str(error.value)
 
 
 def raised_within(path, error):

@@ -69,10 +69,10 @@ class TestUsableMemory:
         assert usable_memory(tmp_path / "none", tmp_path) == self.MACHINE
 
     def test_the_lowest_limit_of_all_groups_above(self, tmp_path):
-        found = self.limits(
+        actual = self.limits(
             tmp_path, "0::/a/b\n", a__b__memory_max="max\n", a__memory_max="70000\n", memory_max="90000"
         )
-        assert found == 70000
+        assert actual == 70000
 
     def test_a_container_sees_its_limit_at_the_root(self, tmp_path):
         assert self.limits(tmp_path, "0::/of/the/host\n", memory_max="12345\n") == 12345

@@ -36,12 +36,12 @@ def made_up(count, seed=0):
 def test_a_world_in_which_length_decides_is_found():
     lengths, truth = made_up(3000)
     pool, test = split_of(lengths[:2000], truth[:2000]), split_of(lengths[2000:], truth[2000:])
-    found = length_only(pool, {"test": test})["test"]
+    actual = length_only(pool, {"test": test})["test"]
     q = test.records.first_share_N
     best = np.mean(q * np.log(truth[2000:]) + (1 - q) * np.log(1 - truth[2000:]))
-    assert found["log_likelihood"] == pytest.approx(best, abs=1e-3)
-    assert found["accuracy"] == pytest.approx(np.mean(np.maximum(q, 1 - q)), abs=5e-3)
-    assert found["brier"] == pytest.approx(0, abs=1e-3)
+    assert actual["log_likelihood"] == pytest.approx(best, abs=1e-3)
+    assert actual["accuracy"] == pytest.approx(np.mean(np.maximum(q, 1 - q)), abs=5e-3)
+    assert actual["brier"] == pytest.approx(0, abs=1e-3)
 
 
 def test_the_order_shown_does_not_matter():
@@ -56,17 +56,17 @@ def test_the_order_shown_does_not_matter():
 
 def test_lengths_that_say_nothing_give_a_coin():
     same = split_of([[7, 7], [9, 9]], [1.0, 0.0])
-    found = length_only(same, {"eval": same})["eval"]
-    assert found["log_likelihood"] == pytest.approx(-np.log(2))
-    assert found["accuracy"] == 0.5
-    assert found["brier"] == 0.25
+    actual = length_only(same, {"eval": same})["eval"]
+    assert actual["log_likelihood"] == pytest.approx(-np.log(2))
+    assert actual["accuracy"] == 0.5
+    assert actual["brier"] == 0.25
 
 
 def test_lengths_that_decide_all_give_finite_numbers():
     sure = split_of([[9, 3], [2, 8], [30, 10]], [1.0, 0.0, 1.0])
-    found = length_only(sure, {"test": sure})["test"]
-    assert found["accuracy"] == 1
-    assert -0.2 < found["log_likelihood"] < 0
+    actual = length_only(sure, {"test": sure})["test"]
+    assert actual["accuracy"] == 1
+    assert -0.2 < actual["log_likelihood"] < 0
 
 
 def test_pairs_without_votes_have_no_say():

@@ -41,10 +41,10 @@ def slow_features(model, text, pooling):
 def test_batched_features_equal_those_of_one_text_at_a_time(name, pooling, request):
     model = request.getfixturevalue(name)
     texts = [("abc", "de"), ("abc", "d" * 30), ("abc", None), ("x" * 50, None), ("y", "!?")]
-    found = settings(model, pooling=pooling).encode(texts, silent)
-    assert found.dtype == np.float32
-    assert found.shape == (len(texts), settings(model).width())
-    for text, features_D in zip(texts, found, strict=True):
+    actual = settings(model, pooling=pooling).encode(texts, silent)
+    assert actual.dtype == np.float32
+    assert actual.shape == (len(texts), settings(model).width())
+    for text, features_D in zip(texts, actual, strict=True):
         plain = text[0] if text[1] is None else f"{text[0]}\n{text[1]}"
         np.testing.assert_allclose(features_D, slow_features(model, plain, pooling), atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_pooling_finds_the_tokens_on_either_side_of_the_padding(side):
     torch.testing.assert_close(pool(hidden, mask, "mean"), torch.stack([one.mean(0) for one in tokens]))
 
 
-def test_the_padding_side_of_the_tokenizer_has_no_say(gpt, tmp_path):
+def test_the_padding_side_of_the_tokenizer_has_no_effect(gpt, tmp_path):
     left = settings(save_gpt(tmp_path / "left", "left"), pooling="last_token")
     right = settings(gpt, pooling="last_token")
     assert np.array_equal(left.encode(TEXTS, silent), right.encode(TEXTS, silent))
@@ -122,14 +122,14 @@ def test_batches_depend_on_the_set_of_texts_only(lengths, batch_tokens, random):
     def plan():
         if not texts:
             return []
-        found = plan_batches(*zip(*texts, strict=True), 50, batch_tokens)
-        assert sorted(index for batch in found for index in batch.members) == list(range(len(texts)))
-        for batch in found:
+        actual = plan_batches(*zip(*texts, strict=True), 50, batch_tokens)
+        assert sorted(index for batch in actual for index in batch.members) == list(range(len(texts)))
+        for batch in actual:
             assert 1 <= len(batch.members) <= batch.rows
             assert batch.rows * batch.width <= max(batch_tokens, batch.width)
             padded = {texts[index][0] < batch.width for index in batch.members}
             assert len(padded) == 1
-        return [([texts[index] for index in batch.members], batch.rows, batch.width) for batch in found]
+        return [([texts[index] for index in batch.members], batch.rows, batch.width) for batch in actual]
 
     first = plan()
     random.shuffle(texts)
@@ -144,9 +144,9 @@ def test_a_texts_features_hardly_depend_on_its_company(bert):
 
 
 def test_normalised_features_have_length_one(bert):
-    found, plain = (settings(bert, normalise=flag).encode(TEXTS, silent) for flag in (True, False))
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(found * np.linalg.norm(plain, axis=1)[:, None], plain, atol=1e-5)
+    actual, plain = (settings(bert, normalise=flag).encode(TEXTS, silent) for flag in (True, False))
+    np.testing.assert_allclose(np.linalg.norm(actual, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(actual * np.linalg.norm(plain, axis=1)[:, None], plain, atol=1e-5)
 
 
 # What is wrong
@@ -262,9 +262,9 @@ def test_minilm_knows_what_sentences_mean():
         "The central bank raised interest rates.",
         "long " * 300,
     ]
-    found = EncoderSettings(normalise=True).encode([(sentence, None) for sentence in sentences], silent)
-    assert found.shape == (4, 384)
-    likeness = found @ found.T
+    actual = EncoderSettings(normalise=True).encode([(sentence, None) for sentence in sentences], silent)
+    assert actual.shape == (4, 384)
+    likeness = actual @ actual.T
     assert likeness[0, 1] > 0.5 > 0.2 > likeness[0, 2]
     slow = slow_features(locate_model(None).name, sentences[3], "mean")
-    np.testing.assert_allclose(found[3], slow / np.linalg.norm(slow), atol=1e-5)
+    np.testing.assert_allclose(actual[3], slow / np.linalg.norm(slow), atol=1e-5)

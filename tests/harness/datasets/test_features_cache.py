@@ -46,7 +46,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [1, 11, 30])
-def test_a_killed_run_goes_on_and_gives_the_same_bytes(bert, monkeypatch, cache, tmp_path, after):
+def test_a_resumed_run_gives_the_same_bytes(bert, monkeypatch, cache, tmp_path, after):
     undisturbed = settings(bert).encode(TEXTS, silent)
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(feature_cache, "SHARD_TEXTS", 4)
@@ -139,7 +139,7 @@ def test_a_slow_encoder_writes_by_the_clock(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_full_disk_and_a_wrong_directory_are_said_in_one_line(bert, monkeypatch, tmp_path):
+def test_a_full_disk_and_a_wrong_directory_are_errors_of_one_line(bert, monkeypatch, tmp_path):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_is_known_before_a_model_is_loaded(bert, 
     one_line(lambda: getattr(settings(bert, perplexity=str(bert)), work)(TEXTS, silent), "cannot be written")
 
 
-def test_the_cache_stands_where_the_variable_says(monkeypatch, tmp_path):
+def test_the_variable_sets_the_directory_of_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "here"))
     assert cache_directory() == tmp_path / "here"
     monkeypatch.delenv("BALBENCH_CACHE")

@@ -25,8 +25,8 @@ def pairs_of(prompts, responses=("yes", "no"), groups=None) -> TextPairs:
         {"prompt": prompt, "chosen": responses[0], "rejected": responses[1], "topic": group}
         for prompt, group in zip(prompts, groups or [None] * len(prompts), strict=True)
     ]
-    found = votes(enumerate(rows, start=1), "rows", "auto", group="topic" if groups else None)
-    return gather(found, stream(0, "order"))
+    actual = votes(enumerate(rows, start=1), "rows", "auto", group="topic" if groups else None)
+    return gather(actual, stream(0, "order"))
 
 
 def same_group(first, second, **other) -> bool:
@@ -135,8 +135,8 @@ def test_a_dialogue_is_in_one_split_whatever_the_order_of_the_file(sizes, random
 
     def split(prompts):
         pairs = pairs_of(prompts)
-        found = SplitSettings().split_prompts(pairs, stream(0, "split"), "rows")
-        return {name: {pairs.prompt_P[row] for row in rows} for name, rows in found.items()}
+        actual = SplitSettings().split_prompts(pairs, stream(0, "split"), "rows")
+        return {name: {pairs.prompt_P[row] for row in rows} for name, rows in actual.items()}
 
     splits = split(prompts)
     assert sorted(prompt for names in splits.values() for prompt in names) == sorted(prompts)
@@ -157,8 +157,8 @@ def test_a_group_with_a_prompt_out_of_distribution_is_out_of_distribution():
         for prompt, topic in [*((f"p{n}", "near") for n in range(10)), (LONG, "near"), (LONG + "\nmore", "far")]
     ]
     pairs = gather(votes(enumerate(rows, start=1), "rows", "auto", settings.ood_rule()), stream(0, "order"))
-    found = settings.split_prompts(pairs, stream(0, "split"), "rows")
-    assert {pairs.prompt_P[row] for row in found["ood"]} == {LONG, LONG + "\nmore"}
+    actual = settings.split_prompts(pairs, stream(0, "split"), "rows")
+    assert {pairs.prompt_P[row] for row in actual["ood"]} == {LONG, LONG + "\nmore"}
 
 
 def test_too_few_groups_are_refused_in_one_line():

@@ -70,29 +70,29 @@ def same(one: PreferenceData, other: PreferenceData) -> bool:
 
 
 def test_a_file_becomes_splits_with_features(data, bert):
-    found = dataset(data, bert, ood_field="source", ood_pattern=":4$").build(silent)
-    assert {name: split.pairs.prompt_features_PQ.shape for name, split in found.splits.items()} == {
+    actual = dataset(data, bert, ood_field="source", ood_pattern=":4$").build(silent)
+    assert {name: split.pairs.prompt_features_PQ.shape for name, split in actual.splits.items()} == {
         "pool": (11, 16),
         "eval": (2, 16),
         "test": (3, 16),
         "ood": (4, 16),
     }
-    ids = [name for split in found.splits.values() for name in split.pairs.pair_id_N]
+    ids = [name for split in actual.splits.values() for name in split.pairs.pair_id_N]
     assert len(ids) == len(set(ids)) == len(ROWS)
-    assert set(found.reference_lines["length only"]) == {"eval", "test", "ood"}
-    assert set(found.reference_lines["length only"]["test"]) >= {"log_likelihood", "accuracy", "brier"}
-    for split in found.splits.values():
+    assert set(actual.reference_lines["length only"]) == {"eval", "test", "ood"}
+    assert set(actual.reference_lines["length only"]["test"]) >= {"log_likelihood", "accuracy", "brier"}
+    for split in actual.splits.values():
         assert len(split.records) == len(split.pairs)
         assert split.pairs.response_features_RD.dtype == np.float32
         assert split.records.response_length_N2.min() >= 2
 
 
-def test_features_stand_beside_their_texts(data, bert):
+def test_features_are_in_the_order_of_their_texts(data, bert):
     settings = dataset(data, bert)
-    found = settings.build(silent)
+    actual = settings.build(silent)
     pairs = read_pairs(data, "auto", stream(0, "order"))
     rows = {name: row for row, name in enumerate(pairs.pair_id_N)}
-    for split in found.splits.values():
+    for split in actual.splits.values():
         for n in (0, len(split.pairs) - 1):
             responses = pairs.responses_of_pair_N2[rows[split.pairs.pair_id_N[n]]]
             prompt = pairs.prompt_P[pairs.prompt_of_response_R[responses[0]]]
@@ -123,20 +123,20 @@ def test_a_changed_file_or_encoder_gives_another_key(data, bert, tmp_path):
     assert key != dataset(data, bert).source_key()
 
 
-def test_perplexities_stand_beside_their_responses(data, bert, gpt):
+def test_perplexities_are_in_the_order_of_their_responses(data, bert, gpt):
     settings = dataset(data, bert, perplexity=gpt)
-    found, pairs = settings.build(silent), settings.read()
-    assert found.splits["pool"].pairs.response_log_perplexity_R.dtype == np.float32
+    actual, pairs = settings.build(silent), settings.read()
+    assert actual.splits["pool"].pairs.response_log_perplexity_R.dtype == np.float32
     for name, prompts in settings.split_prompts(pairs, stream(0, "split"), "data").items():
         texts = [
             (pairs.prompt_P[prompt], text)
             for prompt, text in zip(pairs.prompt_of_response_R, pairs.response_R, strict=True)
             if prompt in prompts
         ]
-        wanted = settings.judge(texts, silent)
-        split = found.splits[name].pairs
-        np.testing.assert_array_equal(split.response_log_perplexity_R, wanted[:, 0])
-        np.testing.assert_array_equal(split.response_token_entropy_R, wanted[:, 1])
+        expected = settings.judge(texts, silent)
+        split = actual.splits[name].pairs
+        np.testing.assert_array_equal(split.response_log_perplexity_R, expected[:, 0])
+        np.testing.assert_array_equal(split.response_token_entropy_R, expected[:, 1])
 
 
 def test_without_a_language_model_there_are_no_perplexities(data, bert):
@@ -157,14 +157,14 @@ def test_another_language_model_gives_another_key(data, bert, gpt, tmp_path):
 def test_chosen_and_rejected_are_read_with_the_order_of_the_data_seed(tmp_path, bert):
     path = tmp_path / "chosen.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"p{n}", "chosen": "a", "rejected": "b"}) for n in range(40)))
-    found = [dataset(path, bert, data_seed=seed).build(silent) for seed in (0, 0, 1)]
+    actual = [dataset(path, bert, data_seed=seed).build(silent) for seed in (0, 0, 1)]
     choices = [
         {
             str(name): int(choice)
             for split in data.splits.values()
             for name, choice in zip(split.pairs.pair_id_N, split.records.vote_choice_V, strict=True)
         }
-        for data in found
+        for data in actual
     ]
     assert set(choices[0].values()) == {Choice.FIRST, Choice.SECOND}
     assert choices[0] == choices[1]
@@ -201,18 +201,18 @@ def test_errors_of_rows_and_splits_come_through(tmp_path, bert):
 @pytest.mark.parametrize("ood", [{}, {"ood_field": "source", "ood_pattern": ":4$"}])
 def test_contents_are_those_of_the_data_that_are_built(data, bert, ood):
     settings = dataset(data, bert, **ood)
-    known, found = settings.contents(), Contents.of(settings.build(silent))
-    assert set(known.splits) == set(found.splits)
-    assert known.response_tables == found.response_tables == frozenset()
+    known, actual = settings.contents(), Contents.of(settings.build(silent))
+    assert set(known.splits) == set(actual.splits)
+    assert known.response_tables == actual.response_tables == frozenset()
 
 
 def test_sizes_are_those_of_the_data_that_are_built(data, bert):
     settings = dataset(data, bert, ood_field="source", ood_pattern=":4$")
-    sizes, found = settings.sizes(), settings.build(silent)
-    pool = found.splits.pop("pool").pairs
+    sizes, actual = settings.sizes(), settings.build(silent)
+    pool = actual.splits.pop("pool").pairs
     assert (sizes.pairs, sizes.prompts) == (len(pool), len(pool.prompt_features_PQ))
     assert (sizes.responses, sizes.dimension) == pool.response_features_RD.shape
-    assert sizes.held_out_responses == sum(len(s.pairs.response_features_RD) for s in found.splits.values())
+    assert sizes.held_out_responses == sum(len(s.pairs.response_features_RD) for s in actual.splits.values())
 
 
 def test_it_is_registered():
@@ -245,12 +245,12 @@ def test_real_files_have_the_counts_of_their_readme(name, real_data):
     assert 0.4 < agree_N.sum() / len(pairs.vote_pair_V) < 0.6
 
 
-def test_a_real_language_pair_stands_out_of_distribution(real_data):
+def test_a_real_language_pair_is_out_of_distribution(real_data):
     settings = JsonLines(path=str(real_data / "wmt19_darr_en.jsonl.gz"), ood_field="source", ood_pattern=":lt-en:")
     pairs = settings.read()
-    found = settings.split_prompts(pairs, stream(0, "split"), "wmt19")
-    assert 0 < len(found["ood"]) < len(pairs.prompt_P) / 2
-    assert sum(len(rows) for rows in found.values()) == len(pairs.prompt_P)
+    error = settings.split_prompts(pairs, stream(0, "split"), "wmt19")
+    assert 0 < len(error["ood"]) < len(pairs.prompt_P) / 2
+    assert sum(len(rows) for rows in error.values()) == len(pairs.prompt_P)
 
 
 def test_gathering_needs_no_file():
@@ -263,8 +263,8 @@ def test_features_kept_as_float16_are_the_rounded_ones_in_little_memory(data, be
     monkeypatch.setattr(feature_cache, "MEMORY_MAP_BYTES", 0)
     half = dataset(data, bert, storage="float16").build(silent)
     for name, split in whole.splits.items():
-        found, wanted = half.splits[name].pairs, split.pairs
-        assert isinstance(found.response_features_RD, np.memmap)
-        assert found.response_features_RD.dtype == np.float16
-        np.testing.assert_array_equal(found.response_features_RD, wanted.response_features_RD.astype(np.float16))
-        np.testing.assert_array_equal(found.prompt_features_PQ, wanted.prompt_features_PQ)
+        actual, expected = half.splits[name].pairs, split.pairs
+        assert isinstance(actual.response_features_RD, np.memmap)
+        assert actual.response_features_RD.dtype == np.float16
+        np.testing.assert_array_equal(actual.response_features_RD, expected.response_features_RD.astype(np.float16))
+        np.testing.assert_array_equal(actual.prompt_features_PQ, expected.prompt_features_PQ)

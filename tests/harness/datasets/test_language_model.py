@@ -55,26 +55,26 @@ def slow(model, text: str, response_tokens: int) -> tuple[float, float]:
 
 
 def test_batches_give_what_single_prefixes_give(gpt):
-    found = settings(gpt).judge(TEXTS, silent)
-    assert found.dtype == np.float32
-    for (prompt, response), row in zip(TEXTS, found, strict=True):
+    actual = settings(gpt).judge(TEXTS, silent)
+    assert actual.dtype == np.float32
+    for (prompt, response), row in zip(TEXTS, actual, strict=True):
         np.testing.assert_allclose(row, slow(gpt, f"{prompt}\n{response}", len(response)), rtol=1e-4)
 
 
 def test_the_first_token_of_all_is_not_predicted(gpt):
-    found = settings(gpt, template="{response}").judge([("", "abc")], silent)
-    np.testing.assert_allclose(found[0], slow(gpt, "abc", 2), rtol=1e-4)
+    actual = settings(gpt, template="{response}").judge([("", "abc")], silent)
+    np.testing.assert_allclose(actual[0], slow(gpt, "abc", 2), rtol=1e-4)
 
 
 def test_a_long_prompt_is_cut_and_the_response_stays(gpt):
-    found = settings(gpt, max_length=20).judge([("p" * 40, "answer")], silent)
-    np.testing.assert_allclose(found[0], slow(gpt, "p" * 13 + "\nanswer", 6), rtol=1e-4)
+    actual = settings(gpt, max_length=20).judge([("p" * 40, "answer")], silent)
+    np.testing.assert_allclose(actual[0], slow(gpt, "p" * 13 + "\nanswer", 6), rtol=1e-4)
 
 
 def test_what_the_template_adds_after_the_response_is_not_its_own(gpt):
-    found = settings(gpt, template="{response}<end>").judge([("", "abc")], silent)
+    actual = settings(gpt, template="{response}<end>").judge([("", "abc")], silent)
     kept = slow(gpt, "abc<end>", 6)[1]
-    np.testing.assert_allclose(found[0], (slow(gpt, "abc", 2)[0], kept), rtol=1e-4)
+    np.testing.assert_allclose(actual[0], (slow(gpt, "abc", 2)[0], kept), rtol=1e-4)
 
 
 def test_what_is_known_is_not_judged_again(gpt, cache, monkeypatch):

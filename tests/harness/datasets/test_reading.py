@@ -28,21 +28,21 @@ def pairs_of(rows, layout="auto", ood=None, order=ORDER) -> TextPairs:
 
 def heard(pairs: TextPairs) -> dict:
     """All that the tables say, whatever the rows' order: {pair id: (prompt, preferred, other, annotator)}."""
-    found: dict = {}
+    actual: dict = {}
     for pair, choice, annotator in zip(pairs.vote_pair_V, pairs.vote_choice_V, pairs.vote_annotator_V, strict=True):
         first, second = pairs.responses_of_pair_N2[pair]
         texts = pairs.response_R[first], pairs.response_R[second]
         prompt = pairs.prompt_P[pairs.prompt_of_response_R[first]]
         assert pairs.prompt_of_response_R[second] == pairs.prompt_of_response_R[first]
         vote = (prompt, *(texts if choice == Choice.FIRST else texts[::-1]), str(annotator))
-        found.setdefault(str(pairs.pair_id_N[pair]), []).append(vote)
-    return {name: sorted(spoken) for name, spoken in found.items()}
+        actual.setdefault(str(pairs.pair_id_N[pair]), []).append(vote)
+    return {name: sorted(spoken) for name, spoken in actual.items()}
 
 
 # What is read
 
 
-def test_votes_on_a_pair_stand_together_whatever_the_order_of_the_responses():
+def test_votes_on_a_pair_are_adjacent_for_both_orders_of_the_responses():
     pairs = pairs_of(
         [
             ROW | {"annotator": "ann", "id": 7},
@@ -99,7 +99,7 @@ def chosen_rows(count, turn=False):
     return [{"prompt": f"q{n}", "chosen": pair[0], "rejected": pair[1]} for n in range(count)]
 
 
-def test_chosen_and_rejected_are_shown_in_a_drawn_order_that_does_not_tell_the_choice():
+def test_chosen_and_rejected_are_shown_in_a_drawn_order_that_is_independent_of_the_choice():
     pairs = pairs_of(chosen_rows(400))
     assert 0.4 < np.mean(pairs.vote_choice_V == Choice.FIRST) < 0.6
     assert all(vote[1] == "better" for spoken in heard(pairs).values() for vote in spoken)
@@ -124,7 +124,7 @@ def test_a_prompt_is_out_of_distribution_when_any_of_its_rows_is():
     assert pairs_of(rows, ood=rule).ood_P.tolist() == [True, False, False]
 
 
-def test_plain_and_gzipped_files_are_told_apart_by_their_bytes(tmp_path):
+def test_plain_and_gzipped_files_are_distinguished_by_their_bytes(tmp_path):
     text = b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n\r\n" + json.dumps(turned(ROW)).encode()
     (tmp_path / "plain.jsonl.gz").write_bytes(text)
     (tmp_path / "zipped.jsonl").write_bytes(gzip.compress(text))

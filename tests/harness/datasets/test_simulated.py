@@ -90,21 +90,21 @@ def test_lifting_in_blocks_is_lifting(monkeypatch):
 # Pairs and the responses that they share
 
 
-def test_responses_stand_in_many_pairs(small):
+def test_responses_are_in_many_pairs(small):
     pairs = small.splits["pool"].pairs
     responses = len(pairs.prompt_of_response_R)
     assert responses < 0.5 * 2 * len(pairs)
-    assert len(np.unique(pairs.responses_of_pair_N2)) == responses  # and none stands in no pair
+    assert len(np.unique(pairs.responses_of_pair_N2)) == responses  # every response is in a pair
 
 
-def test_pairs_are_of_two_responses_and_no_pair_stands_twice(small):
+def test_pairs_have_two_responses_and_no_pair_occurs_twice(small):
     for split in small.splits.values():
         sorted_N2 = np.sort(split.pairs.responses_of_pair_N2, axis=1)
         assert np.all(sorted_N2[:, 0] < sorted_N2[:, 1])
         assert len(np.unique(sorted_N2, axis=0)) == len(sorted_N2)
 
 
-def test_pairs_of_a_prompt_do_not_stand_together(small):
+def test_pairs_of_a_prompt_are_not_adjacent(small):
     prompt_N = small.splits["pool"].pairs.prompt_of_pair_N
     assert np.mean(prompt_N[1:] == prompt_N[:-1]) < 0.02
 
@@ -114,7 +114,7 @@ def test_held_out_prompts_have_as_many_pairs_as_those_of_the_pool(small):
         assert len(split.pairs) / len(split.pairs.prompt_features_PQ) == pytest.approx(5_000 / 800, rel=0.01)
 
 
-def test_order_shown_says_nothing(small):
+def test_the_order_shown_is_independent_of_the_vote(small):
     pair_N2 = small.splits["pool"].pairs.responses_of_pair_N2
     ascending = np.mean(pair_N2[:, 0] < pair_N2[:, 1])
     assert abs(ascending - 0.5) < 4 * 0.5 / np.sqrt(len(pair_N2))
@@ -229,7 +229,7 @@ def test_every_setting_is_described():
         assert name == "data_seed" or field.description, name
 
 
-def test_perplexity_grows_with_the_length_of_the_offset_and_says_nothing_of_the_reward():
+def test_perplexity_grows_with_the_length_of_the_offset_and_is_independent_of_the_reward():
     settings = Simulated(preset="small")
     latent = settings.latent_split("pool")
     found_R = settings.build(lambda what, done, of: None).splits["pool"].pairs.response_log_perplexity_R
@@ -241,7 +241,7 @@ def test_perplexity_grows_with_the_length_of_the_offset_and_says_nothing_of_the_
     assert abs(np.corrcoef(found_R, latent.reward_R)[0, 1]) < 0.08
 
 
-def test_progress_is_told():
+def test_progress_is_reported():
     calls = []
     Simulated(**TINY_WORLD).build(lambda *call: calls.append(call))
     assert calls[-1] == ("simulate", 4, 4)

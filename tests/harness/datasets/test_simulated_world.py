@@ -89,7 +89,7 @@ def test_two_votes_on_a_pair_agree_as_often_as_asked(small):
     assert np.mean(two_N2[:, 0] == two_N2[:, 1]) == pytest.approx(0.73, abs=0.03)
 
 
-def test_a_given_temperature_has_its_way():
+def test_a_given_temperature_replaces_agreement():
     simulated = Simulated(**(TINY_WORLD | {"temperature": 0.7}))
     records = simulated.build(lambda what, done, of: None).splits["test"].records
     expected_N = 1 / (1 + np.exp(-simulated.latent_split("test").gap_N / 0.7))

@@ -24,8 +24,8 @@ def pairs_of(prompts, sources=None, ood=None) -> TextPairs:
 
 
 def split_texts(pairs, settings, stream=SPLIT) -> dict[str, set[str]]:
-    found = settings.split_prompts(pairs, stream, "rows")
-    return {name: {pairs.prompt_P[row] for row in rows} for name, rows in found.items()}
+    actual = settings.split_prompts(pairs, stream, "rows")
+    return {name: {pairs.prompt_P[row] for row in rows} for name, rows in actual.items()}
 
 
 names = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=4, max_size=40, unique=True)
@@ -34,13 +34,13 @@ names = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=4, max_size
 @given(names, st.randoms(use_true_random=False), st.sampled_from([(0.1, 0.2), (0.3, 0.3), (0.01, 0.4)]))
 def test_each_prompt_falls_into_one_split_whatever_the_order_of_the_file(prompts, random, shares):
     settings = SplitSettings(eval_share=shares[0], test_share=shares[1])
-    found = split_texts(pairs_of(prompts), settings)
-    assert sorted(name for split in found.values() for name in split) == sorted(prompts)
-    assert all(found.values())
-    assert len(found["eval"]) == max(1, round(shares[0] * len(prompts)))
-    assert len(found["test"]) == max(1, round(shares[1] * len(prompts)))
+    error = split_texts(pairs_of(prompts), settings)
+    assert sorted(name for split in error.values() for name in split) == sorted(prompts)
+    assert all(error.values())
+    assert len(error["eval"]) == max(1, round(shares[0] * len(prompts)))
+    assert len(error["test"]) == max(1, round(shares[1] * len(prompts)))
     random.shuffle(prompts)
-    assert split_texts(pairs_of(prompts), settings) == found
+    assert split_texts(pairs_of(prompts), settings) == error
 
 
 def test_another_seed_gives_another_split():
@@ -50,22 +50,22 @@ def test_another_seed_gives_another_split():
     assert first != other
 
 
-def test_prompts_out_of_distribution_stand_apart():
+def test_prompts_out_of_distribution_are_in_a_separate_split():
     settings = SplitSettings(ood_field="source", ood_pattern=":(lt|gu)-en:")
     sources = ["D:lt-en:1", "D:gu-en:2", "D:de-en:1", "D:de-en:2", "D:fi-en:1", "D:ru-en:9"]
     pairs = pairs_of(list("abcdef"), sources, settings.ood_rule())
-    found = split_texts(pairs, settings)
-    assert found["ood"] == {"a", "b"}
-    assert found["pool"] | found["eval"] | found["test"] == set("cdef")
+    actual = split_texts(pairs, settings)
+    assert actual["ood"] == {"a", "b"}
+    assert actual["pool"] | actual["eval"] | actual["test"] == set("cdef")
 
 
 def test_a_split_has_tables_of_its_own():
     pairs = pairs_of([f"p{n}" for n in range(20)])
     response_RD = np.arange(len(pairs.response_R), dtype=np.float32)[:, None]
     prompt_PQ = np.arange(len(pairs.prompt_P), dtype=np.float32)[:, None]
-    found = SplitSettings().split_prompts(pairs, SPLIT, "rows")
+    error = SplitSettings().split_prompts(pairs, SPLIT, "rows")
     seen = []
-    for rows in found.values():
+    for rows in error.values():
         split = build_split(pairs, response_RD, prompt_PQ, rows)
         split.pairs.check("split")
         assert len(split.records) == len(split.pairs) == 2 * len(rows)
@@ -105,7 +105,7 @@ def test_a_feature_too_large_for_float16_is_reported():
         ({"ood_field": "source", "ood_pattern": ""}, "abcd", ["0 distinct prompts are too few"]),
     ],
 )
-def test_what_cannot_be_split_is_said_in_one_line(settings, prompts, parts):
+def test_data_that_cannot_be_split_are_an_error_of_one_line(settings, prompts, parts):
     made = SplitSettings(**settings)
     with pytest.raises(DataError) as error:
         made.split_prompts(pairs_of(list(prompts), ood=made.ood_rule()), SPLIT, "rows")

@@ -166,12 +166,12 @@ def test_the_first_pick_is_that_of_bald():
     assert selection.scores_B[0] == pytest.approx(bald.scores_B[0], abs=1e-12)
 
 
-def test_a_twin_of_a_pick_tells_less():
+def test_a_twin_of_a_pick_has_less_information():
     p_KN = np.array([[0.99, 0.99, 0.2], [0.01, 0.01, 0.3], [0.5, 0.5, 0.9]])
     assert BatchBald().select(view_with(p_KN), 2, stream(0)).pairs_B.tolist() == [0, 2]
 
 
-def test_when_nothing_is_left_to_tell_pairs_follow_in_the_order_of_bald():
+def test_pairs_without_a_gain_are_in_the_order_of_bald():
     # Two samples; the first answer settles which one holds.
     p_KN = np.array([[0.6, 1.0, 0.9, 0.7, 0.5], [0.5, 0.0, 0.1, 0.2, 0.5]])
     selection = BatchBald().select(view_with(p_KN), 5, stream(0))

@@ -100,7 +100,7 @@ class TestKCenter:
 
 
 @pytest.mark.parametrize("name", ["k_center", "k_means", "typiclust", "max_herding", "u_herding"])
-def test_it_does_not_matter_which_response_stands_first(name):
+def test_it_does_not_matter_which_response_is_first(name):
     view = view_of(pool_of())
     policy = registry.load("policies", name)(space="pair")
     expected, actual = (policy.select(each, 12, stream(0)).pairs_B for each in (view, swapped(view)))

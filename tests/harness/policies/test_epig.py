@@ -67,7 +67,7 @@ def test_targets_of_the_pool_do_not_depend_on_its_storage():
     np.testing.assert_array_equal(moved.scores_B, selection.scores_B)
 
 
-def test_one_sample_tells_nothing_so_the_lowest_numbers_come_first():
+def test_one_sample_has_no_information_so_the_lowest_numbers_come_first():
     view = view_of(pool_of(), members=1)
     np.testing.assert_array_equal(Epig().select(view, 9, stream(0)).pairs_B, view.unlabelled_U[:9])
 
@@ -79,7 +79,7 @@ class Axes(LinearRewards):
         self.weights_KD = torch.tensor([[1.0, 4.0, 1.0], [-1.0, -4.0, 1.0]])
 
 
-def test_samples_that_hardly_disagree_are_told_apart():
+def test_samples_that_hardly_disagree_have_distinct_scores():
     """As members of an ensemble are in early rounds; scores are then far below double precision's step at 1."""
     model = LinearRewards(4)
     model.weights_KD *= 3e-4

@@ -142,7 +142,7 @@ class TestAnyDesign:
         np.testing.assert_array_equal(abstained.pairs_B, policy.select(fewer, 6, stream(0)).pairs_B)
         assert abstained.scores_B[0] != policy.select(view, 6, stream(0)).scores_B[0]
 
-    def test_it_does_not_matter_which_response_stands_first(self, policy):
+    def test_it_does_not_matter_which_response_is_first(self, policy):
         view = view_with_hidden_layer()
         swapped_N2 = view.pool.responses_of_pair_N2.copy()
         swapped_N2[::2] = swapped_N2[::2, ::-1]

@@ -51,7 +51,7 @@ def test_the_longest_gradients_are_taken():
 
 
 @pytest.mark.parametrize("policy", [GradientNorm(), Badge(), Sharpe(), Sharpe(prior="model")])
-def test_it_does_not_matter_which_response_stands_first(policy):
+def test_it_does_not_matter_which_response_is_first(policy):
     view = view_of(pool_of())
     swapped_N2 = view.pool.responses_of_pair_N2.copy()
     swapped_N2[::2] = swapped_N2[::2, ::-1]

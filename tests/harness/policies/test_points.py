@@ -64,7 +64,7 @@ def test_only_prompts_of_pairs_count():
 
 
 @pytest.mark.parametrize("space", ["prompt", "pair"])
-def test_points_do_not_depend_on_storage_or_on_which_response_stands_first(space):
+def test_points_do_not_depend_on_storage_or_on_which_response_is_first(space):
     view = view_of(pool_of())
     order = np.random.default_rng(5).permutation(len(view.pool))
     expected = points_of(view, space)

@@ -29,8 +29,8 @@ def test_each_pair_occurs_in_both_directions_sorted_by_prompt_and_leader():
     index = PoolIndex(pool).duels
     duels = index.duels
     met = np.stack([index.response_A[duels.leader_E], index.response_A[duels.partner_E]], axis=1)
-    wanted = pool.responses_of_pair_N2[duels.pair_E]
-    assert ((met == wanted).all(axis=1) | (met == wanted[:, ::-1]).all(axis=1)).all()
+    expected = pool.responses_of_pair_N2[duels.pair_E]
+    assert ((met == expected).all(axis=1) | (met == expected[:, ::-1]).all(axis=1)).all()
     assert np.bincount(duels.pair_E).tolist() == [2] * len(pool)
     assert len(np.unique(met, axis=0)) == 2 * len(pool)
     keys = list(zip(duels.prompt_E, duels.leader_E, duels.partner_E, strict=True))

@@ -35,16 +35,16 @@ def table_of(path) -> StreamedTable:
     return StreamedTable.of(np.load(path, mmap_mode="c"), CPU)
 
 
-def wanted(path) -> torch.Tensor:
+def features_of(path) -> torch.Tensor:
     return torch.from_numpy(np.load(path).astype(np.float32))
 
 
-def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return found.dtype == torch.float32 and found.shape == expected.shape and torch.equal(found, expected)
+def same(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return actual.dtype == torch.float32 and actual.shape == expected.shape and torch.equal(actual, expected)
 
 
 def test_it_describes_itself_as_a_tensor_does(path):
-    table, expected = table_of(path), wanted(path)
+    table, expected = table_of(path), features_of(path)
     assert (table.shape, len(table), table.dtype, table.device) == (
         expected.shape,
         len(expected),
@@ -68,7 +68,7 @@ def test_it_describes_itself_as_a_tensor_does(path):
     ids=str,
 )
 def test_slices(path, rows):
-    expected = wanted(path).numpy()[rows]
+    expected = features_of(path).numpy()[rows]
     assert same(table_of(path)[rows], torch.from_numpy(expected.copy()))
 
 
@@ -79,18 +79,18 @@ def test_slices(path, rows):
 def test_rows_by_number_in_any_order_and_repeated(path, rows, gap, monkeypatch):
     monkeypatch.setattr(streamed, "GAP_BYTES", gap)
     index = torch.tensor(rows, dtype=torch.int64)
-    assert same(table_of(path)[index], wanted(path)[index])
+    assert same(table_of(path)[index], features_of(path)[index])
     shuffled = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
-    assert same(table_of(path).index_select(0, shuffled), wanted(path)[shuffled])
+    assert same(table_of(path).index_select(0, shuffled), features_of(path)[shuffled])
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 699, 700, 5000])
 def test_blocks_are_those_asked_for_unless_they_are_too_large(path, rows):
-    found, expected = list(table_of(path).split(rows)), wanted(path)
-    assert same(torch.cat(found), expected)  # all are kept, and none was written over
-    assert {len(block) for block in found[:-1]} <= {min(rows, 64)}
-    assert [len(block) for block in found] == [len(block) for block in table_blocks(expected, rows)]
-    assert [len(block) for block in found] == [len(block) for block in table_blocks(table_of(path), rows)]
+    actual, expected = list(table_of(path).split(rows)), features_of(path)
+    assert same(torch.cat(actual), expected)  # all are kept, and none was written over
+    assert {len(block) for block in actual[:-1]} <= {min(rows, 64)}
+    assert [len(block) for block in actual] == [len(block) for block in table_blocks(expected, rows)]
+    assert [len(block) for block in actual] == [len(block) for block in table_blocks(table_of(path), rows)]
 
 
 def test_the_next_block_is_read_while_the_caller_works(path, monkeypatch):
@@ -121,10 +121,10 @@ def test_files_and_threads_end_with_a_pass_that_is_given_up(path):
 
 
 def test_threads_share_a_table_and_it_can_be_pickled(path):
-    table, expected = pickle.loads(pickle.dumps(table_of(path))), wanted(path)
+    table, expected = pickle.loads(pickle.dumps(table_of(path))), features_of(path)
     with ThreadPoolExecutor(4) as threads:
-        found = threads.map(lambda rows: torch.cat(list(table.split(rows))), range(20, 40))
-        assert all(same(whole, expected) for whole in found)
+        actual = threads.map(lambda rows: torch.cat(list(table.split(rows))), range(20, 40))
+        assert all(same(whole, expected) for whole in actual)
     assert len(pickle.dumps(table)) < 1000
 
 
@@ -134,7 +134,7 @@ def test_a_read_may_return_less_than_was_asked_for(path, monkeypatch):
             return super().readinto(view[:100])
 
     monkeypatch.setattr(streamed, "FileIO", Slow)
-    assert same(torch.cat(list(table_of(path).split(64))), wanted(path))
+    assert same(torch.cat(list(table_of(path).split(64))), features_of(path))
 
 
 @pytest.mark.parametrize(
@@ -192,4 +192,4 @@ def test_what_can_be_streamed(tmp_path):
 
 def test_resident_features_are_float32_in_full(path):
     for features in (np.load(path), np.load(path, mmap_mode="c"), np.asfortranarray(np.load(path))):
-        assert same(resident(features, CPU), wanted(path))
+        assert same(resident(features, CPU), features_of(path))

@@ -28,11 +28,11 @@ def clustered(points: int, dimension: int, seed: int, spread: float = 0.05, offs
 def test_lists_are_exact(dimension, spread, offset):
     points = clustered(400, dimension, seed=1, spread=spread, offset=offset)
     number, distance = nearest_neighbours(torch.from_numpy(points), 30)
-    wanted = torch.cdist(
+    expected = torch.cdist(
         torch.from_numpy(points), torch.from_numpy(points), compute_mode="donot_use_mm_for_euclid_dist"
     ).numpy()
-    np.testing.assert_array_equal(distance, np.sort(wanted, axis=1)[:, :30])
-    np.testing.assert_array_equal(distance, np.take_along_axis(wanted, number.astype(int), axis=1))
+    np.testing.assert_array_equal(distance, np.sort(expected, axis=1)[:, :30])
+    np.testing.assert_array_equal(distance, np.take_along_axis(expected, number.astype(int), axis=1))
     np.testing.assert_allclose(distance, np.sort(all_distances(points), axis=1)[:, :30], rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(number[:, 0], np.arange(400))
 
@@ -81,8 +81,8 @@ def test_balls_by_definition(case, itself, inclusive):
         reached = np.sort(np.repeat(distance[point], counting))
         if len(reached) == 0:
             continue
-        wanted = min(k, count_X.sum() - (0 if itself else count_X.max()))
-        radius = reached[min(max(wanted, 1), len(reached)) - 1]
+        expected = min(k, count_X.sum() - (0 if itself else count_X.max()))
+        radius = reached[min(max(expected, 1), len(reached)) - 1]
         assert balls.radius_X[point] == radius
         inside = distance[point] <= radius if inclusive else distance[point] < radius
         assert sorted(balls.member_E[balls.point_E == point]) == np.flatnonzero(inside).tolist()
@@ -93,8 +93,8 @@ def test_holders_turn_balls_round():
     balls = index.balls(np.ones(50, int), 5, itself=True, inclusive=True)
     start, holder = balls.holders()
     for point in range(50):
-        found = sorted(holder[start[point] : start[point + 1]])
-        assert found == sorted(balls.point_E[balls.member_E == point])
+        actual = sorted(holder[start[point] : start[point + 1]])
+        assert actual == sorted(balls.point_E[balls.member_E == point])
 
 
 def test_duplicates_are_one_point():
@@ -121,5 +121,5 @@ def test_count_within_by_definition(inclusive):
     weight, radius = rng.integers(1, 4, size=40), rng.integers(0, 4, size=60).astype(float)
     distance = np.sqrt(((centres[:, None] - others[None]) ** 2).sum(-1))
     inside = distance <= radius[:, None] if inclusive else distance < radius[:, None]
-    found = count_within(torch.from_numpy(centres), torch.from_numpy(others), weight, radius, inclusive=inclusive)
-    np.testing.assert_array_equal(found, inside @ weight)
+    actual = count_within(torch.from_numpy(centres), torch.from_numpy(others), weight, radius, inclusive=inclusive)
+    np.testing.assert_array_equal(actual, inside @ weight)

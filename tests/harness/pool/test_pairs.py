@@ -143,15 +143,15 @@ def test_saved_data_come_back(tmp_path, monkeypatch):
         assert list(loaded.splits) == ["eval", "pool", "test"]
         for name, split in data.splits.items():
             for part in ("pairs", "records"):
-                wanted, found = getattr(split, part), getattr(loaded.splits[name], part)
-                for field in fields(wanted):
-                    np.testing.assert_array_equal(getattr(found, field.name), getattr(wanted, field.name))
+                expected, actual = getattr(split, part), getattr(loaded.splits[name], part)
+                for field in fields(expected):
+                    np.testing.assert_array_equal(getattr(actual, field.name), getattr(expected, field.name))
 
 
 def test_the_prompt_of_a_pair():
     pool = pool_of()
-    wanted = [pool.prompt_of_response_R[first] for first, _ in pool.responses_of_pair_N2]
-    assert pool.prompt_of_pair_N.tolist() == wanted
+    expected = [pool.prompt_of_response_R[first] for first, _ in pool.responses_of_pair_N2]
+    assert pool.prompt_of_pair_N.tolist() == expected
 
 
 def test_an_array_that_was_cut_is_named(tmp_path):

@@ -59,15 +59,15 @@ def test_a_step_has_the_loss_and_the_gradients_of_autograd():
     rows = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
     target = torch.tensor([1.0, 0.0, 0.5, 1.0])
     gradients = [torch.empty_like(parameter) for parameter in trainable.parameters]
-    found = trainable.step(Minibatch(TRAIN.features_RD[rows][None], rows[None], target[None]), gradients)
+    actual = trainable.step(Minibatch(TRAIN.features_RD[rows][None], rows[None], target[None]), gradients)
     for parameter in trainable.parameters:
         parameter.requires_grad_()
     rewards = torch.stack([definition(model, TRAIN.features_RD[rows], index) for index in indices])
     logit = rewards[:, :4] - rewards[:, 4:]
     loss = F.binary_cross_entropy_with_logits(logit, target.expand(5, -1))
-    torch.testing.assert_close(found[0], loss.detach())
-    for mine, wanted in zip(gradients, torch.autograd.grad(loss, trainable.parameters), strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(actual[0], loss.detach())
+    for mine, expected in zip(gradients, torch.autograd.grad(loss, trainable.parameters), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_prior_has_the_size_asked_for():

@@ -1,4 +1,4 @@
-"""Cells trained together: each as if alone, whoever its neighbours are."""
+"""Cells trained together: each has the results of a cell alone, for any neighbours."""
 
 import copy
 
@@ -52,8 +52,8 @@ def test_a_cells_bits_do_not_depend_on_its_fleet(name, counts):
     trains = [pairs(n, seed) for seed, n in enumerate(counts)]
     alone = [rewards(posterior, [train], seed)[0] for seed, train in enumerate(trains)]
     for size in (3, 8):
-        for mine, wanted in zip(rewards(posterior, trains[:size]), alone, strict=False):
-            assert torch.equal(mine, wanted)
+        for mine, expected in zip(rewards(posterior, trains[:size]), alone, strict=False):
+            assert torch.equal(mine, expected)
 
 
 @pytest.mark.parametrize("name", ["ensemble", "impatient", "relu"])
@@ -78,16 +78,16 @@ def test_a_cell_that_diverges_leaves_the_others_alone():
     posterior, trains = POSTERIORS["ensemble"], [pairs(25, seed) for seed in range(3)]
     if not can_fit_together(posterior, trains[0]):
         pytest.skip("on this processor a fleet changes the last bits of its cells")
-    wanted = rewards(posterior, trains)
+    expected = rewards(posterior, trains)
     streams = [stream(seed) for seed in range(3)]
     heads = posterior.initial_fleet(trains, streams)
     heads.weights[0][4] = torch.nan  # a member of the second cell
     orders = [posterior.orders_KEn(train, each) for train, each in zip(trains, streams, strict=True)]
     results = train_fleet(heads, trains, VALIDATION, orders, posterior)
     assert [type(result) for result in results] == [dict, DivergedError, dict]
-    found = heads.rewards_KR(FEATURES)
-    assert torch.equal(found[:3], wanted[0])
-    assert torch.equal(found[6:], wanted[2])
+    actual = heads.rewards_KR(FEATURES)
+    assert torch.equal(actual[:3], expected[0])
+    assert torch.equal(actual[6:], expected[2])
 
 
 def test_joined_heads_hold_each_part():
@@ -111,5 +111,5 @@ def test_weights_drawn_draw_in_parallel_are_those_drawn_one_after_another():
     posterior, streams = Ensemble(members=2, hidden=(8,)), [stream(seed) for seed in range(7)]
     together = draw_in_parallel(lambda s: posterior.initial_heads(5, s), streams)
     for heads, alone in zip(together, (posterior.initial_heads(5, s) for s in streams), strict=True):
-        for found, wanted in zip(heads.parameters, alone.parameters, strict=True):
-            assert torch.equal(found, wanted)
+        for actual, expected in zip(heads.parameters, alone.parameters, strict=True):
+            assert torch.equal(actual, expected)

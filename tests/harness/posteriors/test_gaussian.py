@@ -47,25 +47,25 @@ def after_answer(posterior, x, target):
 @pytest.mark.parametrize("prior", [1e-3, 1.0, 100.0])
 def test_mode_and_precision(n, H, scale, prior):
     X, y = problem(n, H, scale=scale)
-    found = BradleyTerry(torch.from_numpy(X), torch.from_numpy(y)).posterior(prior)
-    w = found.mean_H.numpy()
+    actual = BradleyTerry(torch.from_numpy(X), torch.from_numpy(y)).posterior(prior)
+    w = actual.mean_H.numpy()
     gradient = X.T @ (expit(X @ w) - y) + prior * w
     M = precision(w, X, prior)
     np.testing.assert_array_less(np.sqrt(gradient @ np.linalg.solve(M, gradient)), 1e-6)
     reference = minimize(objective, np.zeros(H), (X, y, prior), method="BFGS", options={"gtol": 1e-9})
     assert objective(w, X, y, prior) <= reference.fun + 1e-9 * (1 + abs(reference.fun))
-    np.testing.assert_allclose(found.covariance_HH(), np.linalg.inv(M), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(actual.covariance_HH(), np.linalg.inv(M), rtol=1e-8, atol=1e-12)
 
 
 def test_separable_answers_with_a_weak_prior():
     X = np.linspace(-50, 50, 60)[:, None]
     likelihood = BradleyTerry(torch.from_numpy(X), torch.from_numpy((X[:, 0] > 0).astype(float)))
-    found = likelihood.mode_H(1e-6)
-    assert found.item() == pytest.approx(
+    actual = likelihood.mode_H(1e-6)
+    assert actual.item() == pytest.approx(
         likelihood.mode_H(1e-6, start_H=torch.tensor([40.0]).double()).item(), rel=1e-6
     )
     w = brentq(lambda w: X[:, 0] @ (expit(X[:, 0] * w) - (X[:, 0] > 0)) + 1e-6 * w, 0, 1e3)
-    assert found.item() == pytest.approx(w, rel=1e-6)
+    assert actual.item() == pytest.approx(w, rel=1e-6)
 
 
 def test_features_that_are_not_numbers_are_refused():

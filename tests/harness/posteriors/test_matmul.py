@@ -37,10 +37,10 @@ def test_rounding_is_to_the_nearest(precision, number, negative):
 
 @pytest.mark.parametrize("precision", BITS)
 def test_rounding_keeps_what_is_no_number(precision):
-    found = rounded(torch.tensor([math.inf, -math.inf, math.nan, 0.0]), precision)
-    assert found.tolist()[:2] == [math.inf, -math.inf]
-    assert found[2].isnan()
-    assert found[3] == 0
+    actual = rounded(torch.tensor([math.inf, -math.inf, math.nan, 0.0]), precision)
+    assert actual.tolist()[:2] == [math.inf, -math.inf]
+    assert actual[2].isnan()
+    assert actual[3] == 0
 
 
 def test_float32_is_left_alone():
@@ -71,9 +71,9 @@ def gradients(precision):
     heads = Heads.draw([stream(k).torch() for k in range(3)], [16, 32, 8, 1], 0.3, "tanh", precision)
     generator = stream(9).torch()
     inputs, target = torch.randn(3, 20, 16, generator=generator), torch.rand(3, 10, generator=generator)
-    found = [torch.empty_like(parameter) for parameter in heads.parameters]
-    heads.step(Minibatch(inputs, torch.zeros(3, 20, dtype=torch.int64), target), found)
-    return torch.cat([gradient.flatten() for gradient in found])
+    actual = [torch.empty_like(parameter) for parameter in heads.parameters]
+    heads.step(Minibatch(inputs, torch.zeros(3, 20, dtype=torch.int64), target), actual)
+    return torch.cat([gradient.flatten() for gradient in actual])
 
 
 @pytest.mark.parametrize(("precision", "least", "most"), [("tf32", 1e-6, 2e-3), ("bf16", 1e-4, 2e-2)])

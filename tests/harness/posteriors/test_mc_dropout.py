@@ -46,16 +46,16 @@ def test_rewards_and_gradients_under_dropout_are_those_of_autograd(activation):
     rewards = torch.stack([definition(heads, k, inputs[k], dropout, k) for k in range(3)])
     torch.testing.assert_close(layers[-1][..., 0], rewards.detach())
     expected = torch.autograd.grad((rewards * upstream[..., 0]).sum(), heads.parameters)
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for actual, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sample_is_one_mask_for_all_responses_and_belongs_to_one_network():
     heads, masks = heads_of(2), keep(5, rows=1)
     features = torch.randn(700, 5, generator=stream(2).torch())
-    found = MaskedHeads(heads, masks).rewards_KR(features)
+    actual = MaskedHeads(heads, masks).rewards_KR(features)
     expected = torch.stack([definition(heads, k % 2, features, masks, k) for k in range(5)])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def pairs_along(direction: torch.Tensor, n: int, seed: int) -> LabelledPairs:

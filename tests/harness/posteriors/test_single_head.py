@@ -80,19 +80,19 @@ class TestLatentReward:
         other = np.where(train.label_n == 1, reward[second], reward[first])
         gaussians = [norm(side.mean(), side.std(ddof=1)) for side in (preferred, other)]
         pool_rewards = model.rewards_KR(pool.features_RD)
-        found = model.epistemic_N(pool.features_RD, pool.responses_n2, pool_rewards)
+        actual = model.epistemic_N(pool.features_RD, pool.responses_n2, pool_rewards)
         for i, (a, b) in enumerate(pool.responses_n2):
             r = sorted([float(pool_rewards[0, a]), float(pool_rewards[0, b])], reverse=True)
             tails = [min(g.cdf(x), 1 - g.cdf(x)) for g, x in zip(gaussians, r, strict=True)]
-            assert found[i].item() == pytest.approx(-sum(tails), abs=1e-6)
+            assert actual[i].item() == pytest.approx(-sum(tails), abs=1e-6)
 
     def test_it_is_a_posterior_with_its_own_measure(self):
         train = answered(20)
         model = LatentReward(**SMALL).fit(train, train, stream(0))
         assert isinstance(model, OwnEpistemic)
-        found = pair_uncertainty(model, train.features_RD, train.responses_n2, model.rewards_KR(train.features_RD))
-        assert found.epistemic_range == (-1.0, 0.0)
-        assert ((found.epistemic_N >= -1) & (found.epistemic_N <= 0)).all()
+        actual = pair_uncertainty(model, train.features_RD, train.responses_n2, model.rewards_KR(train.features_RD))
+        assert actual.epistemic_range == (-1.0, 0.0)
+        assert ((actual.epistemic_N >= -1) & (actual.epistemic_N <= 0)).all()
 
     @pytest.mark.parametrize("reward", [[0.3], [0.3, 0.3]])
     def test_a_deviation_of_zero_leaves_scores_finite(self, reward):
@@ -122,8 +122,8 @@ class TestFeatureDensity:
             covariance += (1e-6 * variance + 1e-12) * np.eye(4)
             q += multivariate_normal(rows.mean(0), covariance).pdf(pool_z) / 2
         expected = -np.log(q[pool.responses_n2[:, 0]]) - np.log(q[pool.responses_n2[:, 1]])
-        found = model.epistemic_N(pool.features_RD, pool.responses_n2, model.rewards_KR(pool.features_RD))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        actual = model.epistemic_N(pool.features_RD, pool.responses_n2, model.rewards_KR(pool.features_RD))
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
         assert isinstance(model, OwnEpistemic)
 
     def test_standardised_scores(self):
@@ -143,11 +143,11 @@ class TestFeatureDensity:
         points = np.random.default_rng(0).normal(size=(n, H)) * np.arange(1, H + 1)
         centred = points - points.mean(0)
         covariance = centred.T @ centred / n
-        found = oas_shrinkage(torch.from_numpy(covariance), n)
+        actual = oas_shrinkage(torch.from_numpy(covariance), n)
         if n > 1 and H > 1:
-            assert found == pytest.approx(oas(points)[1], rel=1e-9)
+            assert actual == pytest.approx(oas(points)[1], rel=1e-9)
         else:
-            assert found == 1.0
+            assert actual == 1.0
 
     @pytest.mark.parametrize("points", [torch.zeros(1, 3), torch.ones(30, 3), torch.eye(3)[:2]])
     def test_few_or_equal_points_leave_densities_finite(self, points):

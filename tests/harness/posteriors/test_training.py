@@ -58,10 +58,10 @@ def plain_training(
         losses.append(loss.item())
         if (step + 1) % config.evaluate_every == 0 or (step + 1) % (len(batches) // config.epochs) == 0:
             with torch.no_grad():
-                found = plain_loss(model, validation, torch.arange(len(validation.label_n))).item()
-            waiting = 0 if found < best else waiting + 1
-            if found < best:
-                best, best_state = found, {name: value.clone() for name, value in model.state_dict().items()}
+                actual = plain_loss(model, validation, torch.arange(len(validation.label_n))).item()
+            waiting = 0 if actual < best else waiting + 1
+            if actual < best:
+                best, best_state = actual, {name: value.clone() for name, value in model.state_dict().items()}
             if waiting >= config.patience:
                 break
     model.load_state_dict(best_state)

@@ -60,7 +60,7 @@ def test_damage_in_the_middle_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lines", [[0, 2], [0, 1, 1, 2], [1, 2]], ids=["a line is missing", "a line stands twice", "the first is missing"]
+    "lines", [[0, 2], [0, 1, 1, 2], [1, 2]], ids=["a line is missing", "a line is repeated", "the first is missing"]
 )
 def test_rounds_must_follow_each_other(tmp_path, lines):
     log = log_with(tmp_path, 3)
@@ -129,8 +129,8 @@ def test_a_disk_that_takes_a_part_of_a_write_keeps_no_part(tmp_path):
         "rounds = [({'round': n, 'acquired': list(range(500))}, {'round': n, 'seconds': {}}) for n in (2, 3, 4)]\n"
         "CellLog(Path(sys.argv[1])).append(rounds)"
     )
-    found = subprocess.run([sys.executable, "-c", code, str(path.parent)], capture_output=True, text=True)
-    assert "all finished rounds are kept" in found.stderr
+    actual = subprocess.run([sys.executable, "-c", code, str(path.parent)], capture_output=True, text=True)
+    assert "all finished rounds are kept" in actual.stderr
     assert path.read_bytes() == before
 
 

@@ -84,7 +84,7 @@ ARRAYS = {"pool": (100, 8), "eval": (10, 8), "test": (40, 8)}  # 3200, 320 and 1
 
 
 @pytest.mark.parametrize(
-    ("budget", "dtype", "processes", "wanted"),
+    ("budget", "dtype", "processes", "expected"),
     [
         (4800, np.float16, 1, set()),
         (4799, np.float16, 1, {"pool"}),
@@ -96,12 +96,12 @@ ARRAYS = {"pool": (100, 8), "eval": (10, 8), "test": (40, 8)}  # 3200, 320 and 1
         (4799, np.float32, 3, {"pool"}),
     ],
 )
-def test_the_largest_splits_are_streamed_until_the_rest_fits(tmp_path, monkeypatch, budget, dtype, processes, wanted):
+def test_the_largest_splits_are_streamed_until_the_rest_fits(tmp_path, monkeypatch, budget, dtype, processes, expected):
     arrays = {}
     for name, shape in ARRAYS.items():
         np.save(tmp_path / f"{name}.npy", np.ones(shape, dtype))
         arrays[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="c")
     monkeypatch.setattr(device_data, "device_budget", lambda device: budget)
-    assert set(streamed_splits(arrays, "auto", CPU, processes)) == wanted
+    assert set(streamed_splits(arrays, "auto", CPU, processes)) == expected
     assert set(streamed_splits(arrays, "streamed", CPU, processes)) == set(ARRAYS)
     assert set(streamed_splits(arrays, "resident", CPU, processes)) == set()

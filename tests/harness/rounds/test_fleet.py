@@ -49,10 +49,10 @@ def alone():
 
 @pytest.mark.parametrize("size", [3, 8])
 def test_a_cell_does_not_depend_on_its_fleet(alone, size):
-    found = {}
+    actual = {}
     for start in range(0, len(CELLS), size):
-        found |= advanced(CELLS[start : start + size])[0]
-    assert found == alone
+        actual |= advanced(CELLS[start : start + size])[0]
+    assert actual == alone
 
 
 def test_a_cell_does_not_depend_on_how_far_its_fleet_is(alone):
@@ -85,25 +85,25 @@ def with_posterior(cls):
 
 def test_a_cell_that_diverges_leaves_the_fleet():
     cells = with_posterior(Touchy)
-    found = [advanced([cell]) for cell in cells]
-    failed = [key for _, report in found for key in report.failed]
+    actual = [advanced([cell]) for cell in cells]
+    failed = [key for _, report in actual for key in report.failed]
     assert 0 < len(failed) < len(cells)
     lines, report = advanced(cells)
     assert list(report.failed) == failed
     assert {failure.reason for failure in report.failed.values()} == {"DivergedError: no number"}
-    assert lines == {key: rounds for one, _ in found for key, rounds in one.items()}
+    assert lines == {key: rounds for one, _ in actual for key, rounds in one.items()}
 
 
 def test_what_was_done_before_the_memory_was_too_small_is_kept(alone):
     cells = with_posterior(Crowded)[:3]
     lines = [[json.loads(line) for line in alone[cell.directory]] for cell in cells]
-    found, report = advanced(cells, [lines[0][:2], [], []])
+    actual, report = advanced(cells, [lines[0][:2], [], []])
     assert report.out_of_memory
     assert not report.failed
     assert [(key, record["round"]) for key, record, _ in report.rounds] == list(
         itertools.chain.from_iterable([(cells[1].directory, n), (cells[2].directory, n)] for n in range(2))
     )
-    assert found == {cell.directory: alone[cell.directory][:2] for cell in cells}
+    assert actual == {cell.directory: alone[cell.directory][:2] for cell in cells}
 
 
 class Unreadable(Broken):
@@ -120,8 +120,8 @@ class Silent(Replay):
     """Abstains always."""
 
     def annotate(self, pairs, stream):
-        found = super().annotate(pairs, stream)
-        return replace(found, choice_B=np.full(len(pairs), Choice.ABSTAIN, dtype=np.int8))
+        actual = super().annotate(pairs, stream)
+        return replace(actual, choice_B=np.full(len(pairs), Choice.ABSTAIN, dtype=np.int8))
 
 
 def test_a_cell_without_an_answer_fails_alone_and_says_why(alone):

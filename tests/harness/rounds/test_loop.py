@@ -46,7 +46,7 @@ def run(cell, past=(), data=DATA, rounds=99):
 
 
 @pytest.mark.parametrize("label", ["random", "bald", "bal_pm", "bal_pm as coded", "full data"])
-def test_an_interrupted_cell_goes_on_exactly(label):
+def test_an_interrupted_cell_continues_exactly(label):
     cell = cell_of(label)
     whole = run(cell)
     assert len(whole) == cell.rounds

@@ -62,7 +62,7 @@ class Odd(Simulated):
         ("silent", "oracle: pool: pair 'pool-000299' has no recorded vote to replay; leave such pairs out"),
     ],
 )
-def test_a_faulty_data_set_is_told_in_one_line(fault, message, tmp_path, monkeypatch):
+def test_a_faulty_data_set_is_reported_in_one_line(fault, message, tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
     cell = check_study(copy.deepcopy(TINY), "tiny").cells[0]
     settings = {key: value for key, value in TINY["dataset"].items() if key != "name"}

@@ -45,15 +45,15 @@ def task(tmp_path_factory):
     return Task((cell,), (past,), cell.dataset_key, path, seconds=0.0)
 
 
-@pytest.mark.parametrize(("outer", "wanted"), [("", ["0", "2"]), ("5,GPU-ab,7", ["5", "7"])])
-def test_a_process_sees_its_own_gpu_alone(engine_on, monkeypatch, outer, wanted):
+@pytest.mark.parametrize(("outer", "expected"), [("", ["0", "2"]), ("5,GPU-ab,7", ["5", "7"])])
+def test_a_process_sees_its_own_gpu_alone(engine_on, monkeypatch, outer, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outer)
     engine = engine_on("cuda:0", "cuda:2")
     assert engine.slots == 2
     assert engine.location == "cuda:0, cuda:2"
     assert [slot.device for slot in engine._all] == ["cuda:0", "cuda:0"]
-    found = [slot.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for slot in engine._all]
-    assert found == wanted
+    actual = [slot.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for slot in engine._all]
+    assert actual == expected
 
 
 def test_a_process_has_one_thread(engine_on):
@@ -70,7 +70,7 @@ def test_a_task_returns_its_rounds(engine_on, task):
     assert report.facts["torch"] == torch.__version__
 
 
-def test_a_dead_worker_is_told_of_and_replaced(engine_on, task, monkeypatch):
+def test_a_dead_worker_is_reported_and_replaced(engine_on, task, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", "always")
     engine, (cell,) = engine_on("cpu"), task.cells
     with pytest.raises(WorkerDied):

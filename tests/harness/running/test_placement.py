@@ -86,7 +86,7 @@ def test_a_fleet_shares_data_posterior_and_kind():
 
 
 @pytest.mark.parametrize(
-    ("slots", "fleet", "together", "wanted"),
+    ("slots", "fleet", "together", "expected"),
     [
         (2, 4, 1, [3, 3, 4]),  # as asked, in about equal parts
         (1, None, 100, [10]),
@@ -96,13 +96,13 @@ def test_a_fleet_shares_data_posterior_and_kind():
         (0, None, 100, [10]),  # a cluster without workers yet
     ],
 )
-def test_sizes_of_fleets_on_gpus(slots, fleet, together, wanted):
+def test_sizes_of_fleets_on_gpus(slots, fleet, together, expected):
     cells = study_of(seeds=10, policies=["random"], full_data=False).cells
-    assert sizes(make_fleets(cells, slots, fleet, 1000, lambda cell: together)) == wanted
+    assert sizes(make_fleets(cells, slots, fleet, 1000, lambda cell: together)) == expected
 
 
 @pytest.mark.parametrize(
-    ("slots", "fleet", "together", "wanted"),
+    ("slots", "fleet", "together", "expected"),
     [
         (1, None, 1, [1] * 10),
         (1, None, 8, [3, 3, 4]),  # some turns each, or one process ends long after another
@@ -111,9 +111,9 @@ def test_sizes_of_fleets_on_gpus(slots, fleet, together, wanted):
         (0, None, 8, [3, 3, 4]),
     ],
 )
-def test_sizes_of_fleets_on_cpus(slots, fleet, together, wanted):
+def test_sizes_of_fleets_on_cpus(slots, fleet, together, expected):
     cells = study_of(seeds=10, policies=["random"], full_data=False).cells
-    assert sizes(make_fleets(cells, slots, fleet, None, lambda cell: together)) == wanted
+    assert sizes(make_fleets(cells, slots, fleet, None, lambda cell: together)) == expected
 
 
 def taking(number):
@@ -122,17 +122,17 @@ def taking(number):
 
 
 @pytest.mark.parametrize(
-    ("free", "features", "wanted"),
+    ("free", "features", "expected"),
     [(1000, 0, 9), (1000, 400, 5), (1000, 850, 1), (1000, 901, 9), (50, 0, 1)],
     ids=["all", "less the features", "hardly any", "streamed features take none", "too small for one"],
 )
-def test_how_many_cells_fit_on_a_gpu(free, features, wanted):
-    assert cells_together(taking(10), free, features, dimension=10) == wanted
+def test_how_many_cells_fit_on_a_gpu(free, features, expected):
+    assert cells_together(taking(10), free, features, dimension=10) == expected
 
 
-@pytest.mark.parametrize(("share", "wanted"), [(100, CPU_FLEET), (CPU_FLEET, CPU_FLEET), (3, 3), (1.5, 1), (0.5, 1)])
-def test_cells_train_together_on_a_cpu_while_they_are_small(share, wanted):
-    assert cells_together(taking(CPU_FLEET_BYTES // share / 10), None, 10**12, dimension=10) == wanted
+@pytest.mark.parametrize(("share", "expected"), [(100, CPU_FLEET), (CPU_FLEET, CPU_FLEET), (3, 3), (1.5, 1), (0.5, 1)])
+def test_cells_train_together_on_a_cpu_while_they_are_small(share, expected):
+    assert cells_together(taking(CPU_FLEET_BYTES // share / 10), None, 10**12, dimension=10) == expected
 
 
 def test_a_line_of_where_cells_run():

@@ -78,7 +78,7 @@ def test_bytes_do_not_depend_on_how_long_a_task_is(quiet, tmp_path, seconds):
         assert len(engine.tasks) == 3
 
 
-def test_a_run_goes_on_from_wherever_each_cell_is(quiet, tmp_path):
+def test_a_run_continues_each_cell_after_its_last_round(quiet, tmp_path):
     path = tmp_path / "run"
     schedule(path, engine=InProcess())
     for number, cell in enumerate(sorted((path / "cells").iterdir())):
@@ -106,8 +106,8 @@ def test_more_rounds_continue_a_finished_run(quiet, tmp_path):
 
 def test_a_grid_over_rounds_runs_each_cell_once(quiet, tmp_path):
     schedule(tmp_path / "run", engine=InProcess(), grid={"protocol.rounds": [2, 4]})
-    found = bytes_of(tmp_path / "run", "rounds.jsonl")
-    assert found == {name: content for name, content in quiet.items() if name.endswith("rounds.jsonl")}
+    actual = bytes_of(tmp_path / "run", "rounds.jsonl")
+    assert actual == {name: content for name, content in quiet.items() if name.endswith("rounds.jsonl")}
     run = read_run(tmp_path / "run")
     assert run.curves.groupby("setting")["round"].max().to_dict() == {"protocol.rounds=2": 1, "protocol.rounds=4": 3}
 
@@ -138,13 +138,13 @@ def test_two_cells_with_the_same_key_are_both_run(tmp_path):
         "seeds": [0],
     }
     schedule(tmp_path / "run", engine=InProcess(), **changes)
-    wanted = bytes_of(tmp_path / "run")
+    expected = bytes_of(tmp_path / "run")
     for name in ("bald-seed0", "own-seed0"):  # the first of the twins, then the other
         schedule(tmp_path / name, engine=InProcess(), **changes)
         for cell in (tmp_path / name / "cells").glob(f"{name}-*"):
             shutil.rmtree(cell)
         schedule(tmp_path / name, engine=InProcess(), **changes)
-        assert bytes_of(tmp_path / name) == wanted
+        assert bytes_of(tmp_path / name) == expected
 
 
 @pytest.fixture(autouse=True)
@@ -215,14 +215,14 @@ def test_a_cell_whose_record_cannot_be_written_fails_alone(tmp_path):
 
 
 def test_cells_that_diverge_fail_alone_whatever_their_fleet(tmp_path):
-    found = []
+    actual = []
     for fleet in (1, 8):
         path, posterior = tmp_path / f"{fleet}", TINY["posterior"] | {"name": "test_touchy"}
         outcome, _ = schedule(path, fleet=fleet, engine=InProcess(), posterior=posterior, full_data=False)
-        found.append((set(outcome.failed), bytes_of(path)))
+        actual.append((set(outcome.failed), bytes_of(path)))
         assert set(outcome.failed.values()) == {"DivergedError: no number"}
         assert 0 < len(outcome.failed) < 8
-    assert found[0] == found[1]
+    assert actual[0] == actual[1]
 
 
 def test_on_a_gpu_a_fleet_is_what_fits(quiet, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""An engine in the tests' own process, which goes wrong when it is told to."""
+"""An engine in the process of the test, which fails on request."""
 
 from concurrent.futures import Future
 from dataclasses import replace
@@ -8,7 +8,7 @@ from balbench.harness.rounds.worker import work
 
 
 class InProcess:
-    """Runs tasks at once. `before`, called with each task, may raise what the future then raises."""
+    """Runs tasks immediately. An error of `before`, which is called with each task, becomes the error of the future."""
 
     location = "here"
 
