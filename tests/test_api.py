@@ -2,9 +2,12 @@
 
 import copy
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,3 +165,21 @@ print(run)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("4 of 4 cells finished") == 1
     assert done.stderr == ""
+
+
+def test_a_swallowed_interrupt_stops_the_run(tmp_path, monkeypatch):
+    """Some libraries catch every exception, for example while they are imported."""
+
+    def swallow(cells, directory):
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+    monkeypatch.setattr("balbench.harness.running.scheduler.add_lines", swallow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            balbench.run_study(SMALL, tmp_path / "run", seeds=1, progress=False)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

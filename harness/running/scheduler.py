@@ -88,6 +88,7 @@ class Scheduler:
         self._returned: queue.SimpleQueue[Future[TaskResult]] = queue.SimpleQueue()
         self._outcome = Outcome()
         self._stop_at: float | None = None
+        self.interrupted = False  # set it to end the run with KeyboardInterrupt
         self._next_display = 0.0
         self._small_until = 0.0
 
@@ -157,6 +158,8 @@ class Scheduler:
         sizes = [len(cells) for cells in fleets]
         self._display.say(placed(len(self._left), sizes, self._slots(engine), engine.location))
         while self._waiting or self._running:
+            if self.interrupted:
+                raise KeyboardInterrupt
             if self._stop_at is not None and (not self._running or time.monotonic() >= self._stop_at):
                 self._outcome.stopped = True
                 return

@@ -263,7 +263,7 @@ def _run_cells(
         engine = partial(make_engine, placement, directory.path, display.say)
         scheduler = Scheduler(study, directory, placement, engine, display, reuse)
         try:
-            with _stopped_by_sigterm(scheduler), display:
+            with _stopped_by_signals(scheduler), display:
                 if scheduler.run().stopped:
                     raise Terminated
         except KeyboardInterrupt:
@@ -282,22 +282,33 @@ def _display(progress: bool) -> Display:
 
 
 @contextmanager
-def _stopped_by_sigterm(scheduler: Scheduler) -> Iterator[None]:
-    """Stop the scheduler at SIGTERM: after the running tasks, or at once at a second signal or if no task runs."""
+def _stopped_by_signals(scheduler: Scheduler) -> Iterator[None]:
+    """Stop the scheduler at SIGTERM: after the running tasks, or at once at a second signal or if no task runs.
+
+    Ctrl-C stops the scheduler too where a library that was interrupted swallows the KeyboardInterrupt.
+    """
 
     def stop(number: int, frame: object) -> None:
         if not scheduler.busy or scheduler.stopping:
             raise Terminated
         scheduler.stop()
 
+    def interrupt(number: int, frame: object) -> None:
+        scheduler.interrupted = True
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    previous_handler = signal.signal(signal.SIGTERM, stop)
+    handlers = {signal.SIGTERM: stop}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a program may have a handler of its own
+        handlers[signal.SIGINT] = interrupt
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stopped_line(run: Run) -> str:
