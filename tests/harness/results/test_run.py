@@ -74,7 +74,7 @@ def test_a_run_reads_as_tidy_frames(tmp_path):
 
 def test_a_run_is_read_by_text_too_and_for_a_part_of_its_cells_and_rounds(tmp_path):
     directory = RunDirectory(str(tmp_path))
-    asked = {"study": STUDY, "cells": [cell(0) | {"rounds": 2}], "lines": {}}
+    requested = {"study": STUDY, "cells": [cell(0) | {"rounds": 2}], "lines": {}}
     directory.adopt({"study": STUDY, "cells": [cell(0), cell(1)], "lines": {"": {"line": {"test": {"accuracy": 1.0}}}}})
     for seed in (0, 1):
         log = directory.cell(f"random-{seed}")
@@ -82,7 +82,7 @@ def test_a_run_is_read_by_text_too_and_for_a_part_of_its_cells_and_rounds(tmp_pa
         log.append([({"round": number, **ROUND}, {"round": number, "seconds": {"fit": 0.5}}) for number in range(3)])
         log.finish({})
     assert len(read_run(str(tmp_path)).curves) == 6
-    part = read_run(str(tmp_path), asked)
+    part = read_run(str(tmp_path), requested)
     assert part.curves[["seed", "round"]].values.tolist() == [[0, 0], [0, 1]]
     assert part.cells[["state", "rounds_done", "rounds"]].values.tolist() == [["finished", 2, 2]]
     assert part.timings["round"].tolist() == [0, 1]

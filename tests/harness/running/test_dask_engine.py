@@ -213,10 +213,10 @@ def test_a_worker_killed_with_its_nanny_and_another_that_joins(cluster, quiet, t
     assert (results, outcome.failed, slots) == (quiet, {}, [2])
 
 
-def hidden(place: Path) -> tuple[object, ...]:
-    """Start of a command that does not see a directory's files."""
+def hidden(folder: Path) -> tuple[object, ...]:
+    """Return the start of a command without access to the files of a folder."""
     new = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
-    prefix = (*new, "sh", "-c", f'mount -t tmpfs none "{place}" && exec "$@"', "sh")
+    prefix = (*new, "sh", "-c", f'mount -t tmpfs none "{folder}" && exec "$@"', "sh")
     if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:
         pytest.skip("cannot hide a directory from a process here")
     return prefix
@@ -225,16 +225,20 @@ def hidden(place: Path) -> tuple[object, ...]:
 @pytest.mark.slow
 def test_data_are_sent_to_workers_that_cannot_see_them(quiet, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_data, "CHUNK_BYTES", 1000)
-    run, cache = tmp_path / "hidden" / "run", tmp_path / "cache"
-    run.parent.mkdir()
+    run, own_cache, cache = tmp_path / "run", tmp_path / "hidden" / "cache", tmp_path / "cache"
+    own_cache.mkdir(parents=True)
+    monkeypatch.setenv("BALBENCH_CACHE", str(own_cache))
     with DaskCluster(tmp_path / "dask") as cluster:
         for _ in range(2):
-            worker = cluster.add_worker(prefix=hidden(run.parent), environment={"BALBENCH_CACHE": str(cache)})
+            worker = cluster.add_worker(prefix=hidden(own_cache.parent), environment={"BALBENCH_CACHE": str(cache)})
             cluster.workers.append(worker)
         results, outcome, said = schedule(run, on(cluster.address))
         assert (results, outcome.failed) == (quiet, {})
         assert said.count("sending the data set") == 1  # the workers share a disk
-        (kept,), (original,) = (cache / "data").iterdir(), (run / "data").iterdir()
+        (kept,), (original,) = (
+            (cache / "data").iterdir(),
+            (path for path in (own_cache / "data").iterdir() if path.is_dir()),
+        )
         assert all(
             (kept / path.name).read_bytes() == path.read_bytes() for path in original.iterdir() if path.is_file()
         )

@@ -18,7 +18,7 @@ from balbench.harness.policies.policy import Selection
 SHIFT = 0
 
 class Mine(balbench.Policy):
-    """The first pairs, from some place on."""
+    """The first pairs after a fixed position."""
 
     family: ClassVar[str] = "mine"
     source: ClassVar[str] = "-"
