@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from balbench.benchmarks.exit_codes import CLOSED_PIPE, INTERRUPTED, INVALID_INPUT, TERMINATED
 
@@ -38,6 +38,11 @@ def main() -> NoReturn:
         code = _run()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # the exit code remains
+            _discard(stream)
     sys.exit(code)
 
 
@@ -62,15 +67,15 @@ def _run() -> int:
         details = f" ({str(error).splitlines()[0]})" if str(error) else ""
         return _refuse(f"out of memory{details}; make the study smaller")
     except (BrokenPipeError, ClosedPipeError):
-        _discard_output()
+        _discard(sys.stdout)
         return CLOSED_PIPE
     except OSError as error:
-        _discard_output()
+        _discard(sys.stdout)
         return _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except SystemExit as end:  # typer and rich end a program with code 1 where the reader closed the pipe
         if not isinstance(end.__context__, BrokenPipeError):
             raise
-        _discard_output()
+        _discard(sys.stdout)
         return CLOSED_PIPE
     return int(code)
 
@@ -116,10 +121,9 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
 
 
-def _discard_output() -> None:
-    """Discard buffered output: Python would write it when it exits, and report the closed pipe again."""
-    null_device = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null_device, sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Discard the buffered output of a stream that cannot be written: Python would try again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

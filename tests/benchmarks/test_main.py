@@ -30,6 +30,12 @@ sys.stderr.write(f"codes {codes}")
 """
 
 
+@pytest.fixture(autouse=True)
+def _buffered_streams(monkeypatch):
+    """Streams keep their buffers, which Python flushes when it exits."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 @pytest.fixture(scope="module")
 def unicode_study(tmp_path_factory):
     """A study with a label that no old code page can encode."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from balbench.api import Terminated, _stopped_by_sigterm
+from balbench.api import Terminated, _stopped_by_signals
 from support.command import start
 from support.studies import bytes_of, write_study
 
@@ -108,7 +108,7 @@ class Busy:
 
 
 def signalled(scheduler: Busy, times: int) -> None:
-    with _stopped_by_sigterm(scheduler):
+    with _stopped_by_signals(scheduler):
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGTERM)
 
