@@ -9,6 +9,7 @@ from rich.table import Table
 from balbench.benchmarks.console import say, standard_output
 from balbench.harness.errors import StudyError
 from balbench.harness.files import cache_directory
+from balbench.harness.machine import count
 from balbench.harness.running.data_cache import CachedData, cached_data, older_than, remove
 
 
@@ -40,9 +41,9 @@ def remove_data(keys: list[str], days: float | None) -> None:
     chosen = list({entry.key: entry for entry in chosen}.values())
     removed = remove(chosen)
     console = standard_output()
-    say(console, f"removed {_data_sets(len(removed))}, {size(sum(entry.size for entry in removed))}")
+    say(console, f"removed {count(len(removed), 'data set')}, {size(sum(entry.size for entry in removed))}")
     if kept := len(chosen) - len(removed):
-        say(console, f"kept {_data_sets(kept)} in use by running studies")
+        say(console, f"kept {count(kept, 'data set')} in use by running studies")
 
 
 def _named(key: str, entries: list[CachedData]) -> CachedData:
@@ -51,10 +52,6 @@ def _named(key: str, entries: list[CachedData]) -> CachedData:
         fault = "several keys begin with these letters; give more" if matches else "no data set has this key"
         raise StudyError(f"remove {key}: {fault}; `balbench cache` lists the keys", setting="remove")
     return matches[0]
-
-
-def _data_sets(number: int) -> str:
-    return f"{number} data set{'s' if number != 1 else ''}"
 
 
 def size(number: int) -> str:

@@ -15,12 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from balbench.harness.errors import StudyError, answer_of
-from balbench.harness.machine import duration, gib, usable_memory
+from balbench.harness.machine import count, duration, gib, usable_memory
 from balbench.harness.pool.contents import Sizes
 from balbench.harness.posteriors.posterior import LabelledPairs, Posterior
 from balbench.harness.rounds.worker import free_bytes
 from balbench.harness.running.data_directory import check_sizes
-from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed, usable_devices
+from balbench.harness.running.placement import Placement, cells_together, make_fleets, placed, usable_devices
 from balbench.harness.streams import stream
 from balbench.harness.study.cell import Cell
 from balbench.harness.study.study import Study

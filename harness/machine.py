@@ -93,6 +93,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 cell, 25 cells."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
 def gib(number: int) -> str:
     """Format a number of bytes in GiB."""
     return f"{number / 2**30:,.1f} GiB"

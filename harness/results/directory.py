@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.files import check_directory, disk_errors, read_json, write_json
+from balbench.harness.machine import count
 from balbench.harness.results.cell_log import CellLog
 from balbench.harness.results.merging import cell_identity, check_same_study, merged
 from balbench.harness.results.records import CellHeader, Lines, StudyHeader, lacks
@@ -115,9 +116,11 @@ class RunDirectory:
         policies = sorted({cell["policy"] for cell in others} - {cell["policy"] for cell in cells})
         kinds: dict[str, list] = {"seeds": seeds, "policies": policies}
         names = [f"{kind} {', '.join(map(str, each))}" for kind, each in kinds.items() if each]
-        number = "1 cell" if len(others) == 1 else f"{len(others):,} cells"
         details = f" ({'; '.join(names)})" if names else ""
-        return f"{self.path} also has {number} of earlier runs{details}; a report of the whole directory includes them"
+        cells_text = count(len(others), "cell")
+        return (
+            f"{self.path} also has {cells_text} of earlier runs{details}; a report of the whole directory includes them"
+        )
 
     def cell(self, name: str) -> CellLog:
         """Return the log of a cell, by the name of its directory."""

@@ -10,6 +10,8 @@ Lines = dict[str, Metrics]  # by the name of a reference line
 # Keys of a record's metrics that describe the choice of its batch, not a split.
 ACQUISITION = ("pool", "batch")
 
+DATA_FACTS = "data.json"  # written last, so a directory with this file is complete
+
 
 class RoundRecord(TypedDict):
     """A line of rounds.jsonl.

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from balbench.harness.errors import BalbenchError
 from balbench.harness.files import cache_directory, disk_errors, remove_abandoned
+from balbench.harness.results.records import DATA_FACTS
 
 if TYPE_CHECKING:
     from distributed import Client
 
-DATA_FACTS = "data.json"
 CHUNK_BYTES = 32 * 2**20
 
 Say = Callable[[str], None]

@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from balbench.harness.errors import RunDirectoryError, answer_of
 from balbench.harness.files import cache_directory, disk_errors, read_json, remove_abandoned, replacing, write_json
 from balbench.harness.pool.pairs import PreferenceData
-from balbench.harness.results.records import DataFacts
-from balbench.harness.running.data_facts import DATA_FACTS, facts_of
+from balbench.harness.results.records import DATA_FACTS, DataFacts
+from balbench.harness.running.data_facts import facts_of
 from balbench.harness.running.known_runs import is_running, known_runs
 from balbench.harness.running.progress import Display
 from balbench.harness.source_hash import development_digest

@@ -13,9 +13,9 @@ from balbench.harness.files import read_json
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
-from balbench.harness.results.records import RunData
+from balbench.harness.results.records import DATA_FACTS, RunData
 from balbench.harness.running.data_cache import built, data_key, data_path, is_complete
-from balbench.harness.running.data_facts import DATA_FACTS, keep_facts, read_facts
+from balbench.harness.running.data_facts import keep_facts, read_facts
 from balbench.harness.running.progress import Display
 from balbench.harness.study.cell import Cell, Protocol
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from balbench.harness.files import disk_errors, read_json, replacing, write_json
 from balbench.harness.pool.pairs import PreferenceData
-from balbench.harness.results.records import DataFacts, RunData
+from balbench.harness.results.records import DATA_FACTS, DataFacts, RunData
 
-DATA_FACTS = "data.json"  # written last, so a directory with this file is complete
 PAIR_IDS = "pair_ids.json.gz"
 
 

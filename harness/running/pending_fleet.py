@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from balbench.harness.running.placement import count
+from balbench.harness.machine import count
 from balbench.harness.study.cell import Cell
 
 

@@ -11,6 +11,7 @@ from typing import get_args
 from joblib import cpu_count
 
 from balbench.harness.errors import StudyError
+from balbench.harness.machine import count
 from balbench.harness.rounds.task import Features
 from balbench.harness.study.cell import Cell
 
@@ -18,6 +19,7 @@ from balbench.harness.study.cell import Cell
 CPU_FLEET = 8
 CPU_FLEET_BYTES = 16 * 2**20
 CPU_TURNS = 3  # smallest number of fleets of each process, so that all processes end at about the same time
+FORMS = "tcp://host:port, tls://host:port or local:N"  # forms of a cluster's address
 FREE_SHARE = 0.9  # share of a GPU's free memory that a fleet can use
 
 
@@ -167,14 +169,6 @@ def placed(cells: int, sizes: Sequence[int], slots: int, location: str) -> str:
 
 def _processes(number: int) -> str:
     return f"{number:,} process{'es' if number != 1 else ''}"
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 cell, 25 cells."""
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
-FORMS = "tcp://host:port, tls://host:port or local:N"
 
 
 def local_workers(address: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.files import disk_errors, replacing, write_json
+from balbench.harness.machine import count
 from balbench.harness.results import CellLog, RunDirectory
 from balbench.harness.results.records import Manifest
 from balbench.harness.running.known_runs import known_runs
@@ -55,7 +56,7 @@ def reuse_cells(cells: Iterable[Cell], directory: RunDirectory, say: Callable[[s
     for name in copied:
         _copy_data_facts(sources[name].run, directory, needed[name].dataset_key)
     for run, number in Counter(sources[name].run for name in copied).items():
-        say(f"{number} finished cell{'s' if number > 1 else ''} copied from {run}")
+        say(f"{count(number, 'finished cell')} copied from {run}")
     return copied
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from balbench.harness.errors import BalbenchError
+from balbench.harness.machine import count
 from balbench.harness.results import RunDirectory
 from balbench.harness.results.records import RoundRecord, RoundTimings
 from balbench.harness.rounds.task import Failure, Task, TaskResult
@@ -23,7 +24,7 @@ from balbench.harness.running.data_directory import PreparedData, add_lines, fea
 from balbench.harness.running.engine import Engine, WorkerDied
 from balbench.harness.running.known_runs import remember
 from balbench.harness.running.pending_fleet import PendingFleet
-from balbench.harness.running.placement import Placement, cells_together, count, make_fleets, placed
+from balbench.harness.running.placement import Placement, cells_together, make_fleets, placed
 from balbench.harness.running.progress import Display
 from balbench.harness.running.reuse import reuse_cells
 from balbench.harness.study.cell import Cell

@@ -317,7 +317,7 @@ def _stopped_line(run: Run) -> str:
 
 
 def _say_failed(run: Run, display: Display) -> None:
-    from balbench.harness.running.placement import count
+    from balbench.harness.machine import count
 
     for row in run.failed.to_dict("records"):
         setting = f" ({row['setting']})" if row["setting"] else ""
