@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from balbench.harness.pool.distances import pair_distances
 from balbench.harness.pool.duels import DuelPool
 from balbench.harness.pool.feature_table import FeatureTable
 from balbench.harness.pool.neighbours import NeighbourIndex
@@ -54,12 +56,30 @@ class PoolIndex:
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """The responses of a split and the pairs made of them, on the device of the study: features without labels.
+    """The responses of a split and pairs made of them, on the device of the study: features without labels.
 
     Attributes:
         features_RD: float32 features of the responses.
         responses_N2: the two responses of each pair.
+        known_distances: returns the distances of the pairs; without it they are computed from the features.
     """
 
     features_RD: FeatureTable
     responses_N2: torch.Tensor
+    known_distances: Callable[[], torch.Tensor] | None = None
+
+    @cached_property
+    def distance_N(self) -> torch.Tensor:
+        """Euclidean distance between the features of each pair's responses, float64 (N,), computed when first used."""
+        if self.known_distances is not None:
+            return self.known_distances()
+        return pair_distances(self.features_RD, self.responses_N2)
+
+    def take(self, pairs: torch.Tensor) -> Responses:
+        """Return the pairs with these numbers; their distances come from the distances of all pairs."""
+        return Responses(self.features_RD, self.responses_N2[pairs], lambda: self.distance_N[pairs])
+
+    def on_used_responses(self) -> Responses:
+        """Return the same pairs on a table of their own responses only."""
+        used_R, row_N2 = torch.unique(self.responses_N2, return_inverse=True)
+        return Responses(self.features_RD[used_R], row_N2, lambda: self.distance_N)
