@@ -55,8 +55,8 @@ def round_of(pool: PreferencePool, labels: int) -> PoolView:
     """A round with `labels` acquired pairs; its index and uncertainties are computed already."""
     order = stream(0, "speed").numpy().permutation(len(pool))
     heads = Ensemble(hidden=(64,), weight_std=0.1).initial_heads(DIMENSION, stream(0, "speed"))
-    responses = (torch.from_numpy(part) for part in (pool.response_features_RD, pool.responses_of_pair_N2))
-    splits = {"pool": Responses(*responses)}
+    features_RD, responses_N2 = map(torch.from_numpy, (pool.response_features_RD, pool.responses_of_pair_N2))
+    splits = {"pool": Responses(features_RD, responses_N2)}
     view = PoolView(PoolIndex(pool), np.sort(order[labels:]), order[:labels], np.ones(labels), heads, splits)
     view.index.point_of_pair_N  # noqa: B018 - computed once for all rounds
     view.uncertainty_U  # noqa: B018 - scoring, not acquisition
