@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or path of a YAML file.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10."),
@@ -104,9 +106,11 @@ def run(
     reuse: ReuseOption = None,
 ) -> None:
     """Run the unfinished cells of a study, write its report, and print what each policy saved."""
+    from balbench.api import run_study
     from balbench.benchmarks.running import run_and_report
 
-    code = run_and_report(
+    run_cells = partial(
+        run_study,
         study,
         out,
         seeds=seeds,
@@ -120,7 +124,50 @@ def run(
         grace=grace,
         reuse=reuse,
     )
-    raise typer.Exit(code)
+    raise typer.Exit(run_and_report(run_cells))
+
+
+@app.command()
+def transfer(
+    run: RunArgument,
+    posterior: Annotated[
+        list[str],
+        typer.Option(
+            "--posterior",
+            metavar="NAME|{...}",
+            help="Posterior that learns, e.g. bayesian_linear or '{name: ensemble, members: 10}' (repeat for several).",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory  [default: RUN-NAME]")] = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    fleet: FleetOption = None,
+    fleets_per_device: SharingOption = 1,
+    cluster: ClusterOption = None,
+    features: FeaturesOption = "auto",
+    grace: GraceOption = 10.0,
+    reuse: ReuseOption = None,
+) -> None:
+    """Train other posteriors on the labels that each policy of a run bought, and print what these models saved."""
+    from balbench.api import transfer as transfer_run
+    from balbench.benchmarks.running import run_and_report
+    from balbench.harness.study.yaml_file import value_of
+
+    run_cells = partial(
+        transfer_run,
+        run,
+        [value_of(text, "posterior") for text in posterior],
+        out,
+        jobs=jobs,
+        device=device,
+        fleet=fleet,
+        fleets_per_device=fleets_per_device,
+        cluster=cluster,
+        features=cast("Features", features),
+        grace=grace,
+        reuse=reuse,
+    )
+    raise typer.Exit(run_and_report(run_cells))
 
 
 @app.command()
@@ -159,7 +206,7 @@ def list_(
 
 
 @app.command()
-def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
+def status(run: RunArgument) -> None:
     """Show the progress of a run, and what failed."""
     from balbench.api import read_run
     from balbench.benchmarks.listing import status_table

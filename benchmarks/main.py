@@ -14,7 +14,7 @@ from balbench.benchmarks.exit_codes import CLOSED_PIPE, INTERRUPTED, INVALID_INP
 # Settings that error messages name. The flag of a setting has the same name, except those in FLAGS.
 SETTINGS = {
     *("out", "seeds", "override", "jobs", "device", "fleet", "fleets_per_device"),
-    *("cluster", "features", "grace", "reuse", "remove", "older_than"),
+    *("cluster", "features", "grace", "reuse", "remove", "older_than", "posterior"),
 }
 FLAGS = {"override": "--set"}
 # Patterns in typer's messages, and their replacements in the style of our own messages.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from balbench.api import CellsFailedWarning, Run, Terminated, run_study
+from balbench.api import CellsFailedWarning, Run, Terminated
 from balbench.benchmarks.console import say, standard_error, standard_output
 from balbench.benchmarks.exit_codes import FAILED_CELLS, INTERRUPTED, TERMINATED
 
 
-def run_and_report(study: str, out: Path | None, **settings: Any) -> int:
+def run_and_report(run_cells: Callable[[], Run]) -> int:
     """Run the unfinished cells of a study, write its report, print the savings, and return the exit code.
+
+    Args:
+        run_cells: `run_study` or `transfer` with all arguments.
 
     Raises:
         BalbenchError: an input is invalid; all complete rounds are kept.
@@ -21,7 +23,7 @@ def run_and_report(study: str, out: Path | None, **settings: Any) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CellsFailedWarning)
-            run = run_study(study, out, **settings)
+            run = run_cells()
     except KeyboardInterrupt as error:
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     try:

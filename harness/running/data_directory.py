@@ -77,7 +77,7 @@ def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> Prepa
     if known is not None and known["pair_ids"] != read_json(path / DATA_FACTS)["pair_ids"]:
         raise DataError(
             f"{directory.path}: its data set was deleted and built again with other pairs (by other code of a plug-in "
-            "or a library); use another run directory"
+            "or a library); run the study again in a new directory"
         )
     if known is None or key != first_key:
         known = keep_facts(folder, path, _sources(cell))

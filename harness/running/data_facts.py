@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from balbench.harness.files import disk_errors, read_json, replacing, write_json
@@ -62,3 +63,16 @@ def keep_facts(folder: Path, data: Path, sources: list[list[str]]) -> RunData:
     facts: RunData = {**known, "cache": data.name, "sources": sources}
     write_json(folder / DATA_FACTS, facts)
     return facts
+
+
+def copy_facts(folder: Path, to: Path) -> None:
+    """Copy a run's facts about a data set to another run, unless that run has facts about it.
+
+    Raises:
+        RunDirectoryError: the directory cannot be written.
+    """
+    if folder.is_dir() and not to.exists():
+        with disk_errors(to):
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(to) as temporary:
+                shutil.copytree(folder, temporary)

@@ -15,6 +15,7 @@ from balbench.harness.files import disk_errors, replacing, write_json
 from balbench.harness.machine import count
 from balbench.harness.results import CellLog, RunDirectory
 from balbench.harness.results.records import Manifest
+from balbench.harness.running.data_facts import copy_facts
 from balbench.harness.running.known_runs import known_runs
 from balbench.harness.study.cell import Cell
 
@@ -86,12 +87,7 @@ def _is_copied(cell: Cell, source: _Source, directory: RunDirectory) -> bool:
 
 def _copy_data_facts(run: Path, directory: RunDirectory, key: str) -> None:
     """Copy a run's facts about a data set, so that this directory can be reported without the arrays."""
-    source, target = RunDirectory(run).data(key), directory.data(key)
-    if source.is_dir() and not target.exists():
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as temporary:
-                shutil.copytree(source, temporary)
+    copy_facts(RunDirectory(run).data(key), directory.data(key))
 
 
 def _copy(source: _Source, to: CellLog) -> bool:

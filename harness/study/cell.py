@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -198,9 +198,13 @@ class SettingKeys:
     def sources(self, policy: Part, own_posterior: Part | None) -> dict[str, str]:
         """Return the hashes of the sources of plug-ins among the components of a policy's cells, by kind and name."""
         dataset, oracle, posterior = self._parts
-        parts = (dataset, oracle, own_posterior or posterior, policy)
-        origins = {f"{part.kind} {part.name}": registry.origin(part.kind, part.name) for part in parts}
-        return {name: origin.source for name, origin in origins.items() if origin.distribution and origin.source}
+        return plug_in_sources([dataset, oracle, own_posterior or posterior, policy])
+
+
+def plug_in_sources(parts: Sequence[Part]) -> dict[str, str]:
+    """Return the hashes of the sources of plug-ins among components, by kind and name."""
+    origins = {f"{part.kind} {part.name}": registry.origin(part.kind, part.name) for part in parts}
+    return {name: origin.source for name, origin in origins.items() if origin.distribution and origin.source}
 
 
 def digest(value: Any) -> str:

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,20 @@ GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study: the resolved file and its cells, in order."""
+    """A checked study.
+
+    Attributes:
+        file: the resolved file.
+        cells: the cells, in order.
+        notes: lines that a run prints first.
+        source_data: folders of another run with facts about data sets, by `Cell.dataset_key`: a run of this study uses
+            these data sets.
+    """
 
     file: StudyFile
     cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
+    source_data: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def header(self) -> StudyHeader:
@@ -113,11 +123,11 @@ def _grid_points(file: StudyFile, source: str) -> Iterator[tuple[str, dict[str, 
         raw = file.model_dump(mode="json")
         for name, value in zip(names, values, strict=True):
             set_path(raw, name, copy.deepcopy(value), f"{source}: grid: {shortened(name)}")
-        titles = [f"{name}={_value_name(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
+        titles = [f"{name}={value_name(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
         yield ", ".join(titles), raw
 
 
-def _value_name(value: Any, choices: list[Any]) -> str:
+def value_name(value: Any, choices: Sequence[Any]) -> str:
     """Return the name of a grid value: a component's name, with its settings if other values have the same name."""
     if not isinstance(value, dict) or "name" not in value:
         return str(value)

@@ -152,13 +152,26 @@ def _key_and_value(text: str) -> tuple[str, Any]:
     source = f"override {shortened(text)}"
     if not equals or not path:
         raise StudyError(f"{source}: must have the form key=value, for example posterior.members=10")
-    value = value.strip()
-    if not value.startswith(("[", "{", '"', "'")):
-        return path, _plain_scalar(value, source)
+    return path, value_of(value, source)
+
+
+def value_of(text: str, source: str) -> Any:
+    """Return the value of a text: a YAML scalar, or a list or mapping in brackets.
+
+    Args:
+        text: the value as the user wrote it; `#` does not start a comment.
+        source: the setting, for errors.
+
+    Raises:
+        StudyError: the text is not valid YAML.
+    """
+    text = text.strip()
+    if not text.startswith(("[", "{", '"', "'")):
+        return _plain_scalar(text, source)
     try:
-        return path, _parsed(value, whole=True)
+        return _parsed(text, whole=True)
     except _NotYamlError as error:
-        raise StudyError(f"{source}: the value is not valid YAML: {error}") from None
+        raise StudyError(f"{source}: the value is not valid YAML: {error}", setting=source) from None
 
 
 def _plain_scalar(text: str, source: str) -> Any:

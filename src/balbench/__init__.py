@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balbench.api import Run, load_study, read_run, run_study
+    from balbench.api import Run, load_study, read_run, run_study, transfer
     from balbench.harness.datasets.dataset import Dataset
     from balbench.harness.errors import BalbenchError
     from balbench.harness.policies.policy import Policy
@@ -36,6 +36,7 @@ __all__ = [
     "read_run",
     "register",
     "run_study",
+    "transfer",
 ]
 
 _MODULES = {
@@ -51,6 +52,7 @@ _MODULES = {
     "read_run": "balbench.api",
     "register": "balbench.harness.registry",
     "run_study": "balbench.api",
+    "transfer": "balbench.api",
 }
 
 

@@ -187,7 +187,7 @@ def load_study(
 
 
 def run_study(
-    study: str | Path | Mapping[str, Any],
+    study: str | Path | Mapping[str, Any] | Study,
     out: str | Path | None = None,
     *,
     seeds: int | Sequence[int] | None = None,
@@ -208,7 +208,8 @@ def run_study(
     again. SIGTERM stops the run after the current rounds and raises `Terminated`, a KeyboardInterrupt.
 
     Args:
-        study: name of a shipped study, path of a YAML file, or a mapping with the keys of a study file.
+        study: name of a shipped study, path of a YAML file, a mapping with the keys of a study file, or the result of
+            `load_study`.
         out: run directory, by default `runs/<study name>`.
         seeds: number of seeds (3 means 0, 1 and 2) or a list of seeds, in place of the study's.
         overrides: values of dotted keys, as a mapping `{"posterior.members": 10}` or texts `posterior.members=10`.
@@ -238,7 +239,7 @@ def run_study(
     placement.check()
     if placement.cluster is None:
         placement.devices()  # raises an error for an unavailable device before the study is read
-    checked = load_study(study, overrides=overrides, seeds=seeds)
+    checked = _checked(study, overrides, seeds)
     directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
     display = _display(progress)
     _run_cells(checked, directory, placement, display, reuse)
@@ -251,15 +252,63 @@ def run_study(
     return run
 
 
+def _checked(
+    study: str | Path | Mapping[str, Any] | Study,
+    overrides: Sequence[str] | Mapping[str, Any],
+    seeds: int | Sequence[int] | None,
+) -> Study:
+    if isinstance(study, (str, Path, Mapping)):
+        return load_study(study, overrides=overrides, seeds=seeds)
+    if overrides or seeds is not None:
+        raise StudyError("study: is loaded already, so overrides and seeds have no effect; give them to load_study")
+    return study
+
+
+def transfer(
+    run: str | Path | results.Run,
+    posterior: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Run:
+    """Train other posteriors on the labels that the policies of a run bought, and return the results as a run.
+
+    Labels outlive the model that chose them, so the savings of a policy count for its successors too (Lowell et al.
+    2019, arXiv 1807.04801). Each finished cell of the run gives a cell here: the same pool, labels, batches and seed,
+    another posterior. Unfinished cells are left out, with a line for each. A transfer resumes like a study.
+
+    Args:
+        run: a run, or its directory.
+        posterior: the successor: its name, or a mapping with `name` and settings. Several in a list become settings of
+            one run directory.
+        out: run directory of the transfer, by default beside that of the run, with the posterior's name added.
+        settings: the arguments of `run_study` that say where and how cells run: `jobs`, `device`, `fleet`,
+            `fleets_per_device`, `cluster`, `features`, `grace`, `reuse`, `progress`.
+
+    Raises:
+        BalbenchError: the run has no finished cell, its data set has changed, or an argument is wrong.
+        KeyboardInterrupt: the transfer was interrupted; all complete rounds are kept.
+    """
+    from balbench.harness.study.transfer import load_transfer
+
+    source = Path(run if isinstance(run, (str, Path)) else run.path).absolute()
+    several = isinstance(posterior, Sequence) and not isinstance(posterior, str)
+    posteriors: Any = posterior if several else [posterior]
+    study = load_transfer(results.RunDirectory(source), posteriors)
+    directory = source.with_name("-".join([source.name, *study.learnt_by])) if out is None else out
+    return run_study(study, directory, **settings)
+
+
 def _run_cells(
     study: Study, directory: results.RunDirectory, placement: Placement, display: Display, reuse: bool | None
 ) -> None:
     from balbench.harness.running.engines import make_engine
     from balbench.harness.running.scheduler import Scheduler
+    from balbench.harness.running.source_data import keep_source_data
 
     with directory.lock():
-        for line in directory.adopt(study.header):
+        for line in [*directory.adopt(study.header), *study.notes]:
             display.say(line)
+        keep_source_data(study, directory)
         engine = partial(make_engine, placement, directory.path, display.say)
         scheduler = Scheduler(study, directory, placement, engine, display, reuse)
         try:

@@ -102,7 +102,7 @@ def test_data_that_are_built_again_with_other_pairs_are_refused(tmp_path, monkey
         Simulated, "build", lambda self, progress: build(self.model_copy(update={"pool_pairs": 299}), progress)
     )
     for _ in range(2):
-        with pytest.raises(DataError, match=r"built again with other pairs .*; use another run directory"):
+        with pytest.raises(DataError, match=r"built again with other pairs .*; run the study again"):
             prepared(tmp_path / "run")
 
 
