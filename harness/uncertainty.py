@@ -48,7 +48,16 @@ def uncertainty(p_KN: torch.Tensor) -> Uncertainty:
     return Uncertainty(mean_N, predictive_N, aleatoric_N, epistemic_N, p_KN.var(dim=0, correction=0))
 
 
-def pair_probabilities(rewards_KR: torch.Tensor, responses_N2: torch.Tensor) -> torch.Tensor:
-    """Return P(first preferred) under each member, float64 (K, N) (Bradley-Terry)."""
+def pair_probabilities(
+    rewards_KR: torch.Tensor, responses_N2: torch.Tensor, scale_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return P(first preferred) under each member, float64 (K, N) (Bradley-Terry).
+
+    Args:
+        rewards_KR: rewards of the responses.
+        responses_N2: the two responses of each pair.
+        scale_N: factor of each pair's logit; 1 without it.
+    """
     rewards_KR = rewards_KR.double()
-    return torch.sigmoid(rewards_KR[:, responses_N2[:, 0]] - rewards_KR[:, responses_N2[:, 1]])
+    logit_KN = rewards_KR[:, responses_N2[:, 0]] - rewards_KR[:, responses_N2[:, 1]]
+    return torch.sigmoid(logit_KN if scale_N is None else logit_KN * scale_N)

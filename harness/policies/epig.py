@@ -13,8 +13,9 @@ import torch
 
 from balbench.harness.policies.policy import PoolView, Selection, take_highest
 from balbench.harness.policies.targets import TargetPolicy, information
+from balbench.harness.posteriors.posterior import pair_probability
 from balbench.harness.streams import Stream
-from balbench.harness.uncertainty import LN2, pair_probabilities
+from balbench.harness.uncertainty import LN2
 
 BLOCK = 2**17  # entries of an intermediate array, so that it fits in the processor's cache
 ROUNDING = 1e-30  # scores up to this are squares of rounding errors and count as 0
@@ -38,8 +39,8 @@ class Epig(TargetPolicy):
 
     def _target_probabilities(self, view: PoolView, stream: Stream) -> torch.Tensor:
         """Return P(first preferred) of the target pairs under each posterior sample, float64 (K, T)."""
-        responses_T2 = self.target_responses(view, stream)
+        targets = self.target_pairs(view, stream)
         if self.target == "pool":
-            return pair_probabilities(view.rewards_KR, responses_T2)
-        used_R, row_T2 = torch.unique(responses_T2, return_inverse=True)
-        return pair_probabilities(view.model.rewards_KR(view.splits[self.target].features_RD[used_R]), row_T2)
+            return pair_probability(view.model, targets, view.rewards_KR)
+        targets, _ = targets.on_used_responses()
+        return pair_probability(view.model, targets, view.model.rewards_KR(targets.features_RD))

@@ -39,9 +39,18 @@ class _Information(Policy):
         return view.acquired_n[~np.isnan(view.label_n)]
 
     def weights(self, view: PoolView, pairs: Array) -> Array:
-        """Return p (1 - p) of pairs, with p the mean probability over the posterior samples, float64 (n,)."""
+        """Return p (1 - p) s^2 of pairs, float64 (n,).
+
+        p is the mean probability over the posterior samples, s the factor of the logit (1 for most posteriors, see
+        `ScaledLogits`), which is also the factor of the logit's gradient.
+        """
         mean_n = view.probability_Kn(pairs).mean(dim=0)
-        return (mean_n * (1 - mean_n)).cpu().numpy()
+        return (mean_n * (1 - mean_n)).cpu().numpy() * self.squared_scale(view, pairs)
+
+    def squared_scale(self, view: PoolView, pairs: Array) -> Array:
+        """Return the square of the factor of each pair's logit, float64 (n,)."""
+        scale_n = view.logit_scale_n(pairs)
+        return np.ones(len(pairs)) if scale_n is None else scale_n.square().cpu().numpy()
 
 
 class ArmFi(_Information):
@@ -90,8 +99,8 @@ class Adpo(_Information):
     paper compares with (APO, Das et al. 2024, 2402.10500)."""
 
     def weights(self, view: PoolView, pairs: Array) -> Array:
-        """Return p (1 - p) of pairs, or ones."""
-        return np.ones(len(pairs)) if self.weights_of == "equal" else super().weights(view, pairs)
+        """Return the weights of pairs (see `weights_of`), times the squared factors of their logits."""
+        return self.squared_scale(view, pairs) if self.weights_of == "equal" else super().weights(view, pairs)
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Fill a batch greedily (deterministic: `stream` is not used)."""

@@ -97,7 +97,7 @@ def _draw(weight_U: Array, taken_U: Array, order_U: Array, uniform: float) -> in
 class Sharpe(Policy):
     """Top B of the mean of the gradient's length over its standard deviation under both labels (SHARP, W-SHARP).
 
-    With the difference z of the posterior's mean rewards, the length is sigmoid(-z) |D| if the first response is
+    With the posterior's mean logit z, the length is sigmoid(-z) |D| if the first response is
     preferred and sigmoid(z) |D| otherwise, so |D| cancels.
     """
 
@@ -111,9 +111,13 @@ class Sharpe(Policy):
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         """Select the pairs with the largest ratios (deterministic: `stream` is not used)."""
-        mean_R = view.rewards_KR.double().mean(dim=0)
-        responses_U2 = view.responses(view.unlabelled_U)
-        gap_U = (mean_R[responses_U2[:, 0]] - mean_R[responses_U2[:, 1]]).abs().cpu().numpy()
-        half_U = gap_U.clip(GAP_FLOOR, GAP_CEILING) / 2
+        half_U = self._mean_logit(view).abs().cpu().numpy().clip(GAP_FLOOR, GAP_CEILING) / 2
         ratio_U = 1 / (np.tanh(half_U) if self.prior == "uniform" else np.sinh(half_U))
         return take_highest(view, ratio_U, batch_size, self.score_range)
+
+    def _mean_logit(self, view: PoolView) -> torch.Tensor:
+        """Return the mean over the samples of the logits of the unlabelled pairs, float64 (U,)."""
+        mean_R, scale_U = view.rewards_KR.double().mean(dim=0), view.logit_scale_n(view.unlabelled_U)
+        responses_U2 = view.responses(view.unlabelled_U)
+        logit_U = mean_R[responses_U2[:, 0]] - mean_R[responses_U2[:, 1]]
+        return logit_U if scale_U is None else logit_U * scale_U

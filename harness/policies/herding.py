@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from balbench.harness.policies.points import TIE, Points, RemainingPairs, Space, points_of, squared_distances
 from balbench.harness.policies.policy import Array, Policy, PoolView, Selection, UncertaintyKind
+from balbench.harness.posteriors.posterior import pair_probability
 from balbench.harness.streams import Stream
 
 BLOCK = 1024  # points in a block of the kernel
@@ -92,7 +93,7 @@ class UHerding(_Herding):
     (1 while there are fewer than two). It shrinks with more labels, so that coverage becomes uncertainty sampling."""
     uncertainty: UncertaintyKind | Literal["margin"] = "margin"
     """The weight u of a pair. `margin` is 1 - |2 p - 1|, with p the mean over the posterior samples of
-    sigmoid(reward difference / temperature)."""
+    sigmoid(logit / temperature)."""
     temperature: float = Field(1.0, gt=0)
     """Temperature of `margin`."""
 
@@ -110,9 +111,8 @@ class UHerding(_Herding):
 
     def _weight_U(self, view: PoolView) -> Array:
         if self.uncertainty == "margin":
-            responses_U2 = view.responses(view.unlabelled_U)
             rewards_KR = view.rewards_KR.double() / self.temperature
-            mean_U = torch.sigmoid(rewards_KR[:, responses_U2[:, 0]] - rewards_KR[:, responses_U2[:, 1]]).mean(dim=0)
+            mean_U = pair_probability(view.model, view.pairs(view.unlabelled_U), rewards_KR).mean(dim=0)
             return (1 - (2 * mean_U - 1).abs()).clamp_min(0).cpu().numpy()
         uncertainty_U = view.score_U(self.uncertainty)
         # A posterior's own measure can be negative; weights cannot.

@@ -24,6 +24,7 @@ from pydantic import Field
 from balbench.harness.policies.policy import Array, PoolView, Selection
 from balbench.harness.policies.targets import TargetPolicy, information
 from balbench.harness.posteriors.gaussian import BradleyTerry, Gaussian, Standardiser, answer_step
+from balbench.harness.posteriors.posterior import logit_scale
 from balbench.harness.streams import Stream
 from balbench.harness.uncertainty import LN2
 
@@ -60,7 +61,8 @@ class ParBaLS(TargetPolicy):
         blocks = self._candidate_blocks(view, stream)
         embedding_RH, row_n2 = _embedded(view, np.concatenate([labelled, blocks[0]]))
         standardise = Standardiser(embedding_RH)
-        posterior = self._posterior(view, standardise.differences(embedding_RH, row_n2[: len(labelled)]))
+        rows_n2, scale_n = row_n2[: len(labelled)], view.logit_scale_n(labelled)
+        posterior = self._posterior(view, standardise.differences(embedding_RH, rows_n2, scale_n))
         target_TH = self._target_differences(view, standardise, stream.child("targets"))
         picks: list[int] = []
         scores: list[float] = []
@@ -68,7 +70,8 @@ class ParBaLS(TargetPolicy):
             if len(picks) == batch_size:
                 break
             picks_here = min(batch_size - len(picks), len(pairs_M))
-            rows_GH = torch.cat([standardise.differences(*_embedded(view, pairs_M)), target_TH])
+            rows_MH = standardise.differences(*_embedded(view, pairs_M), view.logit_scale_n(pairs_M))
+            rows_GH = torch.cat([rows_MH, target_TH])
             universes = self._universes(posterior, rows_GH, view, pairs_M, picks_here, stream.child("block", number))
             for _ in range(picks_here):
                 pick, score = universes.take()
@@ -87,9 +90,10 @@ class ParBaLS(TargetPolicy):
         return BradleyTerry(difference_nH, label_n).posterior(self.prior_precision)
 
     def _target_differences(self, view: PoolView, standardise: Standardiser, stream: Stream) -> torch.Tensor:
-        responses_T2 = self.target_responses(view, stream)
-        embedding_RH = view.model.embedding_RH(view.splits[self.target].features_RD[responses_T2.flatten()])
-        return standardise.differences(embedding_RH, torch.arange(len(embedding_RH)).view(-1, 2))
+        targets = self.target_pairs(view, stream)
+        embedding_RH = view.model.embedding_RH(targets.features_RD[targets.responses_N2.flatten()])
+        rows_T2 = torch.arange(len(embedding_RH)).view(-1, 2)
+        return standardise.differences(embedding_RH, rows_T2, logit_scale(view.model, targets))
 
     def _universes(
         self,

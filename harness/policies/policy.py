@@ -16,9 +16,15 @@ from balbench.harness.component import Component
 from balbench.harness.pool.contents import Contents
 from balbench.harness.pool.index import PoolIndex, Responses
 from balbench.harness.pool.pairs import PreferencePool
-from balbench.harness.posteriors.posterior import FittedPosterior, pair_uncertainty, sampled_rewards
+from balbench.harness.posteriors.posterior import (
+    FittedPosterior,
+    logit_scale,
+    pair_probability,
+    pair_uncertainty,
+    sampled_rewards,
+)
 from balbench.harness.streams import Stream
-from balbench.harness.uncertainty import LN2, Uncertainty, pair_probabilities
+from balbench.harness.uncertainty import LN2, Uncertainty
 
 Array = np.ndarray
 UncertaintyKind = Literal["epistemic", "predictive", "variance"]
@@ -69,8 +75,7 @@ class PoolView:
     @cached_property
     def uncertainty_U(self) -> Uncertainty:
         """Uncertainties of the unlabelled pairs."""
-        pool = self.splits["pool"]
-        return pair_uncertainty(self.model, pool.features_RD, self.responses(self.unlabelled_U), self.rewards_KR)
+        return pair_uncertainty(self.model, self.pairs(self.unlabelled_U), self.rewards_KR)
 
     @property
     def epistemic_U(self) -> Array:
@@ -94,11 +99,19 @@ class PoolView:
 
     def probability_Kn(self, pairs: Array) -> torch.Tensor:
         """Return P(first preferred) of pairs under each posterior sample, float64 (K, n)."""
-        return pair_probabilities(self.rewards_KR, self.responses(pairs))
+        return pair_probability(self.model, self.pairs(pairs), self.rewards_KR)
+
+    def logit_scale_n(self, pairs: Array) -> torch.Tensor | None:
+        """Return the factor of each pair's logit (see `ScaledLogits`), float64 (n,); None if the model has none."""
+        return logit_scale(self.model, self.pairs(pairs))
+
+    def pairs(self, pairs: Array) -> Responses:
+        """Return the pairs with these numbers, without labels."""
+        return self.splits["pool"].take(torch.from_numpy(pairs))
 
     def responses(self, pairs: Array) -> torch.Tensor:
         """Return the two responses of pairs, int64 (n, 2), on the device."""
-        return self.splits["pool"].responses_N2[torch.from_numpy(pairs)]
+        return self.pairs(pairs).responses_N2
 
     @cached_property
     def embedding_RH(self) -> torch.Tensor:
@@ -106,9 +119,14 @@ class PoolView:
         return self.model.embedding_RH(self.splits["pool"].features_RD)
 
     def differences(self, pairs: Array) -> torch.Tensor:
-        """Return the embedding of the first response minus that of the second, float32 (n, H)."""
-        responses_n2 = self.responses(pairs)
-        return self.embedding_RH[responses_n2[:, 0]] - self.embedding_RH[responses_n2[:, 1]]
+        """Return the gradient of each pair's logit by the weights of the last layer, float32 (n, H).
+
+        It is the embedding of the first response minus that of the second, times the factor of the logit if the model
+        has one (see `ScaledLogits`).
+        """
+        responses_n2, scale_n = self.responses(pairs), self.logit_scale_n(pairs)
+        difference_nH = self.embedding_RH[responses_n2[:, 0]] - self.embedding_RH[responses_n2[:, 1]]
+        return difference_nH if scale_n is None else difference_nH.mul_(scale_n[:, None])
 
     def uniform_U(self, stream: Stream) -> Array:
         """Return uniform noise in (0, 1) for each unlabelled pair, float64 (U,), independent of the storage order."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from balbench.harness.errors import DataError
 from balbench.harness.policies.policy import Policy, PoolView
 from balbench.harness.pool.contents import Contents
+from balbench.harness.pool.index import Responses
 from balbench.harness.streams import Stream
 
 LEAST = 1e-150  # lower bound of a probability, so that the product of two can be a divisor
@@ -31,14 +32,14 @@ class TargetPolicy(Policy):
             known = ", ".join(contents.splits)
             raise DataError(f"the data set has no split {self.target!r}; set target to one of {known}")
 
-    def target_responses(self, view: PoolView, stream: Stream) -> torch.Tensor:
-        """Draw target pairs, and return the rows (T, 2) of their responses in the target split."""
+    def target_pairs(self, view: PoolView, stream: Stream) -> Responses:
+        """Draw T target pairs of the target split."""
         split = view.splits[self.target]
         if self.target == "pool":  # noise of the pool's pairs does not depend on the storage order
             chosen = np.argsort(view.index.uniform_N(stream), kind="stable")[: self.targets]
         else:
             chosen = stream.numpy().permutation(len(split.responses_N2))[: self.targets]
-        return split.responses_N2[torch.from_numpy(chosen).to(split.responses_N2.device)]
+        return split.take(torch.from_numpy(chosen).to(split.responses_N2.device))
 
 
 def information(p_SM: torch.Tensor, q_ST: torch.Tensor) -> torch.Tensor:

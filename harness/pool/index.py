@@ -79,7 +79,7 @@ class Responses:
         """Return the pairs with these numbers; their distances come from the distances of all pairs."""
         return Responses(self.features_RD, self.responses_N2[pairs], lambda: self.distance_N[pairs])
 
-    def on_used_responses(self) -> Responses:
-        """Return the same pairs on a table of their own responses only."""
+    def on_used_responses(self) -> tuple[Responses, torch.Tensor]:
+        """Return the same pairs on a table of their own responses only, and the rows of that table in this one."""
         used_R, row_N2 = torch.unique(self.responses_N2, return_inverse=True)
-        return Responses(self.features_RD[used_R], row_N2, lambda: self.distance_N)
+        return Responses(self.features_RD[used_R], row_N2, lambda: self.distance_N), used_R

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from balbench.harness.posteriors.gaussian import PRIOR_GRID, BradleyTerry, Gaussian, Linear, Standardiser, best_samples
-from balbench.harness.posteriors.posterior import LabelledPairs, Posterior
+from balbench.harness.posteriors.links import LinkName, PairLink
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior
 from balbench.harness.streams import Stream
 
 
@@ -24,10 +25,25 @@ class BayesianLinear(Posterior):
     """Lambda. `eval` chooses from 100, 10, 1, 0.1 and 0.01 the value with which the samples' mean probabilities have
     the highest log-likelihood on the eval split (five fits instead of one)."""
 
-    def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> Linear:
-        """Find the mode and draw samples (see `Posterior.fit`)."""
+    link: LinkName = "plain"
+    """How the logit of a pair depends on the distance of its responses' features. `plain`: difference of rewards.
+    `distance_normalised`: difference of rewards over distance / mean distance, in training too. `distance_temperature`:
+    trained as `plain`, then divided by exp(a) (distance / mean distance)^b with a and b fitted on the eval split."""
+
+    def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
+        """Find the mode, draw samples and fit the link (see `Posterior.fit`)."""
+        link = PairLink(self.link, validation)
+        model = self._samples(link.for_training(train), link.for_training(validation), stream)
+        return link.attached(model)
+
+    def _samples(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> Linear:
+        """Find the mode and draw samples."""
         standardise = Standardiser(train.features_RD)
-        likelihood = BradleyTerry(standardise.differences(train.features_RD, train.responses_n2), train.label_n)
+        difference_nD, validation_nD = (
+            standardise.differences(pairs.features_RD, pairs.responses_n2, pairs.scale_n)
+            for pairs in (train, validation)
+        )
+        likelihood = BradleyTerry(difference_nD, train.label_n)
         mode_H = None
 
         def posterior_at(prior_precision: float) -> Gaussian:
@@ -40,7 +56,7 @@ class BayesianLinear(Posterior):
             PRIOR_GRID if self.prior_precision == "eval" else (self.prior_precision,),
             self.samples,
             stream.child("samples").torch,
-            standardise.differences(validation.features_RD, validation.responses_n2),
+            validation_nD,
             validation.label_n,
         )
         return Linear(standardise, samples_KH)

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from balbench.harness.posteriors.fleet_check import fleets_are_exact
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs
+from balbench.harness.posteriors.links import LinkName, PairLink
+from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs, try_fit
 from balbench.harness.posteriors.trainable import Trainable
 from balbench.harness.posteriors.training import train_fleet
 from balbench.harness.posteriors.training_config import TrainingConfig
@@ -53,12 +54,25 @@ class Ensemble(TrainingConfig):
     init: Literal["independent", "shared"] = "independent"
     """`independent` initial weights for each member, or `shared` as in the authors' code: member 0 has its own, all
     others have the same, so that they differ by the order of minibatches only."""
+    link: LinkName = "plain"
+    """How the logit of a pair depends on the distance of its responses' features. `plain`: difference of rewards.
+    `distance_normalised`: difference of rewards over distance / mean distance, in training too. `distance_temperature`:
+    trained as `plain`, then divided by exp(a) (distance / mean distance)^b with a and b fitted on the eval split."""
 
     def fit_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Train all members of all cells as one program (see `Posterior.fit_fleet`)."""
-        return list(self.train_heads(trains, validation, streams))
+        """Train all members of all cells as one program, then fit the link (see `Posterior.fit_fleet`)."""
+        link = PairLink(self.link, validation)
+        data = [link.for_training(train) for train in trains]
+        models = self.fitted_fleet(data, link.for_training(validation), streams)
+        return [model if isinstance(model, Exception) else try_fit(link.attached, model) for model in models]
+
+    def fitted_fleet(
+        self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
+    ) -> Sequence[FittedPosterior | Exception]:
+        """Return the trained posterior of each cell, without its link."""
+        return self.train_heads(trains, validation, streams)
 
     def train_heads(
         self, data: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]

@@ -22,7 +22,7 @@ from balbench.harness.posteriors.gaussian import Standardiser
 from balbench.harness.posteriors.heads import SCORING_BYTES, Heads
 from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs
 from balbench.harness.posteriors.single_head import SingleHead
-from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
+from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_logits, pair_loss
 from balbench.harness.posteriors.training import train_fleet
 from balbench.harness.streams import Stream
 
@@ -207,8 +207,7 @@ class _TrainableEpinet:
         losses = []
         for k in members:
             rewards_KR = self.model(k).rewards_KR(pairs.features_RD)
-            logit_Kn = rewards_KR[:, pairs.responses_n2[:, 0]] - rewards_KR[:, pairs.responses_n2[:, 1]]
-            losses.append(pair_loss(logit_Kn, pairs.label_n).mean())
+            losses.append(pair_loss(pair_logits(pairs, rewards_KR), pairs.label_n).mean())
         return torch.stack(losses)
 
 

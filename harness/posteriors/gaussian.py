@@ -226,9 +226,12 @@ class Standardiser:
             start += len(block_bD)
         return scaled_RD
 
-    def differences(self, features_RD: FeatureTable, responses_n2: torch.Tensor) -> torch.Tensor:
-        """Return first response minus second of each pair, standardised, float64 (n, D)."""
-        return differences(features_RD, responses_n2) * self.scale_D
+    def differences(
+        self, features_RD: FeatureTable, responses_n2: torch.Tensor, scale_n: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return first response minus second of each pair, standardised and times `scale_n`, float64 (n, D)."""
+        difference_nD = differences(features_RD, responses_n2) * self.scale_D
+        return difference_nD if scale_n is None else difference_nD * scale_n.double()[:, None]
 
 
 def differences(features_RH: FeatureTable, responses_n2: torch.Tensor) -> torch.Tensor:

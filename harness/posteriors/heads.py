@@ -16,7 +16,7 @@ from balbench.harness.pool.feature_table import FeatureTable, table_blocks
 from balbench.harness.posteriors.matmul import MATMULS, Precision
 from balbench.harness.posteriors.posterior import LabelledPairs
 from balbench.harness.posteriors.stack import contiguous, restore_layout
-from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_loss
+from balbench.harness.posteriors.trainable import Minibatch, pair_gradient, pair_logits, pair_loss
 
 SCORING_BYTES = 64 * 2**20  # largest activation in memory during scoring
 
@@ -167,15 +167,14 @@ class Heads:
     def step(self, batch: Minibatch, gradients: list[torch.Tensor], dropout: Dropout | None = None) -> torch.Tensor:
         """Write the gradients of the members' mean losses; return the losses (K,) (see `Trainable`)."""
         layers = self.forward(batch.inputs_KbD, dropout)
-        loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.label_Kb, batch.weight_Kb)
+        loss_K, grad_Kb = pair_gradient(layers[-1][..., 0], batch.label_Kb, batch.weight_Kb, batch.scale_Kb)
         self.backward(layers, grad_Kb[..., None], gradients, dropout)
         return loss_K
 
     def losses(self, pairs: LabelledPairs, members: Sequence[int] | None = None) -> torch.Tensor:
         """Return the mean loss over pairs of all or of the chosen members, shape (K,)."""
         rewards_kR = self._rewards_kR(pairs.features_RD, range(self.members) if members is None else members)
-        logit_kn = rewards_kR[:, pairs.responses_n2[:, 0]] - rewards_kR[:, pairs.responses_n2[:, 1]]
-        return pair_loss(logit_kn, pairs.label_n).mean(dim=1)
+        return pair_loss(pair_logits(pairs, rewards_kR), pairs.label_n).mean(dim=1)
 
     def forward(self, inputs_Kbi: torch.Tensor, dropout: Dropout | None = None) -> list[torch.Tensor]:
         """Return the inputs of every layer, followed by the rewards (K, b, 1)."""

@@ -42,10 +42,10 @@ class McDropout(Ensemble):
             raise ValueError(f"samples is {self.samples}, but each of {self.members} members needs one")
         return self
 
-    def fit_fleet(
+    def fitted_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Train all networks of all cells as one program, then draw the masks (see `Posterior.fit_fleet`)."""
+        """Train all networks of all cells as one program, then draw the masks (see `Ensemble.fitted_fleet`)."""
         device = trains[0].features_RD.device
         trained = self.train_heads(trains, validation, streams)
         return [

@@ -14,6 +14,7 @@ from balbench.harness.component import Component
 from balbench.harness.errors import BalbenchError
 from balbench.harness.machine import out_of_memory
 from balbench.harness.pool.feature_table import FeatureTable
+from balbench.harness.pool.index import Responses
 from balbench.harness.streams import Stream
 from balbench.harness.uncertainty import Uncertainty, pair_probabilities, uncertainty
 
@@ -27,11 +28,19 @@ class LabelledPairs(NamedTuple):
         features_RD: float32 features of the responses that the pairs index into.
         responses_n2: the two responses of each pair.
         label_n: float32 P(first preferred): 1 or 0 for a vote, 0.5 for a tie, the share of several votes.
+        known_distances: returns the distances of the pairs; without it they are computed from the features.
+        scale_n: float32 factor of each pair's logit during training; None for 1 (see `ScaledLogits`).
     """
 
     features_RD: FeatureTable
     responses_n2: torch.Tensor
     label_n: torch.Tensor
+    known_distances: Callable[[], torch.Tensor] | None = None
+    scale_n: torch.Tensor | None = None
+
+    def pairs(self) -> Responses:
+        """Return the pairs without their labels."""
+        return Responses(self.features_RD, self.responses_n2, self.known_distances)
 
 
 class FittedPosterior(Protocol):
@@ -116,13 +125,37 @@ class OwnEpistemic(Protocol):
         ...
 
 
-def pair_uncertainty(
-    model: FittedPosterior, features_RD: FeatureTable, responses_N2: torch.Tensor, rewards_KR: torch.Tensor
-) -> Uncertainty:
-    """Return uncertainties of pairs of responses, with the posterior's own epistemic measure if it has one."""
-    of_samples = uncertainty(pair_probabilities(rewards_KR, responses_N2))
+@runtime_checkable
+class ScaledLogits(Protocol):
+    """A fitted posterior whose logit of a pair is the difference of the two rewards times a factor of the pair.
+
+    Training, evaluation and all policies that use probabilities of pairs or gradients of logits respect the factor.
+    """
+
+    def logit_scale_N(self, distance_N: torch.Tensor) -> torch.Tensor:
+        """Return the factor of each pair, positive and float64 (N,).
+
+        Args:
+            distance_N: Euclidean distance between the features of the pair's responses, float64.
+        """
+        ...
+
+
+def logit_scale(model: FittedPosterior, pairs: Responses) -> torch.Tensor | None:
+    """Return the factor of each pair's logit, float64 (N,), or None if all logits are plain differences of rewards."""
+    return model.logit_scale_N(pairs.distance_N) if isinstance(model, ScaledLogits) else None
+
+
+def pair_probability(model: FittedPosterior, pairs: Responses, rewards_KR: torch.Tensor) -> torch.Tensor:
+    """Return P(first preferred) of pairs under each sample of a posterior, float64 (K, N), given its rewards."""
+    return pair_probabilities(rewards_KR, pairs.responses_N2, logit_scale(model, pairs))
+
+
+def pair_uncertainty(model: FittedPosterior, pairs: Responses, rewards_KR: torch.Tensor) -> Uncertainty:
+    """Return uncertainties of pairs, given rewards, with the posterior's own epistemic measure if it has one."""
+    of_samples = uncertainty(pair_probability(model, pairs, rewards_KR))
     if isinstance(model, OwnEpistemic):
-        own_N = model.epistemic_N(features_RD, responses_N2, rewards_KR)
+        own_N = model.epistemic_N(pairs.features_RD, pairs.responses_N2, rewards_KR)
         return replace(of_samples, epistemic_N=own_N, epistemic_range=model.epistemic_range)
     return of_samples
 

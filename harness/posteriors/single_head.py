@@ -65,7 +65,7 @@ class OnTrainedHead(SingleHead):
 def only_used(pairs: LabelledPairs) -> LabelledPairs:
     """Return the same pairs on a table of their own responses only."""
     used_R, row_n2 = torch.unique(pairs.responses_n2, return_inverse=True)
-    return LabelledPairs(pairs.features_RD[used_R], row_n2, pairs.label_n)
+    return pairs._replace(features_RD=pairs.features_RD[used_R], responses_n2=row_n2)
 
 
 def preferred_weights(train: LabelledPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -52,20 +52,33 @@ class Minibatch(NamedTuple):
         responses_Kb: rows of these responses in the table of responses.
         label_Kb: P(first preferred) of each pair.
         weight_Kb: weight of each pair in the member's loss; None if all b pairs have the same weight.
+        scale_Kb: factor of each pair's logit; None for 1.
     """
 
     inputs_KbD: torch.Tensor
     responses_Kb: torch.Tensor
     label_Kb: torch.Tensor
     weight_Kb: torch.Tensor | None = None
+    scale_Kb: torch.Tensor | None = None
+
+
+def pair_logits(pairs: LabelledPairs, rewards_kR: torch.Tensor) -> torch.Tensor:
+    """Return the logits (k, n) of pairs in training, given the rewards of their responses."""
+    logit_kn = rewards_kR[:, pairs.responses_n2[:, 0]] - rewards_kR[:, pairs.responses_n2[:, 1]]
+    return logit_kn if pairs.scale_n is None else logit_kn * pairs.scale_n
 
 
 def pair_gradient(
-    rewards_Kb: torch.Tensor, label_Kb: torch.Tensor, weight_Kb: torch.Tensor | None = None
+    rewards_Kb: torch.Tensor,
+    label_Kb: torch.Tensor,
+    weight_Kb: torch.Tensor | None = None,
+    scale_Kb: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the loss of each member (K,) and its gradient by the rewards (K, 2b) of first, then second responses."""
     b = label_Kb.shape[1]
     logit_Kb = rewards_Kb[:, :b] - rewards_Kb[:, b:]
+    if scale_Kb is not None:
+        logit_Kb = logit_Kb * scale_Kb
     # torch.sigmoid rounds differently at the end of a buffer, so a member's bits would depend on its neighbours.
     log_first_Kb = F.logsigmoid(logit_Kb)
     loss_Kb, grad_Kb = (1 - label_Kb) * logit_Kb - log_first_Kb, torch.exp(log_first_Kb) - label_Kb
@@ -73,4 +86,6 @@ def pair_gradient(
         loss_K, grad_Kb = loss_Kb.mean(dim=1), grad_Kb / b
     else:
         loss_K, grad_Kb = (loss_Kb * weight_Kb).sum(dim=1), grad_Kb * weight_Kb
+    if scale_Kb is not None:
+        grad_Kb = grad_Kb * scale_Kb
     return loss_K, torch.cat([grad_Kb, -grad_Kb], dim=1)

@@ -101,6 +101,8 @@ class MinibatchSchedule:
         self._features_RD = data[0].features_RD
         self._responses_n2 = torch.cat([pairs.responses_n2 for pairs in data])
         self._label_n = torch.cat([pairs.label_n for pairs in data])
+        scales = [pairs.scale_n for pairs in data if pairs.scale_n is not None]
+        self._scale_n = torch.cat(scales) if scales else None
         counts = [len(pairs.label_n) for pairs in data]
         starts = [sum(counts[:c]) for c in range(len(counts))]
         cells = [list(minibatches(order + start, config.batch)) for order, start in zip(orders, starts, strict=True)]
@@ -119,7 +121,8 @@ class MinibatchSchedule:
             weight_Kb = self._weights[step] if members is None else self._weights[step][members]
         responses_Kb = self._responses_n2[rows_Kb].transpose(1, 2).flatten(1)
         inputs_KbD = self._features_RD.index_select(0, responses_Kb.flatten()).view(*responses_Kb.shape, -1)
-        return Minibatch(inputs_KbD, responses_Kb, self._label_n[rows_Kb], weight_Kb)
+        scale_Kb = None if self._scale_n is None else self._scale_n[rows_Kb]
+        return Minibatch(inputs_KbD, responses_Kb, self._label_n[rows_Kb], weight_Kb, scale_Kb)
 
 
 def _padded(cells: list[list[torch.Tensor]], batch: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

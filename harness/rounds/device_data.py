@@ -73,7 +73,9 @@ class DeviceData:
         """Return pairs of a split with labels; pairs without a label (NaN) are left out."""
         known = torch.from_numpy(~np.isnan(label_n)).to(self.device)
         labels = torch.from_numpy(label_n.astype(np.float32)).to(self.device)
-        return LabelledPairs(self.features[name], self.responses(name, pairs)[known], labels[known])
+        numbers = torch.arange(len(self.data.splits[name].pairs))[pairs].to(self.device)[known]
+        chosen = self.unlabelled[name].take(numbers)
+        return LabelledPairs(chosen.features_RD, chosen.responses_N2, labels[known], lambda: chosen.distance_N)
 
 
 def streamed_splits(

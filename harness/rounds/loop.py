@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from balbench.harness.metrics import error_correlations, held_out_metrics, uncertainty_metrics
 from balbench.harness.policies.policy import PoolView, Selection
@@ -136,11 +135,10 @@ class CellRun:
         If the policy needs rewards of the pool, these rewards are used in all rounds, also in the last round, which
         acquires nothing: rewards that are computed for the labelled pairs only can differ in the last bits.
         """
-        used_R, responses_n2 = torch.unique(self.data.responses("pool", self.acquired_n), return_inverse=True)
-        features_RD = self.data.features["pool"][used_R]
+        pairs, used_R = view.pairs(self.acquired_n).on_used_responses()
         reuses = self.cell.policy.needs_rewards
-        rewards_KR = view.rewards_KR[:, used_R] if reuses else sampled_rewards(view.model, features_RD)
-        uncertainties = pair_uncertainty(view.model, features_RD, responses_n2, rewards_KR)
+        rewards_KR = view.rewards_KR[:, used_R] if reuses else sampled_rewards(view.model, pairs.features_RD)
+        uncertainties = pair_uncertainty(view.model, pairs, rewards_KR)
         prompt_n = self.data.pool.pairs.prompt_of_pair_N[self.acquired_n]
         return _metrics(uncertainties, self.label_n, prompt_n) | self._answers.totals()
 
@@ -178,7 +176,7 @@ def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> No
 def _held_out_metrics(model: FittedPosterior, data: DeviceData, name: str) -> dict[str, float]:
     split: Split = data.data.splits[name]
     rewards_KR = sampled_rewards(model, data.features[name])
-    uncertainties = pair_uncertainty(model, data.features[name], data.responses(name), rewards_KR)
+    uncertainties = pair_uncertainty(model, data.unlabelled[name], rewards_KR)
     return _metrics(uncertainties, split.records.first_share_N, split.pairs.prompt_of_pair_N)
 
 

@@ -21,13 +21,19 @@ SMALL: dict[str, dict[str, Any]] = {
     "latent_reward": HEAD,
     "feature_density": HEAD,
 }
+LINKED = [
+    f"{name} {link}"
+    for name in ("bayesian_linear", "ensemble", "mc_dropout")
+    for link in ("distance_normalised", "distance_temperature")
+]
 
 
 def small(name: str):
-    return registry.load("posteriors", name)(**SMALL.get(name, {}))
+    name, _, link = name.partition(" ")
+    return registry.load("posteriors", name)(**SMALL.get(name, {}), **({"link": link} if link else {}))
 
 
-@pytest.mark.parametrize("name", registry.BUILT_IN["posteriors"])
+@pytest.mark.parametrize("name", [*registry.BUILT_IN["posteriors"], *LINKED])
 class TestPosteriors:
     def test_contract(self, name):
         check_posterior(small(name), accuracy=0.8)

@@ -104,6 +104,20 @@ class OneUncertainty(OutOfRange):
         return torch.zeros(1)
 
 
+class ScaledByZero(Model):
+    """Multiplies the logits of near pairs by 0."""
+
+    def logit_scale_N(self, distance_N):
+        return (distance_N > 2).double()
+
+
+class OneScale(Model):
+    """Has one factor for all pairs."""
+
+    def logit_scale_N(self, distance_N):
+        return torch.ones(1, dtype=torch.float64)
+
+
 class Undocumented(Honest):
     pass
 
@@ -216,6 +230,8 @@ BROKEN = {
     "centred": (Honest(model=Centred), "depends on the responses that are scored with it"),
     "memory only": (Honest(model=InMemoryOnly), "rewards_KR differs where features are read from disk"),
     "own range": (Honest(model=OutOfRange), "keep it within epistemic_range"),
+    "factor 0": (Honest(model=ScaledByZero), "factors that are not positive"),
+    "one factor": (Honest(model=OneScale), "return one float64 number per pair"),
     "own shape": (Honest(model=OneUncertainty), "epistemic_N has the type torch.float32 and the shape"),
     "scribbles": (Scribbles(), "fit changes label_n of the data"),
     "global": (GlobalNoise(), "the global generator of torch"),

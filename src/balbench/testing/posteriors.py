@@ -17,6 +17,8 @@ from balbench.harness.posteriors.posterior import (
     LabelledPairs,
     OwnEpistemic,
     Posterior,
+    logit_scale,
+    pair_probability,
     pair_uncertainty,
     sampled_rewards,
 )
@@ -32,9 +34,10 @@ BLOCK_ROWS = 123  # rows per block when features are read from disk
 def check_posterior(posterior: Posterior, *, accuracy: float | None = 0.7) -> None:
     """Check all promises of a posterior on small sets of labelled pairs.
 
-    Reward samples and embeddings have one shape and type, are finite, and are the same in each call, in blocks and from
-    disk. A fit is a function of data and stream: it gives the same result in a fleet, after other fits and in another
-    process. It changes neither the data nor a global random generator. Numbers that are not finite raise DivergedError.
+    Reward samples, embeddings and factors of logits have one shape and type, are finite, and are the same in each call,
+    in blocks and from disk. A fit is a function of data and stream: it gives the same result in a fleet, after other
+    fits and in another process. It changes neither the data nor a global random generator. Numbers that are not finite
+    raise DivergedError.
 
     Args:
         posterior: with the settings to check; small ones are enough.
@@ -124,6 +127,22 @@ class _PosteriorChecks:
                 "draw samples in fit, once",
             )
         self._own_uncertainty(given, model, train)
+        self._own_scale(given, model, train)
+
+    def _own_scale(self, given: str, model: FittedPosterior, train: LabelledPairs) -> None:
+        scale_n = self.subject.call(given, logit_scale, model, train.pairs())
+        self.subject.require(
+            scale_n is None or (scale_n.dtype == torch.float64 and tuple(scale_n.shape) == (len(train.label_n),)),
+            "logit_scale_N has another type or shape than its distances",
+            given,
+            "return one float64 number per pair",
+        )
+        self.subject.require(
+            scale_n is None or bool((scale_n.isfinite() & (scale_n > 0)).all()),
+            "logit_scale_N returns factors that are not positive numbers",
+            given,
+            "bound the factors of small and of large distances",
+        )
 
     def _own_uncertainty(self, given: str, model: FittedPosterior, train: LabelledPairs) -> None:
         if not isinstance(model, OwnEpistemic):
@@ -200,7 +219,7 @@ class _PosteriorChecks:
         for number, (model, train, own) in enumerate(zip(models, trains, streams, strict=True)):
             alone = self.subject.call(given, self.posterior.fit, train, self.validation, own)
             self.subject.require(
-                _same_rewards(model, alone, train),
+                _same_predictions(model, alone, train),
                 f"cell {number} has other rewards in a fleet than alone ({_error_of(model)})",
                 given,
                 "train each cell of a fleet with its own data and stream only",
@@ -216,7 +235,7 @@ class _PosteriorChecks:
             isinstance(failed, Exception), f"cell 1 gives {failed!r}", given, "return the error of a fit that fails"
         )
         self.subject.require(
-            _same_rewards(good, alone, self.train),
+            _same_predictions(good, alone, self.train),
             f"the failure of a cell changes another cell ({_error_of(good)})",
             given,
             "continue with the other cells",
@@ -273,10 +292,12 @@ def _first(pairs: LabelledPairs, n: int) -> LabelledPairs:
     return pairs._replace(responses_n2=pairs.responses_n2[:n], label_n=pairs.label_n[:n])
 
 
-def _same_rewards(model: FittedPosterior | Exception, alone: FittedPosterior, pairs: LabelledPairs) -> bool:
+def _same_predictions(model: FittedPosterior | Exception, alone: FittedPosterior, pairs: LabelledPairs) -> bool:
     if isinstance(model, Exception):
         return False
-    return same(model.rewards_KR(pairs.features_RD), alone.rewards_KR(pairs.features_RD))
+    first, second = (m.rewards_KR(pairs.features_RD) for m in (model, alone))
+    probabilities = pair_probability(model, pairs.pairs(), first), pair_probability(alone, pairs.pairs(), second)
+    return same(first, second) and same(*probabilities)
 
 
 def _error_of(model: FittedPosterior | Exception) -> str:
@@ -284,12 +305,13 @@ def _error_of(model: FittedPosterior | Exception) -> str:
 
 
 def scores_of(model: FittedPosterior, pairs: LabelledPairs) -> dict[str, torch.Tensor]:
-    """Return rewards, embeddings and epistemic uncertainties of labelled pairs, by name."""
+    """Return rewards, embeddings, mean probabilities and epistemic uncertainties of labelled pairs, by name."""
     rewards_KR = model.rewards_KR(pairs.features_RD)
-    uncertainty = pair_uncertainty(model, pairs.features_RD, pairs.responses_n2, rewards_KR)
+    uncertainty = pair_uncertainty(model, pairs.pairs(), rewards_KR)
     return {
         "rewards_KR": rewards_KR,
         "embedding_RH": model.embedding_RH(pairs.features_RD),
+        "mean_N": uncertainty.mean_N,
         "epistemic_N": uncertainty.epistemic_N,
     }
 

@@ -31,12 +31,12 @@ def test_a_data_set_without_the_target_is_refused(policy):
 def test_targets_are_pairs_of_the_split_without_repetition_and_anew_for_each_stream(target):
     view = view_of(pool_of())
     policy = Epig(target=target, targets=5)
-    first, again, other = (policy.target_responses(view, stream(seed)) for seed in (0, 0, 1))
+    first, again, other = (policy.target_pairs(view, stream(seed)).responses_N2 for seed in (0, 0, 1))
     known = {tuple(row) for row in view.splits[target].responses_N2.tolist()}
     assert len({tuple(row) for row in first.tolist()} & known) == 5
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    everything = Epig(target=target, targets=10**6).target_responses(view, stream(0))
+    everything = Epig(target=target, targets=10**6).target_pairs(view, stream(0)).responses_N2
     np.testing.assert_array_equal(np.sort(everything, axis=0), np.sort(view.splits[target].responses_N2, axis=0))
 
 

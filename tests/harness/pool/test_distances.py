@@ -40,6 +40,7 @@ def test_parts_of_a_split_have_the_same_bits_as_the_split_and_compute_nothing():
     whole = split.distance_N
     with patch("balbench.harness.pool.index.pair_distances", side_effect=AssertionError("computed again")):
         assert torch.equal(split.take(chosen).distance_N, whole[chosen])
-        part = split.take(chosen).on_used_responses()
+        part, used_R = split.take(chosen).on_used_responses()
         assert torch.equal(part.distance_N, whole[chosen])
     assert torch.equal(part.features_RD[part.responses_N2], FEATURES[PAIRS[chosen]])
+    assert torch.equal(part.features_RD, FEATURES[used_R])

@@ -90,7 +90,7 @@ class TestLatentReward:
         train = answered(20)
         model = LatentReward(**SMALL).fit(train, train, stream(0))
         assert isinstance(model, OwnEpistemic)
-        actual = pair_uncertainty(model, train.features_RD, train.responses_n2, model.rewards_KR(train.features_RD))
+        actual = pair_uncertainty(model, train.pairs(), model.rewards_KR(train.features_RD))
         assert actual.epistemic_range == (-1.0, 0.0)
         assert ((actual.epistemic_N >= -1) & (actual.epistemic_N <= 0)).all()
 
