@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from balbench.harness.datasets.batch_threads import batch_threads, compute_batches
 from balbench.harness.datasets.features import EncoderSettings, Text, text_key
-from balbench.harness.datasets.text_encoder import plan_batches
+from balbench.harness.datasets.text_encoder import Batch, plan_batches
 from balbench.harness.datasets.tokens import Tokens
 
 PROBE_SECONDS = 3.0
@@ -35,7 +36,7 @@ def texts_to_encode(settings: EncoderSettings, texts: Sequence[Text]) -> list[in
 def encoding_seconds(settings: EncoderSettings, tokens: Sequence[Tokens], count: int) -> float:
     """Estimate the seconds that `count` texts take on the device of the settings, from the tokens of a sample.
 
-    Batches of long and of short texts are timed alternately for PROBE_SECONDS.
+    The sample's batches, long and short alternately, are timed for about PROBE_SECONDS, at least one for each thread.
 
     Raises:
         DataError: the encoder cannot be loaded, or cannot encode texts.
@@ -45,13 +46,16 @@ def encoding_seconds(settings: EncoderSettings, tokens: Sequence[Tokens], count:
     lengths = [len(text.ids_T) for text in tokens]
     keys = [number.to_bytes(8, "big") for number in range(len(tokens))]
     batches = plan_batches(lengths, keys, encoder.limit, encoder.batch_tokens)
-    encoder.features(tokens, batches[-1], pooling)  # the first call is slower
-    started, timed = time.perf_counter(), 0
-    for batch in [batches[n // 2 if n % 2 == 0 else -(n // 2) - 1] for n in range(len(batches))]:
-        encoder.features(tokens, batch, pooling)
-        timed += batch.rows * batch.width
-        if time.perf_counter() - started > PROBE_SECONDS:
-            break
-    seconds_a_token = (time.perf_counter() - started) / timed
+
+    def seconds(batches: Sequence[Batch]) -> float:
+        started = time.perf_counter()
+        for _ in compute_batches(encoder, lambda model, batch: model.features(tokens, batch, pooling), batches):
+            pass
+        return time.perf_counter() - started
+
+    rounds = max(1, int(PROBE_SECONDS / seconds(batches[-1:])))
+    alternate = [batches[n // 2 if n % 2 == 0 else -(n // 2) - 1] for n in range(len(batches))]
+    timed = alternate[: rounds * batch_threads(encoder)]
+    seconds_a_token = seconds(timed) / sum(batch.rows * batch.width for batch in timed)
     padded = sum(len(batch.members) * batch.width for batch in batches)
     return seconds_a_token * padded / len(tokens) * count

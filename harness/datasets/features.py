@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from balbench.harness.component import Component
+from balbench.harness.datasets.batch_threads import compute_batches
 from balbench.harness.datasets.dataset import Progress
 from balbench.harness.datasets.feature_cache import FeatureCache
 from balbench.harness.datasets.language_model import LanguageModel
@@ -27,7 +29,7 @@ Model = TypeVar("Model", bound=TextEncoder)
 Text = tuple[str, str | None]  # a prompt and a response to it; None: the prompt alone
 SLOT = re.compile(r"(\{prompt\}|\{response\})")
 PROGRESS_TEXTS = 4096
-CACHE_VERSION = 1  # raise it when the same settings no longer give the same features
+CACHE_VERSION = 2  # raise it when the same settings no longer give the same features
 
 
 class EncoderSettings(Component):
@@ -56,7 +58,8 @@ class EncoderSettings(Component):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the encoder runs; auto: on a GPU if there is one."""
     batch_tokens: int | None = Field(None, ge=1)
-    """Tokens of a batch, padding included; by default 1,024 on a CPU and 16,384 on a GPU."""
+    """Tokens of a batch, padding included; by default 1,024 on a CPU, where each core computes a batch of its own, and
+    16,384 on a GPU."""
     perplexity: str | None = None
     """Directory or hub name of a causal language model, for policies that use the perplexity of responses."""
 
@@ -206,7 +209,7 @@ class EncoderSettings(Component):
     def _encode(self, cache: FeatureCache, texts: _Texts, model: TextEncoder, progress: Progress) -> None:
         pooling, _ = self.pooling_of(model.files)
 
-        def features(batch: Batch) -> Array:
+        def features(model: TextEncoder, batch: Batch) -> Array:
             features_BD = model.features(texts.tokens, batch, pooling)
             _check_finite(features_BD, texts.of(batch))
             return features_BD
@@ -214,7 +217,7 @@ class EncoderSettings(Component):
         _fill(cache, texts, model, features, "encoding texts", progress)
 
     def _judge(self, cache: FeatureCache, texts: _Texts, model: LanguageModel, progress: Progress) -> None:
-        def scores(batch: Batch) -> Array:
+        def scores(model: LanguageModel, batch: Batch) -> Array:
             scores_B2 = model.judge(texts.tokens, batch)
             _check_judged(scores_B2, texts.of(batch))
             return scores_B2
@@ -235,25 +238,32 @@ class _Texts:
         """The texts of a batch."""
         return [self.texts[member] for member in batch.members]
 
+    def keys_of(self, batch: Batch) -> list[bytes]:
+        """The keys of a batch's texts."""
+        return [self.keys[member] for member in batch.members]
+
 
 def _fill(
     cache: FeatureCache,
     texts: _Texts,
-    model: TextEncoder,
-    compute: Callable[[Batch], Array],
+    model: Model,
+    compute: Callable[[Model, Batch], Array],
     work: str,
     progress: Progress,
 ) -> None:
     """Compute the batches that the cache lacks, and keep the finished ones when an error or Ctrl-C ends the work."""
-    lengths, done = [len(tokens.ids_T) for tokens in texts.tokens], 0
+    lengths = [len(tokens.ids_T) for tokens in texts.tokens]
+    plan = plan_batches(lengths, texts.keys, model.limit, model.batch_tokens)
+    # The whole batch is computed even if some texts are cached, so that a resumed run repeats all shapes.
+    batches = [batch for batch in plan if any(key not in cache for key in texts.keys_of(batch))]
+    done = len(texts.keys) - sum(len(batch.members) for batch in batches)
+    progress(work, done, len(texts.keys))
     try:
-        for batch in plan_batches(lengths, texts.keys, model.limit, model.batch_tokens):
-            members = [texts.keys[member] for member in batch.members]
-            # The whole batch is computed even if some texts are cached, so that a resumed run repeats all shapes.
-            if any(key not in cache for key in members):
-                cache.add(members, compute(batch))
-            done += len(members)
-            progress(work, done, len(texts.keys))
+        with closing(compute_batches(model, compute, batches)) as results:
+            for batch, values_BD in results:
+                cache.add(texts.keys_of(batch), values_BD)
+                done += len(batch.members)
+                progress(work, done, len(texts.keys))
     finally:
         cache.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -45,7 +46,7 @@ def plan_batches(lengths: Sequence[int], keys: Sequence[bytes], limit: int, batc
     The plan depends on the set of texts only (their `lengths` and distinct `keys`), so that a resumed run
     repeats its batches. The shape of a text's batch depends on the text's own length only: with equal
     shapes a text gets the same bits from its row for all contents of the other rows (measured with MiniLM on a
-    CPU, one and two threads; elsewhere the last bit may differ). Incomplete batches are therefore filled up,
+    CPU; elsewhere the last bit may differ). Incomplete batches are therefore filled up,
     and no batch mixes rows with and without padding, because models skip the mask if nothing is padded.
     """
     groups: dict[tuple[int, bool], list[int]] = {}
@@ -113,7 +114,7 @@ class TextEncoder:
 
     def __init__(self, model: Any, tokenizer: Tokenizer, files: ModelFiles, batch_tokens: int | None = None) -> None:
         self.model, self.tokenizer, self.files = model, tokenizer, files
-        usual = CPU_BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
+        usual = CPU_BATCH_TOKENS if self.device_type == "cpu" else GPU_BATCH_TOKENS
         self.batch_tokens = batch_tokens or int(self.batch_share * usual)
         self._takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
 
@@ -121,6 +122,21 @@ class TextEncoder:
     def limit(self) -> int:
         """Largest number of tokens of a text."""
         return self.tokenizer.limit
+
+    @property
+    def device_type(self) -> str:
+        """Kind of the model's device: cpu or cuda."""
+        return str(self.model.device.type)
+
+    def replica(self) -> Self:
+        """Return an encoder for another thread, with a copy of the model that shares its weights.
+
+        The copy has buffers and attributes of its own, because some models change theirs while they compute (rotary
+        frequencies that depend on the length of the texts).
+        """
+        other = copy(self)
+        other.model = deepcopy(self.model, {id(weights): weights for weights in self.model.parameters()})
+        return other
 
     @classmethod
     def load(
