@@ -40,7 +40,7 @@ def held_out_metrics(probability_N: Array, share_N: Array, prompt_N: Array) -> d
     voted_N = ~np.isnan(share_N)
     p_V, q_V = np.asarray(probability_N, dtype=np.float64)[voted_N], np.asarray(share_N, dtype=np.float64)[voted_N]
     agree_V = np.where(p_V > 0.5, q_V, np.where(p_V < 0.5, 1 - q_V, 0.5))
-    clipped_V = np.clip(p_V, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    clipped_V = clipped(p_V)
     values = {
         "log_likelihood": q_V * np.log(clipped_V) + (1 - q_V) * np.log1p(-clipped_V),
         "accuracy": agree_V,
@@ -55,6 +55,17 @@ def held_out_metrics(probability_N: Array, share_N: Array, prompt_N: Array) -> d
         "temperature": temperature,
         "temperature_gain": gain,
     }
+
+
+def clipped(probability_N: Array) -> Array:
+    """Return probabilities with finite logits and logarithms."""
+    return np.clip(probability_N, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+
+
+def logits(probability_N: Array) -> Array:
+    """Return the logits of probabilities, after `clipped`."""
+    p_N = clipped(np.asarray(probability_N, dtype=np.float64))
+    return np.log(p_N) - np.log1p(-p_N)
 
 
 def _standard_errors(values: dict[str, Array], prompt_V: Array) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from balbench.harness.results import RunDirectory
+from balbench.harness.results.records import FinishedRound
 
 SPLITS = ("test", "ood", "eval")
 STAGES = {"fit": 1.5, "evaluate": 0.2, "score": 0.1, "select": 0.4, "annotate": 0.01}
@@ -68,7 +69,7 @@ def _rounds(policy: int, seed: int, rounds: int, batch: int) -> Any:
     speed = 0.08 * (1 + 0.03 * policy)
     level_T = -0.5 - 0.18 * np.exp(-speed * np.arange(rounds)) + seed_shift + generator.normal(0, 0.002, rounds)
     return [
-        (
+        FinishedRound(
             {
                 "round": number,
                 "labels": batch * (number + 1),
@@ -100,6 +101,7 @@ def _metrics(log_likelihood: float) -> dict[str, dict[str, float]]:
     fit = {"steps": 400.0, "best_is_initial": 0.0, "still_improving": 0.2}
     fit |= {f"evaluation_loss_{moment}": -log_likelihood for moment in ("start", "best", "end")}
     batch = {"unique_prompts": 320.0, "unique_prompt_share": 1.0, "unique_prompt_share_of_all": 0.9}
+    batch |= {"distance_mean": 1.1, "farthest_share": 0.06}
     return dict.fromkeys((*SPLITS, "buffer"), held_out) | {"fit": fit, "batch": batch}
 
 

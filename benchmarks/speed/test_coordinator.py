@@ -13,11 +13,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from balbench.harness.results import CellLog, RunDirectory
-from balbench.harness.results.records import RoundRecord
+from balbench.harness.results.records import FinishedRound, RoundRecord, RoundTimings
 from balbench.harness.rounds.task import Task, TaskResult
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
@@ -34,6 +35,7 @@ STUDY = {
     "protocol": {"initial": BATCH, "batch": BATCH, "rounds": ROUNDS},
     "full_data": False,
 }
+LOGITS = {"ood": np.zeros(10_000, np.float16), "test": np.zeros(10_000, np.float16)}
 METRICS = {f"metric {n}": n / 7 for n in range(25)}
 
 
@@ -60,9 +62,8 @@ class AnswersAtOnce:
                     "metrics": metrics,
                     "acquired": acquired,
                 }
-                result.rounds.append(
-                    (cell.directory, record, {"round": number, "seconds": {"fit": 1.0, "select": 0.1}})
-                )
+                timings: RoundTimings = {"round": number, "seconds": {"fit": 1.0, "select": 0.1}}
+                result.rounds.append((cell.directory, FinishedRound(record, timings, LOGITS)))
         future: Future[TaskResult] = Future()
         future.set_result(result)
         return future

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from balbench.harness.pool.blocks import row_blocks
 from balbench.harness.pool.feature_table import FeatureTable
+
+Array = np.ndarray
+FARTHEST = 0.05  # share of the pool's pairs that count as the farthest
 
 
 def pair_distances(features_RD: FeatureTable, responses_N2: torch.Tensor) -> torch.Tensor:
@@ -21,3 +25,26 @@ def pair_distances(features_RD: FeatureTable, responses_N2: torch.Tensor) -> tor
         first_bD, second_bD = (features_RD[responses_N2[block, side]].double() for side in (0, 1))
         distances[block] = torch.linalg.vector_norm(first_bD - second_bD, dim=1)
     return distances
+
+
+class PoolDistances:
+    """The distances of a pool's pairs, with which batches are compared."""
+
+    def __init__(self, distance_N: Array) -> None:
+        """Summarise the distances of all pairs (see `pair_distances`)."""
+        self._distance_N, self._mean = distance_N, float(distance_N.mean())
+        self._limit = np.quantile(distance_N, 1 - FARTHEST)
+
+    def facts(self, pairs_B: Array) -> dict[str, float]:
+        """Compare a batch with the pool.
+
+        Returns:
+            `distance_mean`: mean distance of the batch over the mean of the pool (absent if all distances are 0).
+            `farthest_share`: share of the batch whose distance is above the pool's 95% quantile; 0.05 on average if the
+            batch is a random choice.
+        """
+        distance_B = self._distance_N[pairs_B]
+        facts = {"farthest_share": float(np.mean(distance_B > self._limit))}
+        if self._mean > 0:
+            facts["distance_mean"] = float(distance_B.mean()) / self._mean
+        return facts

@@ -6,14 +6,17 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.files import disk_errors, not_finite, read_json, write_json
+from balbench.harness.results import predictions
 from balbench.harness.results.records import (
     CellFacts,
     CellFailure,
+    FinishedRound,
     Manifest,
     RoundRecord,
     RoundTimings,
@@ -30,12 +33,14 @@ class CellLog:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._rounds, self._timings = directory / "rounds.jsonl", directory / "timings.jsonl"
+        self._predictions = directory / predictions.FILE
 
     def open(self, facts: CellFacts, rounds: int) -> list[RoundRecord]:
         """Prepare for appending, and return the rounds so far, at most `rounds`.
 
         A torn last line is dropped. If the cell was finished with fewer rounds, its last round is dropped too and runs
-        again, because it bought no labels.
+        again, because it bought no labels. A round without its whole row of predictions runs again with all later
+        rounds.
 
         Args:
             facts: facts about the cell; the stored facts are replaced only if the log has no rounds.
@@ -55,10 +60,17 @@ class CellLog:
         records = self.rounds()
         if records and len(records) < rounds and not records[-1]["acquired"]:
             records.pop()
-            _truncate(self._rounds, sum(map(len, list(_whole_lines(self._rounds))[:-1])))
+        records = records[: predictions.whole_rows(self._predictions, records)]
+        self._cut(records)
         if not records or self.facts is None:
             write_json(self.directory / "cell.json", facts)
         return up_to(records, rounds)
+
+    def _cut(self, records: Sequence[RoundRecord]) -> None:
+        """Cut the files of rounds and predictions after the last of these rounds."""
+        if self._rounds.exists():
+            _truncate(self._rounds, sum(map(len, list(_whole_lines(self._rounds))[: len(records)])))
+        predictions.cut(self._predictions, sum(predictions.row_sizes(records)))
 
     @property
     def facts(self) -> CellFacts | None:
@@ -84,17 +96,24 @@ class CellLog:
         """The timings of all complete rounds; for a round that ran twice, the last timings."""
         return list({record["round"]: record for record in _records(self._timings, RoundTimings)}.values())
 
-    def append(self, rounds: Sequence[tuple[RoundRecord, RoundTimings]]) -> None:
-        """Append records and timings of rounds and flush them to disk. A round counts once its line is complete.
+    def append(self, rounds: Sequence[FinishedRound]) -> None:
+        """Append rounds and flush them to disk. A round counts once its line is complete.
 
         Raises:
             RunDirectoryError: the log cannot be written.
             TypeError, ValueError: a record has a value that JSON does not support; nothing is written.
         """
-        records = b"".join(_line(record) for record, _ in rounds)
-        timings = b"".join(_line(timing) for _, timing in rounds)
-        _append(self._timings, timings)
-        _append(self._rounds, records)
+        rows = [predictions.row_bytes(done.logits) for done in rounds]
+        lines = [predictions.described(done.record, done.logits, row) for done, row in zip(rounds, rows, strict=True)]
+        records = b"".join(map(_line, lines))
+        _append(self._timings, b"".join(_line(done.timings) for done in rounds))
+        with ExitStack() as undo:
+            if content := b"".join(rows):
+                size = self._predictions.stat().st_size if self._predictions.exists() else 0
+                undo.callback(predictions.cut, self._predictions, size)
+                _append(self._predictions, content)
+            _append(self._rounds, records)
+            undo.pop_all()
 
     def finish(self, machine: dict[str, Any]) -> None:
         """Write the manifest, which marks all rounds of the log as finished."""
@@ -119,6 +138,11 @@ class CellLog:
     def _digest(self) -> str:
         rounds = self._rounds.read_bytes() if self._rounds.exists() else b""
         return hashlib.sha256(rounds).hexdigest()
+
+    def has_predictions(self) -> bool:
+        """Return whether the rows of all rounds that have predictions are complete."""
+        records = self.rounds()
+        return predictions.whole_rows(self._predictions, records) == len(records)
 
     @property
     def failure(self) -> CellFailure | None:

@@ -2,7 +2,9 @@
 
 # This module has no `from __future__ import annotations`, because typing then ignores NotRequired at run time.
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+import numpy as np
 
 Metrics = dict[str, dict[str, float]]  # by split and name
 Lines = dict[str, Metrics]  # by the name of a reference line
@@ -13,6 +15,18 @@ ACQUISITION = ("pool", "batch")
 DATA_FACTS = "data.json"  # written last, so a directory with this file is complete
 
 
+class PredictionsRow(TypedDict):
+    """The part of a round's line that describes the round's row of predictions.f16.
+
+    Attributes:
+        pairs: number of pairs of each split, in the order of the row.
+        sha256: first 16 digits of the hash of the row's bytes.
+    """
+
+    pairs: dict[str, int]
+    sha256: str
+
+
 class RoundRecord(TypedDict):
     """A line of rounds.jsonl.
 
@@ -21,12 +35,14 @@ class RoundRecord(TypedDict):
         labels: number of labels to which the posterior was fitted.
         metrics: values by split and name.
         acquired: pairs of the pool acquired after the fit, in order; empty in the last round.
+        predictions: the round's row of predictions.f16; the log adds this key when it writes the line.
     """
 
     round: int
     labels: int
     metrics: Metrics
     acquired: list[int]
+    predictions: NotRequired[PredictionsRow]
 
 
 class RoundTimings(TypedDict):
@@ -34,6 +50,20 @@ class RoundTimings(TypedDict):
 
     round: int
     seconds: dict[str, float]
+
+
+class FinishedRound(NamedTuple):
+    """All that a round leaves in the log of its cell.
+
+    Attributes:
+        record: the line of rounds.jsonl.
+        timings: the line of timings.jsonl.
+        logits: float16 logits (N,) of the predicted P(first preferred) of the pairs of each split; None to store none.
+    """
+
+    record: RoundRecord
+    timings: RoundTimings
+    logits: dict[str, np.ndarray] | None = None
 
 
 class CellFacts(TypedDict):
@@ -55,7 +85,7 @@ class Manifest(TypedDict):
 
     Attributes:
         rounds: number of finished rounds.
-        sha256: hash of rounds.jsonl.
+        sha256: hash of rounds.jsonl, whose lines have the hashes of the rows of predictions.f16.
         machine: device and versions of the last rounds; results are byte-identical only if these are equal.
         copied_from: the directory of the original cell, if the rounds were copied from another run.
     """

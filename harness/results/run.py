@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.results.cell_log import CellLog
 from balbench.harness.results.directory import RunDirectory
-from balbench.harness.results.records import CellHeader, Lines, StudyHeader, up_to
+from balbench.harness.results.held_out import HeldOut, read_held_out
+from balbench.harness.results.predictions import FILE, read_predictions
+from balbench.harness.results.records import CellHeader, Lines, PredictionsRow, StudyHeader, up_to
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+
+
+class StoredCell(NamedTuple):
+    """Where the predictions of a cell are stored.
+
+    Attributes:
+        directory: name of the cell's directory.
+        rows: the description of each round's row; None for a round without predictions.
+    """
+
+    directory: str
+    rows: list[PredictionsRow | None]
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class Run:
         full_data: setting, seed, labels, split, metric, value of models trained on the whole pool.
         timings: setting, policy, seed, round, stage, seconds.
         cells: setting, policy, seed, key, state, rounds_done, rounds, reason.
+        stored: the predictions of each (setting, policy, seed), read by `predictions`.
+        datasets: the key of each setting's data set.
     """
 
     name: str
@@ -50,6 +67,32 @@ class Run:
     full_data: pd.DataFrame
     timings: pd.DataFrame
     cells: pd.DataFrame
+    stored: dict[tuple[str, str, int], StoredCell] = field(repr=False)
+    datasets: dict[str, str] = field(repr=False)
+
+    def held_out(self, setting: str = "") -> dict[str, HeldOut] | None:
+        """Read the votes, prompts and distances of the held-out pairs of a setting, without the split `eval`.
+
+        Returns:
+            The pairs of each split; None if an older version made the run, which did not store them.
+
+        Raises:
+            RunDirectoryError: the file is damaged.
+        """
+        return read_held_out(RunDirectory(self.path).data(self.datasets[setting]))
+
+    def predictions(self, setting: str, policy: str, seed: int) -> dict[str, np.ndarray] | None:
+        """Read the predictions of a cell for the pairs of `held_out`.
+
+        Returns:
+            For each split the logits of P(first preferred), float16 (T, N) for T finished rounds; None if the cell has
+            no rounds, if an older version made the run, or if the file was deleted.
+
+        Raises:
+            RunDirectoryError: the file is damaged.
+        """
+        cell = self.stored[setting, policy, seed]
+        return read_predictions(RunDirectory(self.path).cell(cell.directory).directory / FILE, cell.rows)
 
 
 def read_run(path: Path | str, requested: StudyHeader | None = None) -> Run:
@@ -83,6 +126,8 @@ def read_run(path: Path | str, requested: StudyHeader | None = None) -> Run:
         study=study,
         fingerprint=frames.fingerprint(header),
         lines=_lines_frame(header["lines"]),
+        stored=frames.stored,
+        datasets={cell["setting"]: cell["keys"]["dataset"] for cell in header["cells"]},
         **frames.tables(),
     )
 
@@ -100,6 +145,7 @@ class _Frames:
     def __init__(self) -> None:
         self._rows: dict[str, list[tuple]] = {name: [] for name in self.COLUMNS}
         self._hash = hashlib.sha256()
+        self.stored: dict[tuple[str, str, int], StoredCell] = {}
 
     def add(self, cell: CellHeader, log: CellLog) -> None:
         setting, policy, seed = cell["setting"], cell["policy"], cell["seed"]
@@ -115,6 +161,9 @@ class _Frames:
         for timing in log.timings():
             for stage, seconds in timing["seconds"].items() if timing["round"] < cell["rounds"] else ():
                 self._rows["timings"].append((setting, policy, seed, timing["round"], stage, seconds))
+        self.stored[setting, policy, seed] = StoredCell(
+            cell["directory"], [record.get("predictions") for record in records]
+        )
         finished, failure = log.is_finished(cell["rounds"]), log.failure
         state = "finished" if finished else "failed" if failure else "running" if records else "waiting"
         reason = failure["reason"] if failure and not finished else ""

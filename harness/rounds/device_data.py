@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from balbench.harness.machine import usable_memory
+from balbench.harness.pool.distances import PoolDistances
 from balbench.harness.pool.feature_table import FeatureTable, StreamedTable, can_stream, resident
 from balbench.harness.pool.index import PoolIndex, Responses
 from balbench.harness.pool.pairs import PreferenceData
@@ -64,6 +66,11 @@ class DeviceData:
         self.held_out = [name for name in data.splits if name != "pool"]
         self.unlabelled = {name: Responses(self.features[name], self.responses(name)) for name in data.splits}
         self.eval_pairs = self.labelled_pairs("eval", data.splits["eval"].records.first_share_N)
+
+    @cached_property
+    def pool_distances(self) -> PoolDistances:
+        """The distances between the features of the pool's pairs, computed once when a batch is first acquired."""
+        return PoolDistances(self.unlabelled["pool"].distance_N.cpu().numpy())
 
     def responses(self, name: str, pairs: Array | slice = slice(None)) -> torch.Tensor:
         """Return the two responses of pairs of a split, int64 (n, 2), on the device."""

@@ -71,7 +71,7 @@ def _round(runs: list[CellRun], data: DeviceData, result: TaskResult) -> None:
             result.failed[run.cell.directory] = Failure.of(model)
             continue
         try:
-            result.rounds.append((run.cell.directory, *run.round(model, seconds)))
+            result.rounds.append((run.cell.directory, run.round(model, seconds)))
         except CELL_ERRORS as error:
             if isinstance(error, BalbenchError) or out_of_memory(error):
                 raise

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from balbench.harness.metrics import error_correlations, held_out_metrics, uncertainty_metrics
+from balbench.harness.metrics import error_correlations, held_out_metrics, logits, uncertainty_metrics
 from balbench.harness.policies.policy import PoolView, Selection
-from balbench.harness.pool.pairs import Split
 from balbench.harness.posteriors.posterior import (
     FittedPosterior,
     LabelledPairs,
@@ -17,7 +16,8 @@ from balbench.harness.posteriors.posterior import (
     pair_uncertainty,
     sampled_rewards,
 )
-from balbench.harness.results.records import RoundRecord, RoundTimings
+from balbench.harness.results.predictions import predicted_splits
+from balbench.harness.results.records import FinishedRound, Metrics, RoundRecord
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.task import Past
 from balbench.harness.streams import Stream, stream
@@ -84,12 +84,10 @@ class CellRun:
         """Return the stream of the next round's fit."""
         return stream(self.cell.seed, "posterior", self.rounds_done)
 
-    def round(self, model: FittedPosterior, fit_seconds: float) -> tuple[RoundRecord, RoundTimings]:
-        """Evaluate the round's posterior and acquire a batch with it; return the round's record and timings."""
+    def round(self, model: FittedPosterior, fit_seconds: float) -> FinishedRound:
+        """Evaluate the round's posterior and acquire a batch with it."""
         number, clock = self.rounds_done, _Clock({"fit": round(fit_seconds, 6)})
-        metrics: dict[str, dict[str, float]] = {
-            name: _held_out_metrics(model, self.data, name) for name in self.data.held_out
-        }
+        metrics, probabilities = _evaluate(model, self.data)
         if diagnostics := fit_diagnostics(model):
             metrics["fit"] = diagnostics
         clock.lap("evaluate")
@@ -105,7 +103,8 @@ class CellRun:
             record["acquired"] = self._acquire(view, metrics)
             clock.lap("select")
         self.rounds_done += 1
-        return record, {"round": number, "seconds": clock.rounded()}
+        stored = {name: logits(probabilities[name]).astype(np.float16) for name in predicted_splits(probabilities)}
+        return FinishedRound(record, {"round": number, "seconds": clock.rounded()}, stored)
 
     def _view(self, model: FittedPosterior) -> PoolView:
         unlabelled_U = np.setdiff1d(np.arange(len(self.data.pool.pairs)), self.acquired_n)
@@ -150,6 +149,7 @@ class CellRun:
             "unique_prompt_share": unique / len(selection.pairs_B),
             "unique_prompt_share_of_all": len(np.unique(prompt_N[self.acquired_n])) / len(self.acquired_n),
         }
+        facts |= self.data.pool_distances.facts(selection.pairs_B)
         return facts | _score_facts(selection.scores_B) | dict(selection.diagnostics)
 
 
@@ -173,11 +173,16 @@ def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> No
         raise ValueError(f"the policy must return {batch_size} distinct unlabelled pairs")
 
 
-def _held_out_metrics(model: FittedPosterior, data: DeviceData, name: str) -> dict[str, float]:
-    split: Split = data.data.splits[name]
-    rewards_KR = sampled_rewards(model, data.features[name])
-    uncertainties = pair_uncertainty(model, data.unlabelled[name], rewards_KR)
-    return _metrics(uncertainties, split.records.first_share_N, split.pairs.prompt_of_pair_N)
+def _evaluate(model: FittedPosterior, data: DeviceData) -> tuple[Metrics, dict[str, Array]]:
+    """Return the metrics of each held-out split, and the predicted P(first preferred) of its pairs."""
+    metrics, probabilities = {}, {}
+    for name in data.held_out:
+        rewards_KR = sampled_rewards(model, data.features[name])
+        uncertainties = pair_uncertainty(model, data.unlabelled[name], rewards_KR)
+        split = data.data.splits[name]
+        metrics[name] = _metrics(uncertainties, split.records.first_share_N, split.pairs.prompt_of_pair_N)
+        probabilities[name] = uncertainties.mean_N.cpu().numpy()
+    return metrics, probabilities
 
 
 def _metrics(uncertainties: Uncertainty, share_N: Array, prompt_N: Array) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from balbench.harness.results.records import RoundRecord, RoundTimings
+from balbench.harness.results.records import FinishedRound, RoundRecord
 from balbench.harness.study.cell import Cell
 
 Array = np.ndarray
@@ -72,8 +72,8 @@ class TaskResult:
     """The result of a task: the rounds that a fleet ran.
 
     Attributes:
-        rounds: directory of the cell, record and timings of each finished round, in order. (Two cells of a study with
-            different labels can have the same directory, because they have the same key and results.)
+        rounds: each finished round with the directory of its cell, in order. (Two cells of a study with different
+            labels can have the same directory, because they have the same key and results.)
         failed: the failures of cells, by directory.
         out_of_memory: whether the fleet did not fit on the device in its last round.
         notices: lines for the user; a run shows each line once.
@@ -81,7 +81,7 @@ class TaskResult:
         device: the engine's name for the worker's device.
     """
 
-    rounds: list[tuple[str, RoundRecord, RoundTimings]] = field(default_factory=list)
+    rounds: list[tuple[str, FinishedRound]] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
     out_of_memory: bool = False
     notices: list[str] = field(default_factory=list)

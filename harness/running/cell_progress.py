@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from balbench.harness.results import CellLog
-from balbench.harness.results.records import RoundRecord, RoundTimings
+from balbench.harness.results.records import FinishedRound
 from balbench.harness.rounds.task import Failure, Past
 from balbench.harness.running.progress import CellState
 from balbench.harness.study.cell import Cell
@@ -62,8 +62,8 @@ class CellProgress:
         """Whether all rounds are finished."""
         return self.done == self._cell.rounds
 
-    def append(self, rounds: Sequence[tuple[RoundRecord, RoundTimings]]) -> None:
-        """Write records and timings of the next rounds.
+    def append(self, rounds: Sequence[FinishedRound]) -> None:
+        """Write the next rounds.
 
         Raises:
             RunDirectoryError: the log cannot be written.
@@ -76,10 +76,10 @@ class CellProgress:
                 raise
             for single in rounds:
                 self.append([single])
-        acquired = [pair for record, _ in rounds for pair in record["acquired"]]
+        acquired = [pair for done in rounds for pair in done.record["acquired"]]
         acquired_n = np.concatenate([self.past.acquired_n, np.array(acquired, dtype=np.int64)])
         self.past = Past(self.done + len(rounds), acquired_n)
-        self._seconds += sum(sum(timings["seconds"].values()) for _, timings in rounds)
+        self._seconds += sum(sum(done.timings["seconds"].values()) for done in rounds)
 
     def finish(self, machine: dict[str, Any]) -> None:
         """Write the manifest."""

@@ -15,7 +15,7 @@ from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
 from balbench.harness.results.records import DATA_FACTS, RunData
 from balbench.harness.running.data_cache import built, data_key, data_path, is_complete
-from balbench.harness.running.data_facts import keep_facts, read_facts
+from balbench.harness.running.data_facts import has_all_facts, keep_facts, read_facts
 from balbench.harness.running.progress import Display
 from balbench.harness.study.cell import Cell, Protocol
 
@@ -79,7 +79,7 @@ def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> Prepa
             f"{directory.path}: its data set was deleted and built again with other pairs (by other code of a plug-in "
             "or a library); run the study again in a new directory"
         )
-    if known is None or key != first_key:
+    if known is None or key != first_key or not has_all_facts(folder):
         known = keep_facts(folder, path, _sources(cell))
     return PreparedData(path, known)
 

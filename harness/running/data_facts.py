@@ -8,8 +8,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from balbench.harness.files import disk_errors, read_json, replacing, write_json
-from balbench.harness.pool.pairs import PreferenceData
+from balbench.harness.pool.distances import pair_distances
+from balbench.harness.pool.feature_table import StreamedTable, can_stream, resident
+from balbench.harness.pool.pairs import PreferenceData, Split
+from balbench.harness.results import HeldOut
+from balbench.harness.results.held_out import HELD_OUT, write_held_out
+from balbench.harness.results.predictions import predicted_splits
 from balbench.harness.results.records import DATA_FACTS, DataFacts, RunData
 
 PAIR_IDS = "pair_ids.json.gz"
@@ -43,8 +51,13 @@ def read_facts(folder: Path) -> RunData | None:
     return read_json(folder / DATA_FACTS)
 
 
+def has_all_facts(folder: Path) -> bool:
+    """Return whether a run has all files of facts; the directory of an older version has no held-out pairs."""
+    return (folder / HELD_OUT).is_file() and (folder / DATA_FACTS).is_file()
+
+
 def keep_facts(folder: Path, data: Path, sources: list[list[str]]) -> RunData:
-    """Write a run's facts about a data set, the identifiers of the pool's pairs, and the location of the arrays.
+    """Write a run's facts about a data set, its pool's identifiers, its held-out pairs, and the arrays' location.
 
     Args:
         folder: directory of the run for the data set.
@@ -54,11 +67,13 @@ def keep_facts(folder: Path, data: Path, sources: list[list[str]]) -> RunData:
     Raises:
         RunDirectoryError: the directory cannot be written.
     """
-    pair_ids = PreferenceData.load(data, {}).splits["pool"].pairs.pair_id_N.tolist()
+    splits = PreferenceData.load(data, {}).splits
+    pair_ids = splits["pool"].pairs.pair_id_N.tolist()
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / PAIR_IDS) as temporary:
             temporary.write_bytes(gzip.compress(json.dumps(pair_ids).encode(), mtime=0))
+    write_held_out(folder, {name: _held_out(splits[name]) for name in predicted_splits(splits)})
     known: DataFacts = read_json(data / DATA_FACTS)
     facts: RunData = {**known, "cache": data.name, "sources": sources}
     write_json(folder / DATA_FACTS, facts)
@@ -76,3 +91,12 @@ def copy_facts(folder: Path, to: Path) -> None:
             to.parent.mkdir(parents=True, exist_ok=True)
             with replacing(to) as temporary:
                 shutil.copytree(folder, temporary)
+
+
+def _held_out(split: Split) -> HeldOut:
+    pairs, cpu = split.pairs, torch.device("cpu")
+    array_RD = pairs.response_features_RD
+    features_RD = StreamedTable.of(array_RD, cpu) if can_stream(array_RD) else resident(array_RD, cpu)
+    distance_N = pair_distances(features_RD, torch.from_numpy(np.asarray(pairs.responses_of_pair_N2)))
+    prompt_N = pairs.prompt_of_pair_N.astype(np.int32)
+    return HeldOut(split.records.first_share_N, prompt_N, distance_N.float().numpy())

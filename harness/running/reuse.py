@@ -14,12 +14,13 @@ from balbench.harness.errors import RunDirectoryError
 from balbench.harness.files import disk_errors, replacing, write_json
 from balbench.harness.machine import count
 from balbench.harness.results import CellLog, RunDirectory
+from balbench.harness.results.predictions import FILE as PREDICTIONS
 from balbench.harness.results.records import Manifest
 from balbench.harness.running.data_facts import copy_facts
 from balbench.harness.running.known_runs import known_runs
 from balbench.harness.study.cell import Cell
 
-COPIED = ("rounds.jsonl", "timings.jsonl", "cell.json")
+COPIED = ("rounds.jsonl", PREDICTIONS, "timings.jsonl", "cell.json")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _copy(source: _Source, to: CellLog) -> bool:
         return False
     origin = source.manifest.get("copied_from", str(source.log.directory))
     write_json(to.directory / "manifest.json", {**source.manifest, "copied_from": origin})
-    if to.manifest is None:
+    if to.manifest is None or not to.has_predictions():
         shutil.rmtree(to.directory)
         return False
     return True

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from balbench.harness.errors import BalbenchError
 from balbench.harness.machine import count
 from balbench.harness.results import RunDirectory
-from balbench.harness.results.records import RoundRecord, RoundTimings
+from balbench.harness.results.records import FinishedRound
 from balbench.harness.rounds.task import Failure, Task, TaskResult
 from balbench.harness.running.cell_progress import CellProgress
 from balbench.harness.running.data_directory import PreparedData, add_lines, feature_bytes, prepare
@@ -228,9 +228,9 @@ class Scheduler:
                 self._notices.add(line)
                 self._display.say(line)
         failed = dict(result.failed)
-        rounds: dict[str, list[tuple[RoundRecord, RoundTimings]]] = {}
-        for directory, record, timings in result.rounds:
-            rounds.setdefault(directory, []).append((record, timings))
+        rounds: dict[str, list[FinishedRound]] = {}
+        for directory, finished in result.rounds:
+            rounds.setdefault(directory, []).append(finished)
         for directory, new in rounds.items():
             try:
                 self._progress[directory].append(new)

@@ -20,7 +20,7 @@ STUDY = {
     "policies": ["random", "bald", "bal_pm"],
     "seeds": 4 * KILLS,  # enough rounds for most kills to fall into one run
 }
-RESULTS = ("study.json", "rounds.jsonl", "manifest.json")
+RESULTS = ("study.json", "rounds.jsonl", "predictions.f16", "manifest.json")
 
 
 class Killer(threading.Thread):

@@ -18,6 +18,7 @@ from balbench.harness.metrics import (
     clustered_error,
     error_correlations,
     held_out_metrics,
+    logits,
 )
 from balbench.harness.uncertainty import uncertainty
 
@@ -168,3 +169,10 @@ def test_error_correlations_are_scipys_and_absent_for_constants():
     same = uncertainty(torch.full((4, 30), 0.3))
     assert error_correlations(same, share) == {}
     assert error_correlations(uncertainty(torch.rand(4, 30)), np.full(30, np.nan)) == {}
+
+
+def test_logits_are_finite_and_invert_the_sigmoid():
+    logit_N = logits(np.array([0.0, 0.25, 0.5, 1.0]))
+    assert np.isfinite(logit_N.astype(np.float16)).all()
+    assert logit_N[1:3] == pytest.approx([-np.log(3), 0.0])
+    assert logit_N[0] == pytest.approx(-logit_N[3], rel=1e-4)

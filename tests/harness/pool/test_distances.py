@@ -2,11 +2,12 @@
 
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
 from balbench.harness.pool import blocks
-from balbench.harness.pool.distances import pair_distances
+from balbench.harness.pool.distances import PoolDistances, pair_distances
 from balbench.harness.pool.index import Responses
 from balbench.testing.examples import on_disk
 
@@ -44,3 +45,14 @@ def test_parts_of_a_split_have_the_same_bits_as_the_split_and_compute_nothing():
         assert torch.equal(part.distance_N, whole[chosen])
     assert torch.equal(part.features_RD[part.responses_N2], FEATURES[PAIRS[chosen]])
     assert torch.equal(part.features_RD, FEATURES[used_R])
+
+
+def test_a_batch_is_compared_with_the_pool():
+    distances = PoolDistances(np.arange(100.0))
+    assert distances.facts(np.arange(100)) == {"distance_mean": 1.0, "farthest_share": 0.05}
+    assert distances.facts(np.array([99, 0])) == {"distance_mean": 1.0, "farthest_share": 0.5}
+    assert distances.facts(np.array([99, 98])) == {"distance_mean": 98.5 / 49.5, "farthest_share": 1.0}
+
+
+def test_pairs_that_all_have_the_same_features_have_no_relative_distance():
+    assert PoolDistances(np.zeros(9)).facts(np.arange(2)) == {"farthest_share": 0.0}

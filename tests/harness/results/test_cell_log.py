@@ -2,14 +2,20 @@
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.results import CellLog
-from balbench.harness.results.records import up_to
+from balbench.harness.results.predictions import read_predictions
+from balbench.harness.results.records import FinishedRound, up_to
 
 FACTS = {"key": "k", "sources": {}, "code": ""}
 
@@ -26,7 +32,21 @@ def log_with(tmp_path, rounds, last_of=None):
 def line(number, last=False):
     metrics = {"test": {"accuracy": number / 10}} | ({} if last else {"pool": {"x": 1.0}, "batch": {"y": 1.0}})
     record = {"round": number, "labels": 5, "metrics": metrics, "acquired": [] if last else [number, number + 100]}
-    return record, {"round": number, "seconds": {"fit": 0.1}}
+    return FinishedRound(record, {"round": number, "seconds": {"fit": 0.1}}, logits(number))
+
+
+def logits(number):
+    return {"ood": np.full(3, number, np.float16), "test": np.arange(4, dtype=np.float16) - number}
+
+
+def predictions(log):
+    """The stored predictions of all rounds of a log."""
+    return read_predictions(log.directory / "predictions.f16", [r.get("predictions") for r in log.rounds()])
+
+
+def files(log):
+    """The bytes of a log's deterministic files."""
+    return [(log.directory / name).read_bytes() for name in ("rounds.jsonl", "predictions.f16")]
 
 
 def test_rounds_come_back_in_order(tmp_path):
@@ -100,8 +120,9 @@ def test_of_a_round_timed_twice_the_last_counts(tmp_path):
 def test_numbers_that_json_lacks_are_not_written(tmp_path):
     log = log_with(tmp_path, 1)
     with pytest.raises(ValueError, match=r"metrics\.batch\.score is not finite, which JSON does not support"):
-        log.append([(line(1)[0] | {"metrics": {"batch": {"score": float("nan")}}}, line(1)[1])])
+        log.append([line(1)._replace(record=line(1).record | {"metrics": {"batch": {"score": float("nan")}}})])
     assert log.count() == 1
+    assert predictions(log)["test"].shape == (1, 4)
 
 
 def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
@@ -117,6 +138,24 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
     assert (tmp_path / "cell" / "rounds.jsonl").read_bytes() == before
 
 
+def test_predictions_whose_lines_do_not_fit_on_the_disk_are_removed(tmp_path, monkeypatch):
+    log = log_with(tmp_path, 2)
+    before, sync, calls = files(log), os.fsync, []
+
+    def full_at_the_lines(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:  # timings, predictions, lines
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr("balbench.harness.results.cell_log.os.fsync", full_at_the_lines)
+    with pytest.raises(RunDirectoryError, match="No space left"):
+        log.append([line(2), line(3)])
+    assert files(log) == before
+    log.append([line(2)])
+    assert files(log) == files(log_with(tmp_path / "at once", 3))
+
+
 def test_a_disk_that_takes_a_part_of_a_write_keeps_no_part(tmp_path):
     """In a process of its own, as files of this one must be able to grow."""
     log_with(tmp_path, 2)
@@ -126,7 +165,9 @@ def test_a_disk_that_takes_a_part_of_a_write_keeps_no_part(tmp_path):
         "import resource, signal, sys; from pathlib import Path; from balbench.harness.results import CellLog\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 5000}, {len(before) + 5000}))\n"
-        "rounds = [({'round': n, 'acquired': list(range(500))}, {'round': n, 'seconds': {}}) for n in (2, 3, 4)]\n"
+        "from balbench.harness.results.records import FinishedRound\n"
+        "record = {'acquired': list(range(500))}\n"
+        "rounds = [FinishedRound({'round': n, **record}, {'round': n, 'seconds': {}}) for n in (2, 3, 4)]\n"
         "CellLog(Path(sys.argv[1])).append(rounds)"
     )
     actual = subprocess.run([sys.executable, "-c", code, str(path.parent)], capture_output=True, text=True)
@@ -148,6 +189,7 @@ def test_more_rounds_continue_a_finished_cell_from_its_last_round(tmp_path):
     assert not log.is_finished(6)
     whole = log_with(tmp_path / "at once", 5, last_of=5)
     assert log.rounds() == whole.rounds()
+    assert files(log) == files(whole)
 
 
 def test_a_cell_that_was_killed_while_it_was_extended_is_extended(tmp_path):
@@ -177,3 +219,70 @@ def test_a_manifest_of_another_form_counts_for_nothing(tmp_path):
     log = log_with(tmp_path, 3)
     (tmp_path / "cell" / "manifest.json").write_text(json.dumps({"rounds": 3}))
     assert not log.is_finished(1)
+
+
+def test_a_line_describes_its_row_of_predictions(tmp_path):
+    log = log_with(tmp_path, 3)
+    assert [record["predictions"]["pairs"] for record in log.rounds()] == [{"ood": 3, "test": 4}] * 3
+    stored = predictions(log)
+    assert list(stored) == ["ood", "test"]
+    for split, logit_TN in stored.items():
+        assert logit_TN.dtype == np.float16
+        assert np.array_equal(logit_TN, [logits(number)[split] for number in range(3)])
+    assert (log.directory / "predictions.f16").stat().st_size == 3 * 7 * 2
+
+
+@pytest.fixture(scope="module")
+def whole_log(tmp_path_factory):
+    return log_with(tmp_path_factory.mktemp("whole"), 6, last_of=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_write_torn_anywhere_is_continued_to_the_same_bytes(tmp_path_factory, whole_log, data):
+    """Rows are written before lines, so a kill leaves the lines of at most as many rounds as there are rows."""
+    expected_lines, expected_rows = files(whole_log)
+    rows_size = data.draw(st.integers(0, len(expected_rows)))
+    ends = [end for end, byte in enumerate(expected_lines, start=1) if byte == ord("\n")]
+    lines_size = data.draw(st.integers(0, ([0, *ends])[rows_size // 14]))
+    junk = data.draw(st.binary(max_size=20))
+    log = CellLog(tmp_path_factory.mktemp("torn") / "cell")
+    log.open(FACTS, 6)
+    (log.directory / "rounds.jsonl").write_bytes(expected_lines[:lines_size])
+    (log.directory / "predictions.f16").write_bytes(expected_rows[:rows_size] + junk)
+    done = len(log.open(FACTS, 6))
+    assert done == sum(end <= lines_size for end in ends)
+    log.append([line(number, last=number == 5) for number in range(done, 6)])
+    assert files(log) == [expected_lines, expected_rows]
+
+
+@settings(max_examples=40, deadline=None)
+@given(damage=st.sampled_from(["cut", "flip", "delete"]), place=st.integers(0, 6 * 14 - 1))
+def test_rounds_from_the_first_damaged_row_run_again(tmp_path_factory, whole_log, damage, place):
+    log = CellLog(tmp_path_factory.mktemp("damaged") / "cell")
+    shutil.copytree(whole_log.directory, log.directory)
+    path = log.directory / "predictions.f16"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.unlink() if damage == "delete" else path.write_bytes(content[:place] if damage == "cut" else content)
+    assert not log.has_predictions()
+    if damage == "delete":
+        assert predictions(log) is None
+    else:
+        with pytest.raises(RunDirectoryError, match=rf"the row of round {place // 14} is damaged; delete"):
+            predictions(log)
+    done = len(log.open(FACTS, 6))
+    assert done == (0 if damage == "delete" else place // 14)
+    log.append([line(number, last=number == 5) for number in range(done, 6)])
+    assert files(log) == files(whole_log)
+    assert log.has_predictions()
+
+
+def test_rounds_of_an_older_version_have_no_predictions_and_are_kept(tmp_path):
+    log = CellLog(tmp_path / "cell")
+    log.open(FACTS, 3)
+    log.append([line(number)._replace(logits=None) for number in range(2)])
+    assert not (log.directory / "predictions.f16").exists()
+    assert len(log.open(FACTS, 3)) == 2
+    assert log.has_predictions()
+    assert predictions(log) is None

@@ -4,6 +4,7 @@ import pytest
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.results import RunDirectory
+from balbench.harness.results.records import FinishedRound
 from balbench.harness.study.study import check_study
 from support.studies import TINY
 
@@ -17,7 +18,7 @@ def started(directory, name="random-seed0-0"):
     log = directory.cell(name)
     log.open({"key": "k", "sources": {}, "code": ""}, 3)
     record = {"round": 0, "labels": 5, "metrics": {"test": {"accuracy": 0.5}}, "acquired": [1, 2]}
-    log.append([(record, {"round": 0, "seconds": {"fit": 0.1}})])
+    log.append([FinishedRound(record, {"round": 0, "seconds": {"fit": 0.1}})])
 
 
 def adopted(path, *headers):

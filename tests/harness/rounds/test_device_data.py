@@ -54,7 +54,7 @@ def rounds_of(data: DeviceData) -> list:
     report = advance(cells, [Past.of([]) for _ in cells], data, lambda: True)
     assert not report.failed
     assert len(report.rounds) == sum(cell.rounds for cell in cells)
-    return [(key, record) for key, record, _ in report.rounds]
+    return [(key, done.record) for key, done in report.rounds]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

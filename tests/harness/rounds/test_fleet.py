@@ -37,8 +37,8 @@ def advanced(cells, pasts=None, rounds=99):
     pasts, left = pasts or [[] for _ in cells], iter(range(rounds))
     report = advance(cells, [Past.of(past) for past in pasts], DATA, lambda: next(left, None) is not None)
     lines = {cell.directory: [json.dumps(record) for record in past] for cell, past in zip(cells, pasts, strict=True)}
-    for key, record, _ in report.rounds:
-        lines[key].append(json.dumps(record))
+    for key, done in report.rounds:
+        lines[key].append(json.dumps(done.record))
     return lines, report
 
 
@@ -60,7 +60,7 @@ def test_a_cell_does_not_depend_on_how_far_its_fleet_is(alone):
     assert {len(past) for past in pasts} == {0, 1, 2, 3, 4}
     lines, report = advanced(CELLS, pasts)
     assert lines == alone
-    rounds = [record["round"] for _, record, _ in report.rounds]
+    rounds = [done.record["round"] for _, done in report.rounds]
     assert rounds == sorted(rounds)  # those behind catch up first
 
 
@@ -100,7 +100,7 @@ def test_what_was_done_before_the_memory_was_too_small_is_kept(alone):
     actual, report = advanced(cells, [lines[0][:2], [], []])
     assert report.out_of_memory
     assert not report.failed
-    assert [(key, record["round"]) for key, record, _ in report.rounds] == list(
+    assert [(key, done.record["round"]) for key, done in report.rounds] == list(
         itertools.chain.from_iterable([(cells[1].directory, n), (cells[2].directory, n)] for n in range(2))
     )
     assert actual == {cell.directory: alone[cell.directory][:2] for cell in cells}

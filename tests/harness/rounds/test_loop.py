@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from balbench.harness import registry
+from balbench.harness.metrics import held_out_metrics
 from balbench.harness.policies.policy import Policy, Selection
 from balbench.harness.pool.pairs import PreferenceData, Split
 from balbench.harness.posteriors.ensemble import Ensemble
@@ -41,8 +42,8 @@ def run(cell, past=(), data=DATA, rounds=99):
     left = iter(range(rounds))
     report = advance([cell], [Past.of(past)], device_data(data), lambda: next(left, None) is not None)
     assert not report.failed, report.failed
-    assert {key for key, _, _ in report.rounds} <= {cell.directory}
-    return [*past, *(record for _, record, _ in report.rounds)]
+    assert {key for key, _ in report.rounds} <= {cell.directory}
+    return [*past, *(done.record for _, done in report.rounds)]
 
 
 @pytest.mark.parametrize("label", ["random", "bald", "bal_pm", "bal_pm as coded", "full data"])
@@ -96,6 +97,31 @@ def test_a_round_says_what_it_bought_and_how_well_it_did():
     assert records[0]["metrics"]["batch"]["unique_prompts"] == unique
     batch = records[0]["metrics"]["batch"]
     assert 0 <= batch["score_min"] <= batch["score_mean"] <= batch["score_max"] <= np.log(2)
+
+
+@pytest.mark.parametrize("label", ["bald", "full data"])
+def test_a_round_keeps_the_predictions_of_its_held_out_pairs(label):
+    cell = cell_of(label)
+    result = advance([cell], [Past.of([])], device_data(), lambda: True)
+    for _, done in result.rounds:
+        assert {split: logit_N.shape for split, logit_N in done.logits.items()} == {"ood": (120,), "test": (120,)}
+        for split, logit_N in done.logits.items():
+            assert logit_N.dtype == np.float16
+            records, pairs = DATA.splits[split].records, DATA.splits[split].pairs
+            probability_N = 1 / (1 + np.exp(-logit_N.astype(np.float64)))
+            again = held_out_metrics(probability_N, records.first_share_N, pairs.prompt_of_pair_N)
+            for name in ("log_likelihood", "log_likelihood_se", "brier", "ece"):
+                assert again[name] == pytest.approx(done.record["metrics"][split][name], abs=1e-4)
+
+
+def test_a_round_compares_the_distances_of_its_batch_with_the_pool():
+    pool = DATA.splits["pool"].pairs
+    first_ND, second_ND = (pool.response_features_RD[pool.responses_of_pair_N2[:, side]] for side in (0, 1))
+    distance_N = np.linalg.norm(first_ND.astype(np.float64) - second_ND, axis=1)
+    for record in run(cell_of("bald"))[:-1]:
+        batch, distance_B = record["metrics"]["batch"], distance_N[record["acquired"]]
+        assert batch["distance_mean"] == pytest.approx(distance_B.mean() / distance_N.mean())
+        assert batch["farthest_share"] == np.mean(distance_B > np.quantile(distance_N, 0.95))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from support.policies import Leaving, Mortal
 from support.studies import TINY, bytes_of, write_study
 
 STUDY = {"protocol": {"initial": 10, "batch": 10, "rounds": 12}, "policies": ["random", "bal_pm"]}
-RESULTS = ("rounds.jsonl", "manifest.json")
+RESULTS = ("rounds.jsonl", "predictions.f16", "manifest.json")
 
 
 class Watch(Display):

@@ -12,7 +12,10 @@ from rich.console import Console
 from balbench.harness.datasets.jsonl import JsonLines
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError
+from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
+from balbench.harness.results.held_out import HELD_OUT, read_held_out
+from balbench.harness.running.data_cache import data_path
 from balbench.harness.running.data_directory import feature_bytes, prepare
 from balbench.harness.running.progress import Display
 from balbench.harness.study.study import check_study
@@ -128,3 +131,29 @@ def test_a_dueling_policy_needs_several_pairs_of_a_prompt_before_texts_are_encod
     with pytest.raises(DataError, match="policy infomax: every prompt of the pool has one pair") as error:
         said(study, tmp_path / "run")
     assert "\n" not in str(error.value)
+
+
+def test_a_run_keeps_the_votes_prompts_and_distances_of_its_held_out_pairs(tmp_path, bert):
+    study = text_study(write_votes(tmp_path / "votes.jsonl"), bert)
+    said(study, tmp_path / "run")
+    (facts,) = (tmp_path / "run").glob("data/*/data.json")
+    data = PreferenceData.load(data_path(json.loads(facts.read_text())["cache"]), {})
+    held_out = read_held_out(facts.parent)
+    assert list(held_out) == sorted(set(data.splits) - {"pool", "eval"})
+    for name, kept in held_out.items():
+        split = data.splits[name]
+        assert np.array_equal(kept.share_N, split.records.first_share_N, equal_nan=True)
+        assert np.array_equal(kept.prompt_N, split.pairs.prompt_of_pair_N)
+        features_RD, responses_N2 = split.pairs.response_features_RD, split.pairs.responses_of_pair_N2
+        difference_ND = features_RD[responses_N2[:, 0]] - features_RD[responses_N2[:, 1]]
+        assert kept.distance_N == pytest.approx(np.linalg.norm(difference_ND, axis=1))
+
+
+def test_the_held_out_pairs_are_added_to_a_directory_of_an_older_version(tmp_path, bert):
+    study = text_study(write_votes(tmp_path / "votes.jsonl"), bert)
+    said(study, tmp_path / "run")
+    (path,) = (tmp_path / "run").glob(f"data/*/{HELD_OUT}")
+    before = path.read_bytes()
+    path.unlink()
+    said(study, tmp_path / "run")
+    assert path.read_bytes() == before

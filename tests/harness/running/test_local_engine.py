@@ -65,7 +65,7 @@ def test_a_process_has_one_thread(engine_on):
 
 def test_a_task_returns_its_rounds(engine_on, task):
     report = engine_on("cpu").submit(task).result()
-    assert [(key, record["round"]) for key, record, _ in report.rounds] == [(task.cells[0].directory, 0)]
+    assert [(key, done.record["round"]) for key, done in report.rounds] == [(task.cells[0].directory, 0)]
     assert report.device == "cpu"
     assert report.facts["torch"] == torch.__version__
 

@@ -13,11 +13,14 @@ from balbench.harness.results import RunDirectory, read_run
 from balbench.harness.running.known_runs import known_runs, remember
 from balbench.harness.running.placement import Placement
 from balbench.harness.running.progress import Display
+from balbench.harness.running.reuse import COPIED
 from balbench.harness.running.scheduler import Scheduler
 from balbench.harness.study import cell as cells
 from balbench.harness.study.study import check_study
 from support.engines import InProcess
 from support.studies import TINY, bytes_of
+
+RESULTS = ("rounds.jsonl", "predictions.f16")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,7 @@ def test_finished_cells_are_copied_byte_for_byte(tmp_path):
     ran, said = run(tmp_path / "second", name="renamed", seeds=3)
     assert ran == 8  # the third seed
     assert said.splitlines()[0] == f"4 finished cells copied from {tmp_path / 'first'}"
-    for path, content in bytes_of(tmp_path / "first", "rounds.jsonl", "timings.jsonl", "cell.json").items():
+    for path, content in bytes_of(tmp_path / "first", *COPIED).items():
         assert (tmp_path / "second" / path).read_bytes() == content
     for path in (tmp_path / "first").glob("cells/*"):
         manifest = json.loads((tmp_path / "second" / "cells" / path.name / "manifest.json").read_text())
@@ -66,7 +69,9 @@ def test_a_run_of_copies_alone_can_be_reported_and_names_where_they_were_run(tmp
     for before, name in (("first", "second"), ("second", "third")):
         assert run(tmp_path / name)[0] == 0
         assert RunDirectory(tmp_path / name).header["lines"] == lines != {}
-        assert read_run(tmp_path / name).curves.equals(curves)
+        run_ = read_run(tmp_path / name)
+        assert run_.curves.equals(curves)
+        assert run_.held_out().keys() == run_.predictions("", "bald", 1).keys() == {"test", "ood"}
         shutil.rmtree(tmp_path / before)
     for path in (tmp_path / "third").glob("cells/*/manifest.json"):
         assert json.loads(path.read_text())["copied_from"] == str(tmp_path / "first" / "cells" / path.parent.name)
@@ -78,7 +83,7 @@ def test_fewer_rounds_are_copied_and_continued(tmp_path):
     assert ran == 12  # two and the last of the shorter again, for four cells
     assert "4 finished cells copied" in said
     run(tmp_path / "alone", reuse=False)
-    assert bytes_of(tmp_path / "long", "rounds.jsonl") == bytes_of(tmp_path / "alone", "rounds.jsonl")
+    assert bytes_of(tmp_path / "long", *RESULTS) == bytes_of(tmp_path / "alone", *RESULTS)
     ran, _ = run(tmp_path / "shorter", protocol=TINY["protocol"] | {"rounds": 3})
     assert ran == 0
 
@@ -92,7 +97,10 @@ def test_nothing_is_copied_where_that_is_off(tmp_path, monkeypatch):
     assert run(tmp_path / "fourth", reuse=None)[0] == 0
 
 
-@pytest.mark.parametrize("damage", ["unfinished", "torn", "gone", "no cells", "another code", "no study"])
+@pytest.mark.parametrize(
+    "damage",
+    ["unfinished", "torn", "torn predictions", "no predictions", "gone", "no cells", "another code", "no study"],
+)
 def test_what_is_not_whole_is_not_copied(tmp_path, monkeypatch, damage):
     run(tmp_path / "first")
     for path in (tmp_path / "first").glob("cells/*"):
@@ -100,6 +108,10 @@ def test_what_is_not_whole_is_not_copied(tmp_path, monkeypatch, damage):
             (path / "manifest.json").unlink()
         if damage == "torn":
             (path / "rounds.jsonl").write_bytes((path / "rounds.jsonl").read_bytes()[:-9])
+        if damage == "torn predictions":
+            (path / "predictions.f16").write_bytes((path / "predictions.f16").read_bytes()[:-9])
+        if damage == "no predictions":
+            (path / "predictions.f16").unlink()
         if damage == "another code":
             monkeypatch.setattr(cells, "development_digest", lambda: "other")
     if damage in ("gone", "no cells"):

@@ -106,8 +106,8 @@ def test_more_rounds_continue_a_finished_run(quiet, tmp_path):
 
 def test_a_grid_over_rounds_runs_each_cell_once(quiet, tmp_path):
     schedule(tmp_path / "run", engine=InProcess(), grid={"protocol.rounds": [2, 4]})
-    actual = bytes_of(tmp_path / "run", "rounds.jsonl")
-    assert actual == {name: content for name, content in quiet.items() if name.endswith("rounds.jsonl")}
+    names = ("rounds.jsonl", "predictions.f16")
+    assert bytes_of(tmp_path / "run", *names) == {name: each for name, each in quiet.items() if name.endswith(names)}
     run = read_run(tmp_path / "run")
     assert run.curves.groupby("setting")["round"].max().to_dict() == {"protocol.rounds=2": 1, "protocol.rounds=4": 3}
 

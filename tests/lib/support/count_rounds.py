@@ -12,7 +12,7 @@ def dask_setup(worker: object) -> None:
     def counted(self, *arguments, **options):
         done = run(self, *arguments, **options)
         with open(os.environ["BALBENCH_TEST_ROUNDS"], "a") as file:
-            file.write(f"{self.cell.directory} {done[0]['round']}\n")
+            file.write(f"{self.cell.directory} {done.record['round']}\n")
         return done
 
     CellRun.round = counted

@@ -28,7 +28,7 @@ def write_study(directory: Path, **changes: Any) -> Path:
 
 def bytes_of(run: Path, *names: str) -> dict[str, bytes]:
     """The bytes of all files of a run with these names (all of a run's deterministic results by default)."""
-    selected = names or ("study.json", "rounds.jsonl", "manifest.json", "savings.csv")
+    selected = names or ("study.json", "rounds.jsonl", "predictions.f16", "manifest.json", "savings.csv")
     return {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
