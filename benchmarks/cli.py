@@ -30,6 +30,13 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. posterior.members=10."),
 ]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Number of seeds to run (3 means 0, 1 and 2).")]
+ReferenceSeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--reference-seeds",
+        help="Number of seeds of the reference  [default: 20, or twice the number of seeds if that is more]",
+    ),
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
 JobsOption = Annotated[int | None, typer.Option("--jobs", help="Worker processes on CPUs  [default: one per core]")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
@@ -97,6 +104,7 @@ def run(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     seeds: SeedsOption = None,
+    reference_seeds: ReferenceSeedsOption = None,
     override: SetOption = None,
     fleet: FleetOption = None,
     fleets_per_device: SharingOption = 1,
@@ -114,6 +122,7 @@ def run(
         study,
         out,
         seeds=seeds,
+        reference_seeds=reference_seeds,
         overrides=override or (),
         jobs=jobs,
         device=device,
@@ -239,6 +248,7 @@ def check(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     seeds: SeedsOption = None,
+    reference_seeds: ReferenceSeedsOption = None,
     override: SetOption = None,
     fleet: FleetOption = None,
     fleets_per_device: SharingOption = 1,
@@ -252,7 +262,7 @@ def check(
 
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, cast("Features", features))
     placement.check()
-    checked = load_study(study, overrides=override or (), seeds=seeds)
+    checked = load_study(study, overrides=override or (), seeds=seeds, reference_seeds=reference_seeds)
     standard_output().print(plan(checked, placement))
 
 

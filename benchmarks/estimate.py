@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from balbench.harness.errors import StudyError, answer_of
-from balbench.harness.machine import count, duration, gib, usable_memory
+from balbench.harness.machine import count, duration, gib, ranges, usable_memory
 from balbench.harness.pool.contents import Sizes
 from balbench.harness.posteriors.posterior import LabelledPairs, Posterior
 from balbench.harness.rounds.worker import free_bytes
@@ -55,7 +55,7 @@ def plan(study: Study, placement: Placement) -> Group:
     for group in _groups(study):
         first = group[0]
         labels = "all" if first.policy.acquires_all else f"{first.protocol.budget:,}"
-        seeds = ", ".join(str(cell.seed) for cell in group)
+        seeds = ranges(cell.seed for cell in group)
         table.add_row(escape(first.setting), escape(first.label), seeds, str(first.rounds), labels)
     return Group(table, *_needs(study, placement))
 
@@ -130,7 +130,7 @@ def _needs(study: Study, placement: Placement) -> list[str]:
         data = sizes[cell.setting]
         return cells_together(cell, machines.free, data.response_bytes, data.dimension)
 
-    fleets = make_fleets(study.cells, machines.slots, placement.fleet, machines.free, largest_fleet)
+    fleets = make_fleets(study.running_order, machines.slots, placement.fleet, machines.free, largest_fleet)
     placement_line = placed(len(study.cells), [len(cells) for cells in fleets], machines.slots, machines.name)
     workers = max(1, min(machines.slots, len(fleets)))
     lines.append(f"placement: {placement_line}{'' if machines.slots else '; it has no worker yet'}")

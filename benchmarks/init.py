@@ -55,6 +55,7 @@ policies:
 reference: random
 
 seeds: 5  # runs of each policy; intervals need at least 3
+# reference_seeds: 20  # runs of the reference (the default), because its error is part of every number of savings
 
 # Labels: {initial} at random, then {rounds_less_one} batches of {batch}; {budget:,} of the pool's {pool:,} pairs.
 protocol: {{initial: {initial}, batch: {batch}, rounds: {rounds}}}

@@ -13,7 +13,7 @@ from balbench.benchmarks.exit_codes import CLOSED_PIPE, INTERRUPTED, INVALID_INP
 
 # Settings that error messages name. The flag of a setting has the same name, except those in FLAGS.
 SETTINGS = {
-    *("out", "seeds", "override", "jobs", "device", "fleet", "fleets_per_device"),
+    *("out", "seeds", "reference_seeds", "override", "jobs", "device", "fleet", "fleets_per_device"),
     *("cluster", "features", "grace", "reuse", "remove", "older_than", "posterior"),
 }
 FLAGS = {"override": "--set"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -96,6 +96,18 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number with its noun: 1 cell, 25 cells."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return distinct integers in ascending order, three or more consecutive integers as a range: 0 to 4, 9."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(texts)
 
 
 def gib(number: int) -> str:

@@ -1,6 +1,5 @@
 """The Python API, as scripts and notebooks use it."""
 
-import copy
 import os
 import signal
 import subprocess
@@ -14,10 +13,10 @@ import pytest
 
 import balbench
 from balbench.api import CellsFailedWarning, shipped_studies
-from support.studies import TINY, write_study
+from support.studies import tiny, write_study
 
 SOURCE = Path(__file__).parents[1] / "src"
-SMALL = copy.deepcopy(TINY) | {"policies": ["random", "variance"], "full_data": False}
+SMALL = tiny(policies=["random", "variance"], full_data=False)
 
 
 def python(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
@@ -29,7 +28,7 @@ def python(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return balbench.run_study(SMALL, tmp_path_factory.mktemp("api") / "run", seeds=3, progress=False)
+    return balbench.run_study(SMALL, tmp_path_factory.mktemp("api") / "run", seeds=3, reference_seeds=3, progress=False)
 
 
 def test_import_is_light_and_every_public_name_exists(tmp_path):
@@ -69,7 +68,7 @@ def test_a_run_stays_valid_when_the_working_directory_changes(run, tmp_path, mon
 
 def test_a_grid_is_part_of_the_index_of_savings(tmp_path):
     study = SMALL | {"grid": {"posterior.members": [2, 3]}, "policies": ["random", "variance"]}
-    run = balbench.run_study(study, tmp_path, seeds=1, progress=False)
+    run = balbench.run_study(study, tmp_path, seeds=1, reference_seeds=1, progress=False)
     assert run.savings().index.names == ["setting", "split", "policy"]
     assert run.plot(setting="posterior.members=3").axes
     with pytest.raises(balbench.BalbenchError, match=r"did you mean 'posterior\.members=3'"):
@@ -86,9 +85,9 @@ def test_unknown_curves_are_named_with_the_known_ones(run):
 @pytest.mark.parametrize("overrides", [{"policies.1": "variance"}, ["policies.1=variance"]])
 def test_a_mapping_and_a_file_with_overrides_give_the_same_cells(tmp_path, overrides):
     path = write_study(tmp_path, **SMALL | {"policies": ["random", "bald"]})
-    expected = [cell.key for cell in balbench.load_study(SMALL, seeds=3).cells]
+    expected = [cell.key for cell in balbench.load_study(SMALL, seeds=3, reference_seeds=3).cells]
     for source in (path, str(path)):
-        cells = balbench.load_study(source, overrides=overrides, seeds=[0, 1, 2]).cells
+        cells = balbench.load_study(source, overrides=overrides, seeds=[0, 1, 2], reference_seeds=[2, 1, 0]).cells
         assert [cell.key for cell in cells] == expected
 
 
@@ -102,6 +101,7 @@ def test_read_run_takes_text_and_paths(run):
         ({"study": "quickstrat"}, None, "did you mean 'quickstart'"),
         ({"study": SMALL | {"polices": []}}, None, "study: polices: unknown key; did you mean 'policies'"),
         ({"seeds": 0}, "seeds", "seeds 0: must be at least 1"),
+        ({"reference_seeds": 1}, None, "reference_seeds: must be at least the number of seeds, 2, not 1"),
         ({"overrides": {"name.x": 1}}, "override", "override name.x: 'name' is a text"),
         ({"overrides": "posterior.members=3"}, "override", "must be a list of texts, or a mapping"),
         ({"overrides": ["posterior.members"]}, "override", "must have the form key=value"),
@@ -117,13 +117,15 @@ def test_errors_name_settings(tmp_path, arguments, setting, message):
 
 def test_shipped_studies_load_by_name():
     assert "quickstart" in shipped_studies()
-    assert balbench.load_study("quickstart", seeds=2).file.seeds == [0, 1]
+    study = balbench.load_study("quickstart", seeds=2, reference_seeds=3)
+    assert study.file.seeds == [0, 1]
+    assert study.file.reference_seeds == [0, 1, 2]
 
 
 def test_failed_cells_are_in_the_run_and_cause_a_warning(tmp_path):
     study = SMALL | {"policies": ["random", {"name": "bal_pm", "digamma_divisor": 1e-308}]}
     with pytest.warns(CellsFailedWarning, match="1 of 2 cells failed"):
-        run = balbench.run_study(study, tmp_path, seeds=1, progress=False)
+        run = balbench.run_study(study, tmp_path, seeds=1, reference_seeds=1, progress=False)
     assert list(run.failed["policy"]) == ["bal_pm"]
     assert "scores are not finite" in run.failed["reason"].iloc[0]
     assert "1 failed" in repr(run)
@@ -136,7 +138,7 @@ def test_an_interrupt_keeps_complete_rounds_and_propagates(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("balbench.harness.running.scheduler.Scheduler.run", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            balbench.run_study(SMALL, tmp_path, seeds=1)
+            balbench.run_study(SMALL, tmp_path, seeds=1, reference_seeds=1)
     assert "stopped: 0 of 8 rounds are kept" in capsys.readouterr().err
     run = balbench.read_run(tmp_path)
     assert len(run.cells) == 2
@@ -148,7 +150,9 @@ def test_an_interrupt_keeps_complete_rounds_and_propagates(tmp_path, monkeypatch
 
 def test_a_study_runs_in_another_thread(tmp_path):
     runs = []
-    thread = threading.Thread(target=lambda: runs.append(balbench.run_study(SMALL, tmp_path, seeds=1, progress=False)))
+    thread = threading.Thread(
+        target=lambda: runs.append(balbench.run_study(SMALL, tmp_path, seeds=1, reference_seeds=1, progress=False))
+    )
     thread.start()
     thread.join()
     assert len(runs[0].cells) == 2
@@ -179,7 +183,7 @@ def test_a_swallowed_interrupt_stops_the_run(tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            balbench.run_study(SMALL, tmp_path / "run", seeds=1, progress=False)
+            balbench.run_study(SMALL, tmp_path / "run", seeds=1, reference_seeds=1, progress=False)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

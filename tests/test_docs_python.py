@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 import balbench
-from support.studies import TINY
+from support.studies import tiny
 
 PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
 
@@ -16,7 +16,7 @@ def test_every_block_of_code_runs(tmp_path, monkeypatch, capsys):
     mpl.use("agg")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    small = TINY | {"policies": ["random", "variance"], "full_data": False}
+    small = tiny(policies=["random", "variance"], full_data=False)
     names = {"SMALL": small}
     for block in blocks:
         exec(block.replace('"quickstart"', "SMALL"), names)

@@ -1,6 +1,5 @@
 """`balbench.transfer`: successor models learn from the labels that policies bought."""
 
-import copy
 import json
 import shutil
 
@@ -12,9 +11,9 @@ from balbench.harness.files import cache_directory
 from balbench.harness.running import engines
 from support.command import run_here
 from support.engines import InProcess
-from support.studies import TINY, bytes_of
+from support.studies import bytes_of, tiny
 
-STUDY = copy.deepcopy(TINY) | {"policies": ["random", "bald"]}
+STUDY = tiny(policies=["random", "bald"])
 SUCCESSOR = {"name": "bayesian_linear"}
 
 

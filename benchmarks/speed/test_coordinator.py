@@ -32,6 +32,7 @@ STUDY = {
     "posterior": {"name": "ensemble"},
     "policies": ["random"],
     "seeds": CELLS,
+    "reference_seeds": CELLS,
     "protocol": {"initial": BATCH, "batch": BATCH, "rounds": ROUNDS},
     "full_data": False,
 }

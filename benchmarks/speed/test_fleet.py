@@ -45,6 +45,7 @@ STUDY: dict[str, Any] = {
     "policies": ["bal_pm"],
     "reference": "bal_pm",
     "seeds": max(SIZES),
+    "reference_seeds": max(SIZES),
     "protocol": {"initial": 64, "batch": 64, "rounds": ROUNDS},
     "full_data": False,
 }

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.files import check_directory, disk_errors, read_json, write_json
-from balbench.harness.machine import count
+from balbench.harness.machine import count, ranges
 from balbench.harness.results.cell_log import CellLog
 from balbench.harness.results.merging import cell_identity, check_same_study, merged
 from balbench.harness.results.records import CellHeader, Lines, StudyHeader, lacks
@@ -112,10 +112,13 @@ class RunDirectory:
         others, cells = self.others(requested), requested["cells"]
         if not others:
             return ""
-        seeds = sorted({cell["seed"] for cell in others} - {cell["seed"] for cell in cells})
-        policies = sorted({cell["policy"] for cell in others} - {cell["policy"] for cell in cells})
-        kinds: dict[str, list] = {"seeds": seeds, "policies": policies}
-        names = [f"{kind} {', '.join(map(str, each))}" for kind, each in kinds.items() if each]
+        policies = {cell["policy"] for cell in cells}
+        known = {(cell["policy"], cell["seed"]) for cell in cells}
+        # The reference can have more seeds than the policies, so a seed is new to a policy, not to the study.
+        seeds = {c["seed"] for c in others if c["policy"] in policies and (c["policy"], c["seed"]) not in known}
+        others_policies = sorted({cell["policy"] for cell in others} - policies)
+        kinds = {"seeds": ranges(seeds), "policies": ", ".join(others_policies)}
+        names = [f"{kind} {text}" for kind, text in kinds.items() if text]
         details = f" ({'; '.join(names)})" if names else ""
         cells_text = count(len(others), "cell")
         return (

@@ -10,7 +10,7 @@ from typing import Any
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.results.records import CellHeader, StudyHeader
 
-EXTENDABLE = {"description", "policies", "seeds", "reference", "full_data", "protocol"}
+EXTENDABLE = {"description", "policies", "seeds", "reference", "reference_seeds", "full_data", "protocol"}
 
 
 def check_same_study(path: Path, header: StudyHeader, requested: StudyHeader) -> None:
@@ -106,13 +106,20 @@ def _merged_study(before: dict[str, Any], now: dict[str, Any], cells: list[CellH
     known = {_label(policy) for policy in now["policies"]}
     earlier = [policy for policy in before["policies"] if _label(policy) in labels - known]
     rounds = max(before["protocol"]["rounds"], now["protocol"]["rounds"])
+    reference = {cell["seed"] for cell in cells if cell["policy"] == now["reference"]}
+    others = {cell["seed"] for cell in cells if cell["policy"] != now["reference"]}
     return {
         **now,
         "policies": [*now["policies"], *earlier],
-        "seeds": list(dict.fromkeys([*now["seeds"], *sorted({cell["seed"] for cell in cells})])),
+        "seeds": _union(now["seeds"], others & set(before["seeds"])),
+        "reference_seeds": _union(now["reference_seeds"], reference),
         "protocol": {**now["protocol"], "rounds": rounds},
         "full_data": now["full_data"] or (before["full_data"] and any(cell["full_data"] for cell in cells)),
     }
+
+
+def _union(seeds: list[int], more: set[int]) -> list[int]:
+    return [*seeds, *sorted(more - set(seeds))]
 
 
 def _label(policy: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ class Scheduler:
         self._reuse = os.environ.get("BALBENCH_REUSE") != "off" if reuse is None else reuse
         # Cells with the same key, for example of a grid over rounds, run once, with the largest number of rounds.
         cells = {cell.directory: cell for cell in sorted(study.cells, key=lambda cell: cell.rounds)}
-        self._cells = [cells[name] for name in dict.fromkeys(cell.directory for cell in study.cells)]
+        self._cells = [cells[name] for name in dict.fromkeys(cell.directory for cell in study.running_order)]
         self._progress = {cell.directory: self._progress_of(cell) for cell in self._cells}
         self._left = self._unfinished()
         self._data: dict[str, PreparedData] = {}

@@ -18,7 +18,7 @@ from balbench.harness.policies.policy import Policy
 from balbench.harness.results.records import StudyHeader
 from balbench.harness.study.cell import Cell, Part, SettingKeys, digest
 from balbench.harness.study.settings import make_component, shown, validated
-from balbench.harness.study.study_file import COMPONENTS, MOST_CELLS, REQUIREMENTS, StudyFile
+from balbench.harness.study.study_file import COMPONENTS, MOST_CELLS, REQUIREMENTS, StudyFile, reference_seeds
 from balbench.harness.study.yaml_file import override, plain, read_yaml, set_path
 
 FULL_DATA = "full data"  # label of the policy that `full_data` adds
@@ -43,6 +43,15 @@ class Study:
     source_data: Mapping[str, Path] = field(default_factory=dict)
 
     @property
+    def running_order(self) -> list[Cell]:
+        """The cells in the order in which they run: further seeds of the reference are last.
+
+        The results of an unfinished run are then comparable early.
+        """
+        seeds = set(self.file.seeds)
+        return sorted(self.cells, key=lambda cell: cell.seed not in seeds)
+
+    @property
     def header(self) -> StudyHeader:
         """The contents of study.json before the data are built."""
         file = json.loads(self.file.model_dump_json())
@@ -53,6 +62,7 @@ def load_study(
     source: Path | Mapping[str, Any],
     overrides: Sequence[str] | Mapping[str, Any] = (),
     seeds: int | Sequence[int] | None = None,
+    reference_seeds: int | Sequence[int] | None = None,
 ) -> Study:
     """Read, override, check and expand a study.
 
@@ -60,6 +70,7 @@ def load_study(
         source: a YAML file, or a mapping with the keys of a study file.
         overrides: values of dotted keys, as a mapping or as texts `key.path=value`.
         seeds: number of seeds, or a list of seeds, instead of the study's seeds.
+        reference_seeds: number of seeds of the reference, or a list of seeds, instead of the study's.
 
     Raises:
         StudyError: a key or a value is invalid; the message names the key and the most similar valid name.
@@ -72,6 +83,8 @@ def load_study(
         if isinstance(seeds, int) and seeds < 1:
             raise StudyError(f"seeds {seeds}: must be at least 1", setting="seeds")
         raw["seeds"] = seeds if isinstance(seeds, int) else list(seeds)
+    if reference_seeds is not None:
+        raw["reference_seeds"] = reference_seeds if isinstance(reference_seeds, int) else list(reference_seeds)
     return check_study(raw, name)
 
 
@@ -88,7 +101,10 @@ def check_study(raw: dict[str, Any], source: str) -> Study:
     file = _checked_file(plain(raw, source), source)
     if len(set(file.seeds)) < len(file.seeds):
         raise StudyError(f"{source}: seeds: a seed occurs twice in {shown(file.seeds)}; remove one")
-    number = math.prod([len(file.seeds), len(file.policies), *map(len, file.grid.values())])
+    of_reference = reference_seeds(file, source)
+    file = file.model_copy(update={"reference_seeds": of_reference})
+    in_setting = len(file.seeds) * (len(file.policies) - 1) + len(of_reference)
+    number = math.prod([in_setting, *map(len, file.grid.values())])
     if number > MOST_CELLS:
         raise StudyError(f"{source}: has {number:,} cells, more than {MOST_CELLS:,}; take fewer seeds or grid values")
     cells: list[Cell] = []
@@ -161,7 +177,7 @@ def _error_without_grid(file: StudyFile, source: str) -> str:
 def _cells(file: StudyFile, setting: str, source: str) -> list[Cell]:
     parts = {key: _part(kind, getattr(file, key), source, key) for key, kind in COMPONENTS.items()}
     policies = _policies(file, source)
-    _check_reference(file, policies, source)
+    reference = _checked_reference(file, policies, source)
     _check_contents(parts["dataset"].component, [part.component for part, _ in policies.values()], source)
     keys = SettingKeys(**parts, protocol=file.protocol)
     components = {key: part.component for key, part in parts.items()}
@@ -171,8 +187,9 @@ def _cells(file: StudyFile, setting: str, source: str) -> list[Cell]:
         shared |= {"policy": policy.component, "protocol": file.protocol, "sources": keys.sources(policy, own)}
         if own is not None:
             shared |= {"posterior": own.component, "own_posterior": own.name}
-        keys_S = keys.keys(policy, own, file.seeds)
-        cells += [Cell(**shared, seed=seed, keys=key) for seed, key in zip(file.seeds, keys_S, strict=True)]
+        seeds = reference_seeds(file, source) if label == reference else file.seeds
+        keys_S = keys.keys(policy, own, seeds)
+        cells += [Cell(**shared, seed=seed, keys=key) for seed, key in zip(seeds, keys_S, strict=True)]
     return cells
 
 
@@ -229,10 +246,12 @@ def _policy(settings: Mapping[str, Any], source: str, key: str) -> tuple[Part, P
     return policy, None if own is None else _part("posteriors", own, source, f"{key}.posterior")
 
 
-def _check_reference(file: StudyFile, policies: Mapping[str, tuple[Part, Part | None]], source: str) -> None:
+def _checked_reference(file: StudyFile, policies: Mapping[str, tuple[Part, Part | None]], source: str) -> str:
+    """Return the label of the reference."""
     label = reference_label(file, source)
     if policies[label][0].component.acquires_all:
         raise StudyError(f"{source}: reference: {shown(label)} buys all labels at once; name a policy with a curve")
+    return label
 
 
 def reference_label(file: StudyFile, source: str) -> str:

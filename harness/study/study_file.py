@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import count, islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from balbench.harness.errors import StudyError
 from balbench.harness.study.cell import Protocol
 from balbench.harness.study.settings import A_COMPONENT, shown
 
 COMPONENTS = {"dataset": "datasets", "oracle": "oracles", "posterior": "posteriors"}
+LEAST_REFERENCE_SEEDS = 20  # default; with six seeds, the error of the reference alone was worth 29% of the labels
 MOST_CELLS = 1_000_000  # largest number of cells of a study, because all cells are made at once
 # Requirements of values that are more helpful than the names of their types.
 REQUIREMENTS = {
@@ -17,6 +20,7 @@ REQUIREMENTS = {
     "description": "must be a text; quote it",
     "reference": "must be the label of a policy",
     "seeds": "must be a number of seeds, or a list of seeds",
+    "reference_seeds": "must be a number of seeds, or a list of seeds",
     "protocol": "must be a mapping of initial, batch and rounds",
     "grid": "must be a mapping such as {posterior.members: [2, 5]}; leave it out if nothing varies",
     "grid.*": "must be a list of values, as in {posterior.members: [2, 5]}",
@@ -65,9 +69,36 @@ class StudyFile(BaseModel):
     """The policy that label savings are measured against: its label, or its name if only one policy has that name."""
     seeds: Annotated[list[Seed], BeforeValidator(_as_list)] = Field(default=[0, 1, 2, 3, 4], min_length=1)
     """A number of seeds (5 means 0 to 4), or a list of seeds."""
+    reference_seeds: Annotated[int, Field(strict=True, le=MOST_CELLS)] | list[Seed] | None = None
+    """Seeds of the reference, in each setting: a number of seeds, or a list that contains `seeds`. The reference has
+    the study's seeds first, then the smallest others. By default 20, or twice the number of seeds if that is more:
+    the error of the reference is part of every number of savings."""
     protocol: Protocol
     """How many labels are bought and when."""
     full_data: bool = False
     """Whether to train once per seed on the whole pool, as a reference line in the report."""
     grid: dict[str, list[Any]] = {}
     """Values of dotted keys; the study runs all combinations."""
+
+
+def reference_seeds(file: StudyFile, source: str) -> list[int]:
+    """Return the seeds of the reference: the study's seeds, then further seeds.
+
+    Args:
+        file: the study.
+        source: name of the file, for errors.
+
+    Raises:
+        StudyError: `reference_seeds` is less than the number of seeds, lacks one of the seeds, or repeats a seed.
+    """
+    here, value, own = f"{source}: reference_seeds", file.reference_seeds, set(file.seeds)
+    if isinstance(value, list):
+        if len(set(value)) < len(value):
+            raise StudyError(f"{here}: a seed occurs twice in {shown(value)}; remove one")
+        if missing := own - set(value):
+            raise StudyError(f"{here}: must contain the study's seeds; add {shown(sorted(missing))}")
+        return [*file.seeds, *(seed for seed in value if seed not in own)]
+    number = max(LEAST_REFERENCE_SEEDS, 2 * len(own)) if value is None else value
+    if number < len(own):
+        raise StudyError(f"{here}: must be at least the number of seeds, {len(own)}, not {shown(value)}")
+    return [*file.seeds, *islice((seed for seed in count() if seed not in own), number - len(own))]

@@ -59,7 +59,8 @@ def load_transfer(source: RunDirectory, posteriors: Sequence[PosteriorSettings])
     """
     header = _header(source)
     successors = _successors(posteriors)
-    study = check_study(header["study"], str(source.path / "study.json"))
+    older = {"reference_seeds": header["study"]["seeds"]}  # in directories of versions without this key
+    study = check_study(older | header["study"], str(source.path / "study.json"))
     templates = {cell.setting: cell for cell in study.cells}
     usable, skipped = _usable(source, header["cells"])
     recorded = [(cell, _policy(cell, source, study)) for cell in usable]

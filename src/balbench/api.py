@@ -168,6 +168,7 @@ def load_study(
     *,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     seeds: int | Sequence[int] | None = None,
+    reference_seeds: int | Sequence[int] | None = None,
 ) -> Study:
     """Read and check a study; nothing runs.
 
@@ -175,6 +176,7 @@ def load_study(
         study: name of a shipped study, path of a YAML file, or a mapping with the keys of a study file.
         overrides: values of dotted keys, as a mapping `{"posterior.members": 10}` or texts `posterior.members=10`.
         seeds: number of seeds (3 means 0, 1 and 2) or a list of seeds, in place of the study's.
+        reference_seeds: number of seeds of the reference, or a list that contains the seeds, in place of the study's.
 
     Raises:
         StudyError: a key or a value is wrong; the message names the place and the nearest valid name.
@@ -183,7 +185,7 @@ def load_study(
     from balbench.harness.study import study as study_file
 
     source = study if isinstance(study, Mapping) else study_path(study)
-    return study_file.load_study(source, overrides, seeds)
+    return study_file.load_study(source, overrides, seeds, reference_seeds)
 
 
 def run_study(
@@ -191,6 +193,7 @@ def run_study(
     out: str | Path | None = None,
     *,
     seeds: int | Sequence[int] | None = None,
+    reference_seeds: int | Sequence[int] | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     jobs: int | None = None,
     device: str = "auto",
@@ -212,6 +215,7 @@ def run_study(
             `load_study`.
         out: run directory, by default `runs/<study name>`.
         seeds: number of seeds (3 means 0, 1 and 2) or a list of seeds, in place of the study's.
+        reference_seeds: number of seeds of the reference, or a list that contains the seeds, in place of the study's.
         overrides: values of dotted keys, as a mapping `{"posterior.members": 10}` or texts `posterior.members=10`.
         jobs: worker processes on CPUs, by default one per core.
         device: auto, cpu, cuda (all GPUs) or cuda:i.
@@ -239,7 +243,7 @@ def run_study(
     placement.check()
     if placement.cluster is None:
         placement.devices()  # raises an error for an unavailable device before the study is read
-    checked = _checked(study, overrides, seeds)
+    checked = _checked(study, overrides, seeds, reference_seeds)
     directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
     display = _display(progress)
     _run_cells(checked, directory, placement, display, reuse)
@@ -256,10 +260,11 @@ def _checked(
     study: str | Path | Mapping[str, Any] | Study,
     overrides: Sequence[str] | Mapping[str, Any],
     seeds: int | Sequence[int] | None,
+    reference_seeds: int | Sequence[int] | None,
 ) -> Study:
     if isinstance(study, (str, Path, Mapping)):
-        return load_study(study, overrides=overrides, seeds=seeds)
-    if overrides or seeds is not None:
+        return load_study(study, overrides=overrides, seeds=seeds, reference_seeds=reference_seeds)
+    if overrides or seeds is not None or reference_seeds is not None:
         raise StudyError("study: is loaded already, so overrides and seeds have no effect; give them to load_study")
     return study
 

@@ -58,8 +58,8 @@ def test_any_encoding_of_the_streams(unicode_study, environment):
     """All commands, one after the other in one process; the first environment runs the study."""
     study, run = str(unicode_study), str(unicode_study.parent / "run")
     commands = [
-        ["check", study, "--seeds", "1", "--jobs", "1", "--device", "cpu"],
-        ["run", study, "--out", run, "--seeds", "1"],
+        ["check", study, "--seeds", "1", "--reference-seeds", "1", "--jobs", "1", "--device", "cpu"],
+        ["run", study, "--out", run, "--seeds", "1", "--reference-seeds", "1"],
         ["status", run],
         ["list", "policies"],
         ["list", "studies", study],

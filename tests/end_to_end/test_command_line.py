@@ -79,7 +79,8 @@ def test_seeds_can_be_added(finished, without_report, tmp_path):
     directory, _ = finished
     shutil.copytree(directory / "run", tmp_path / "run")
     before = bytes_of(tmp_path / "run", "rounds.jsonl")
-    code, _, _ = without_report("run", directory / "tiny.yaml", "--out", tmp_path / "run", "--seeds", 3)
+    arguments = ["run", directory / "tiny.yaml", "--out", tmp_path / "run", "--seeds", 3, "--reference-seeds", 3]
+    code, _, _ = without_report(*arguments)
     assert code == 0
     after = bytes_of(tmp_path / "run", "rounds.jsonl")
     assert {name: after[name] for name in before if name.startswith("cells")} == {

@@ -28,7 +28,7 @@ class TestNotebook:
     def test_a_study_shows_its_savings(self, notebook):
         shown = outputs(notebook, "run = balbench.run_study")[-1]
         assert "bald" in shown["text/html"]
-        assert "6 of 6 cells finished" in shown["text/plain"]
+        assert "23 of 23 cells finished" in shown["text/plain"]
 
     def test_plots_are_figures(self, notebook):
         assert "image/png" in outputs(notebook, 'run.plot(split="test"')[-1]

@@ -13,6 +13,7 @@ from balbench.harness.machine import (
     mkl_mode,
     one_thread,
     out_of_memory,
+    ranges,
     usable_memory,
     worker_environment,
 )
@@ -90,3 +91,10 @@ class TestUsableMemory:
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], ""), ([3], "3"), ([1, 0], "0, 1"), ([9, 0, 2, 1], "0 to 2, 9"), (range(20), "0 to 19")]
+)
+def test_ranges(numbers, text):
+    assert ranges(numbers) == text

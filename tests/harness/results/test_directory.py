@@ -6,11 +6,11 @@ from balbench.harness.errors import RunDirectoryError
 from balbench.harness.results import RunDirectory
 from balbench.harness.results.records import FinishedRound
 from balbench.harness.study.study import check_study
-from support.studies import TINY
+from support.studies import TINY, tiny
 
 
 def header(**changes):
-    return check_study(TINY | {"policies": ["random", "bald"]} | changes, "t").header
+    return check_study(tiny(**{"policies": ["random", "bald"]} | changes), "t").header
 
 
 def started(directory, name="random-seed0-0"):
@@ -102,6 +102,23 @@ def test_fewer_seeds_policies_or_rounds_remove_nothing(tmp_path):
 def test_more_seeds_policies_or_rounds_are_added(tmp_path):
     more = header(seeds=5, policies=["random", "bald", "epig"], protocol=TINY["protocol"] | {"rounds": 9})
     assert adopted(tmp_path, header(), more)[0] == more
+
+
+def test_seeds_of_the_reference_are_added_to_an_earlier_directory_and_stay(tmp_path):
+    before = header(seeds=2)
+    del before["study"]["reference_seeds"]  # as in a directory of an earlier version
+    more = header(seeds=2, reference_seeds=4)
+    kept, notes = adopted(tmp_path, before, more)
+    assert (kept, notes) == (more, [])
+    few, directory = header(seeds=[0], policies=["random"]), RunDirectory(tmp_path)
+    assert adopted(tmp_path, few)[0]["study"]["reference_seeds"] == [0, 1, 2, 3]
+    assert directory.header["study"]["seeds"] == [0, 1]
+    assert "6 cells of earlier runs (seeds 1 to 3; policies bald)" in directory.others_line(few)
+
+
+def test_a_seed_that_only_the_reference_has_is_an_earlier_seed_of_a_policy(tmp_path):
+    adopted(tmp_path, header(seeds=4))
+    assert "(seeds 2, 3)" in RunDirectory(tmp_path).others_line(header(seeds=2, reference_seeds=4))
 
 
 def test_a_new_label_is_the_label_of_all_cells_of_the_policy(tmp_path):

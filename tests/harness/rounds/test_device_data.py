@@ -1,6 +1,5 @@
 """Where features lie, and that a study does not feel it."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +15,10 @@ from balbench.harness.rounds.device_data import DeviceData, streamed_splits
 from balbench.harness.rounds.fleet import advance
 from balbench.harness.rounds.task import Past
 from balbench.harness.study.study import check_study
-from support.studies import TINY
+from support.studies import tiny
 
 CPU = torch.device("cpu")
-STUDY = check_study(copy.deepcopy(TINY), "tiny")
+STUDY = check_study(tiny(), "tiny")
 DATA = STUDY.cells[0].dataset.build(lambda *_: None)
 
 

@@ -1,6 +1,5 @@
 """Cells that run together: each gives what it gives alone, and fails alone."""
 
-import copy
 import itertools
 import json
 from dataclasses import replace
@@ -19,15 +18,11 @@ from balbench.oracles.annotations import Choice
 from balbench.oracles.replay import Replay
 from support.policies import Broken
 from support.posteriors import Crowded, Touchy
-from support.studies import TINY
+from support.studies import TINY, tiny
 
 POLICIES = ["random", "bald", "bal_pm", {"name": "power_bald"}]
-STUDY = check_study(copy.deepcopy(TINY) | {"policies": POLICIES}, "tiny")
-CELLS = [
-    cell
-    for cell in check_study(copy.deepcopy(TINY) | {"policies": POLICIES}, "tiny").cells
-    if cell.label != "full data"
-]
+STUDY = check_study(tiny(policies=POLICIES), "tiny")
+CELLS = [cell for cell in check_study(tiny(policies=POLICIES), "tiny").cells if cell.label != "full data"]
 DATA = DeviceData(CELLS[0].dataset.build(lambda *_: None), torch.device("cpu"))
 SETTINGS = {key: value for key, value in TINY["posterior"].items() if key != "name"}
 

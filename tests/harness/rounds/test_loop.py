@@ -1,6 +1,5 @@
 """A cell's rounds: resumed exactly, and blind to labels that were not bought."""
 
-import copy
 import json
 import math
 from dataclasses import replace
@@ -23,9 +22,9 @@ from balbench.harness.rounds.task import Past
 from balbench.harness.streams import stream
 from balbench.harness.study.study import check_study
 from balbench.oracles.replay import Replay
-from support.studies import TINY
+from support.studies import tiny
 
-STUDY = check_study(copy.deepcopy(TINY), "tiny")
+STUDY = check_study(tiny(), "tiny")
 DATA = STUDY.cells[0].dataset.build(lambda *_: None)
 
 
@@ -69,7 +68,7 @@ def with_other_labels(data: PreferenceData, bought: np.ndarray) -> PreferenceDat
 
 @pytest.mark.parametrize("name", [name for name in registry.names("policies") if name != "full_data"])
 def test_a_policy_learns_nothing_that_it_has_not_bought(name):
-    raw = copy.deepcopy(TINY) | {"policies": [{"name": name}], "reference": name}
+    raw = tiny(policies=[{"name": name}], reference=name)
     cell = check_study(raw, "tiny").cells[0]
     records = run(cell)
     last = CellRun(cell, device_data(), Past.of(records))
@@ -172,7 +171,7 @@ def test_a_round_records_the_diagnostics_of_its_fit():
     for record in run(cell_of("random")):
         assert set(record["metrics"]["fit"]) == names
         assert all(math.isfinite(value) for value in record["metrics"]["fit"].values())
-    raw = copy.deepcopy(TINY) | {"posterior": {"name": "bayesian_linear"}}
+    raw = tiny(posterior={"name": "bayesian_linear"})
     assert "fit" not in run(check_study(raw, "tiny").cells[0], rounds=1)[0]["metrics"]
 
 
@@ -190,7 +189,7 @@ def test_diagnostics_that_break_their_contract_stop_the_cell(diagnostics, reason
 
 
 def test_the_last_batch_may_be_smaller():
-    raw = copy.deepcopy(TINY) | {"protocol": {"initial": 100, "batch": 150, "rounds": 3}}
+    raw = tiny(protocol={"initial": 100, "batch": 150, "rounds": 3})
     cell = check_study(raw, "tiny").cells[0]
     records = run(cell)
     assert [record["labels"] for record in records] == [100, 250, 300]

@@ -1,6 +1,5 @@
 """The Dask cluster: the same bytes as here, whatever dies."""
 
-import copy
 import io
 import os
 import shutil
@@ -29,7 +28,7 @@ from balbench.harness.study.study import check_study
 from support.cluster import ROOT, DaskCluster, kill, kill_tree, wait_for
 from support.command import run_here, start
 from support.policies import Leaving, Mortal
-from support.studies import TINY, bytes_of, write_study
+from support.studies import bytes_of, tiny, write_study
 
 STUDY = {"protocol": {"initial": 10, "batch": 10, "rounds": 12}, "policies": ["random", "bal_pm"]}
 RESULTS = ("rounds.jsonl", "predictions.f16", "manifest.json")
@@ -53,7 +52,7 @@ class Watch(Display):
 
 def schedule(path, make_engine, action=None, **changes):
     """Run the study; return the bytes of its results, its outcome and what was said."""
-    study = check_study(copy.deepcopy(TINY) | STUDY | changes, "tiny")
+    study = check_study(tiny(**STUDY | changes), "tiny")
     directory, said = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.header)

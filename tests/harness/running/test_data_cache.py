@@ -1,6 +1,5 @@
 """Data sets are built once per machine, and runs do without them."""
 
-import copy
 import gzip
 import io
 import json
@@ -22,7 +21,7 @@ from balbench.harness.running.data_directory import add_lines, prepare
 from balbench.harness.running.known_runs import remember
 from balbench.harness.running.progress import Display
 from balbench.harness.study.study import check_study
-from support.studies import TINY
+from support.studies import TINY, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +39,7 @@ def builds(tmp_path, monkeypatch):
 
 
 def study_of(**changes):
-    return check_study(copy.deepcopy(TINY) | changes, "tiny")
+    return check_study(tiny(**changes), "tiny")
 
 
 def prepared(path, study=None):

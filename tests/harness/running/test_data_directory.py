@@ -1,6 +1,5 @@
 """What is known of prepared data sets without loading them."""
 
-import copy
 import io
 import json
 from dataclasses import fields, replace
@@ -19,7 +18,7 @@ from balbench.harness.running.data_cache import data_path
 from balbench.harness.running.data_directory import feature_bytes, prepare
 from balbench.harness.running.progress import Display
 from balbench.harness.study.study import check_study
-from support.studies import TINY
+from support.studies import TINY, tiny
 from support.tiny_models import save_bert
 
 
@@ -67,7 +66,7 @@ class Odd(Simulated):
 )
 def test_a_faulty_data_set_is_reported_in_one_line(fault, message, tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
-    cell = check_study(copy.deepcopy(TINY), "tiny").cells[0]
+    cell = check_study(tiny(), "tiny").cells[0]
     settings = {key: value for key, value in TINY["dataset"].items() if key != "name"}
     cell = replace(cell, dataset=Odd.model_validate(settings | {"fault": fault}))
     with Display(Console(file=io.StringIO())) as display, pytest.raises(DataError, match=message):
@@ -81,6 +80,7 @@ def text_study(path, encoder, policy="bald"):
         "posterior": {"name": "ensemble", "members": 2, "hidden": [4]},
         "policies": ["random", policy],
         "seeds": 1,
+        "reference_seeds": 1,
         "protocol": {"initial": 2, "batch": 2, "rounds": 2},
     }
 

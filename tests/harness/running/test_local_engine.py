@@ -1,6 +1,5 @@
 """Processes of this machine: one a slot, each with its device, replaced when it dies."""
 
-import copy
 import os
 import signal
 import threading
@@ -20,7 +19,7 @@ from balbench.harness.running.local_engine import LocalEngine
 from balbench.harness.running.progress import Display
 from balbench.harness.study.study import check_study
 from support.policies import Mortal
-from support.studies import TINY
+from support.studies import tiny
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def engine_on():
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    cell = check_study(copy.deepcopy(TINY), "tiny").cells[0]
+    cell = check_study(tiny(), "tiny").cells[0]
     directory = RunDirectory(tmp_path_factory.mktemp("run"))
     path = prepare_data(cell, directory, Display(Console(quiet=True))).path
     past = Past(0, np.empty(0, dtype=np.int64))

@@ -1,6 +1,5 @@
 """Where cells run: what was asked for, devices, and the sizes of fleets."""
 
-import copy
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +15,7 @@ from balbench.harness.running.placement import (
     usable_devices,
 )
 from balbench.harness.study.study import check_study
-from support.studies import TINY
+from support.studies import tiny
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "cuda:99", "cpu:0"])
@@ -66,7 +65,7 @@ def test_what_can(asked):
 
 
 def study_of(**changes):
-    return check_study(copy.deepcopy(TINY) | changes, "tiny")
+    return check_study(tiny(**changes), "tiny")
 
 
 def sizes(fleets):

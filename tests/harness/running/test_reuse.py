@@ -1,6 +1,5 @@
 """Finished cells of other run directories are found by key, and copied byte for byte."""
 
-import copy
 import io
 import json
 import shutil
@@ -18,7 +17,7 @@ from balbench.harness.running.scheduler import Scheduler
 from balbench.harness.study import cell as cells
 from balbench.harness.study.study import check_study
 from support.engines import InProcess
-from support.studies import TINY, bytes_of
+from support.studies import TINY, bytes_of, tiny
 
 RESULTS = ("rounds.jsonl", "predictions.f16")
 
@@ -30,7 +29,7 @@ def cache(tmp_path, monkeypatch):
 
 def run(path, reuse=True, **changes):
     """Run the tiny study; return the numbers of rounds that ran, and what was said."""
-    study = check_study(copy.deepcopy(TINY) | {"policies": ["random", "bald"], "full_data": False} | changes, "tiny")
+    study = check_study(tiny(**{"policies": ["random", "bald"], "full_data": False} | changes), "tiny")
     directory, said = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.header)

@@ -1,6 +1,5 @@
 """The scheduler: cells in worker processes, and what happens when they die or fail."""
 
-import copy
 import io
 import itertools
 import shutil
@@ -28,12 +27,12 @@ from support.engines import InProcess
 from support.faults import one_line
 from support.policies import Broken, Leaving, Mortal, Unwritable
 from support.posteriors import Crowded, Greedy, Touchy
-from support.studies import TINY, bytes_of
+from support.studies import TINY, bytes_of, tiny
 
 
 def schedule(path, jobs=2, fleet=None, engine=None, prepared=None, **changes):
     """Run a tiny study, on processes or an engine of the test's own; return its outcome and what was said."""
-    study = check_study(copy.deepcopy(TINY) | changes, "tiny")
+    study = check_study(tiny(**changes), "tiny")
     directory, said = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.header)
@@ -98,7 +97,7 @@ def test_more_rounds_continue_a_finished_run(quiet, tmp_path):
     schedule(path, fleet=8, engine=engine)
     assert bytes_of(path) == quiet
     assert len(engine.tasks) == 3  # of four rounds, the last of the shorter run again and two more
-    study = check_study(copy.deepcopy(TINY) | {"protocol": protocol | {"rounds": 2}}, "tiny")
+    study = check_study(tiny(protocol=protocol | {"rounds": 2}), "tiny")
     schedule(path, engine=None, protocol=study.file.protocol.model_dump())  # nothing to run, hence no engine
     assert bytes_of(path) == quiet
     assert read_run(path, study.header).curves.equals(short.curves)
@@ -329,7 +328,7 @@ def test_a_posterior_that_diverges_fails_its_cell(tmp_path):
     ],
 )
 def test_a_pool_that_is_too_small(protocol, part):
-    cell = check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells[0]
+    cell = check_study(tiny(protocol=protocol), "tiny").cells[0]
     with pytest.raises(StudyError, match=part):
         check_budgets([cell], 300)
 
@@ -338,7 +337,7 @@ def test_a_pool_that_is_too_small(protocol, part):
     "protocol", [{"initial": 100, "batch": 150, "rounds": 3}, {"initial": 300, "batch": 1, "rounds": 1}]
 )
 def test_a_pool_that_is_just_large_enough(protocol):
-    check_budgets(list(check_study(copy.deepcopy(TINY) | {"protocol": protocol}, "tiny").cells), 300)
+    check_budgets(list(check_study(tiny(protocol=protocol), "tiny").cells), 300)
 
 
 def test_a_damaged_data_set_is_built_again_when_its_manifest_is_gone(tmp_path):

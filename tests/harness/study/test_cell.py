@@ -1,6 +1,5 @@
 """Keys: what determines a result and nothing else."""
 
-import copy
 import dataclasses
 import re
 
@@ -10,11 +9,11 @@ from balbench.harness import registry
 from balbench.harness.errors import StudyError
 from balbench.harness.policies.uncertainty import Bald
 from balbench.harness.study.study import check_study
-from support.studies import TINY
+from support.studies import TINY, tiny
 
 
 def cells_of(**changes):
-    return check_study(copy.deepcopy(TINY) | changes, "t").cells
+    return check_study(tiny(**changes), "t").cells
 
 
 def keys_of(**changes):
@@ -122,14 +121,14 @@ def test_a_plug_in_is_known_by_its_distribution_and_version(monkeypatch):
     ],
 )
 def test_the_reference_is_known_by_label_or_name(policies, reference, label):
-    study = check_study(copy.deepcopy(TINY) | {"policies": policies, "reference": reference}, "t")
+    study = check_study(tiny(policies=policies, reference=reference), "t")
     assert study.file.reference == label
 
 
 def test_a_name_of_several_policies_is_no_reference():
     twice = [{"name": "bald", "label": "a"}, {"name": "bald", "label": "b", "posterior": "laplace"}]
     with pytest.raises(StudyError, match="reference: 2 policies have the name 'bald'; give the label of one: a, b"):
-        check_study(copy.deepcopy(TINY) | {"policies": twice, "reference": "bald"}, "t")
+        check_study(tiny(policies=twice, reference="bald"), "t")
 
 
 def test_cells_are_values():

@@ -1,7 +1,5 @@
 """A study file is checked wholly before anything runs; every fault is one line with the place and the remedy."""
 
-import copy
-
 import pytest
 
 from balbench.harness.datasets.dataset import Dataset
@@ -10,11 +8,11 @@ from balbench.harness.errors import DataError, StudyError
 from balbench.harness.study.cell import Protocol
 from balbench.harness.study.study import check_study, load_study
 from balbench.harness.study.yaml_file import set_path
-from support.studies import TINY, write_study
+from support.studies import TINY, tiny, write_study
 
 
 def broken(path: str, value: object) -> dict:
-    raw = copy.deepcopy(TINY)
+    raw = tiny()
     set_path(raw, path, value, "test")
     return raw
 
@@ -75,7 +73,15 @@ def broken(path: str, value: object) -> dict:
         ("seeds", None, ["seeds: must be a number of seeds, or a list of seeds, not null"]),
         ("seeds", [], ["seeds: must be a number of seeds, or a list of seeds, not []"]),
         ("seeds", 10**12, ["seeds: must be at least 1 and at most 1,000,000"]),
-        ("seeds", 10**6, ["has 4,000,000 cells, more than 1,000,000; take fewer seeds or grid values"]),
+        ("reference_seeds", 10**6, ["has 1,000,006 cells, more than 1,000,000; take fewer seeds or grid values"]),
+        ("reference_seeds", 1, ["reference_seeds: must be at least the number of seeds, 2, not 1"]),
+        ("reference_seeds", -1, ["reference_seeds: must be at least the number of seeds, 2, not -1"]),
+        ("reference_seeds", 10**7, ["reference_seeds: must be a number of seeds, or a list of seeds, not 10000000"]),
+        ("reference_seeds", True, ["reference_seeds: must be a number of seeds, or a list of seeds, not true"]),
+        ("reference_seeds", "all", ["reference_seeds: must be a number of seeds, or a list of seeds, not 'all'"]),
+        ("reference_seeds", [-1], ["reference_seeds: must be a number of seeds, or a list of seeds, not [-1]"]),
+        ("reference_seeds", [0, 7], ["reference_seeds: must contain the study's seeds; add [1]"]),
+        ("reference_seeds", [0, 1, 1], ["reference_seeds: a seed occurs twice in [0, 1, 1]; remove one"]),
         ("protocol", None, ["protocol: must be a mapping of initial, batch and rounds, not null"]),
         ("protocol", {"initial": 3, "batch": 3}, ["protocol.rounds: is missing; give it"]),
         ("protocol", {"initial": 3, "batch": 3, "roundes": 3}, ["protocol.roundes", "did you mean 'rounds'?"]),
@@ -214,18 +220,52 @@ def test_overrides_reach_every_key(tmp_path):
             "dataset.topics=3",
         ),
         seeds=3,
+        reference_seeds=4,
     )
     assert {cell.posterior.members for cell in study.cells} == {4}
     assert study.cells[0].dataset.topics == 3
-    assert [cell.seed for cell in study.cells[:3]] == [0, 1, 2]
+    assert [cell.seed for cell in study.cells if cell.label == "bald"] == [0, 1, 2]
+    assert [cell.seed for cell in study.cells if cell.label == "b"] == [0, 1, 2, 3]
 
 
 def test_cells_and_keys():
-    study = check_study(copy.deepcopy(TINY), "t")
+    study = check_study(tiny(), "t")
     assert len(study.cells) == 5 * 2  # four policies and the full data, two seeds
     assert len({cell.key for cell in study.cells}) == 10
     assert len({cell.directory for cell in study.cells}) == 10
-    assert [cell.key for cell in study.cells] == [cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells]
+    assert [cell.key for cell in study.cells] == [cell.key for cell in check_study(tiny(), "t").cells]
+
+
+def seeds_of(label, cells):
+    return [cell.seed for cell in cells if cell.label == label]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "reference_seeds", "expected"),
+    [
+        (2, None, range(20)),
+        (15, None, range(30)),
+        ([3, 50], None, [3, 50, 0, 1, 2, *range(4, 19)]),
+        ([3, 1], 4, [3, 1, 0, 2]),
+        ([3, 1], 2, [3, 1]),
+        ([3, 1], [9, 1, 3, 5], [3, 1, 9, 5]),
+    ],
+)
+def test_the_reference_has_the_seeds_of_the_policies_and_further_seeds(seeds, reference_seeds, expected):
+    study = check_study(tiny(seeds=seeds, reference_seeds=reference_seeds, policies=["bald", "random"]), "t")
+    assert study.file.reference_seeds == list(expected)
+    assert seeds_of("random", study.cells) == list(expected)
+    assert seeds_of("bald", study.cells) == seeds_of("full data", study.cells) == study.file.seeds
+    assert check_study(study.file.model_dump(), "t") == study
+
+
+def test_the_further_seeds_of_the_reference_run_last_in_each_setting_of_a_grid():
+    grid = {"posterior.members": [2, 3]}
+    study = check_study(tiny(policies=["random", "bald"], reference_seeds=3, full_data=False, grid=grid), "t")
+    order = [(cell.setting[-1], cell.label, cell.seed) for cell in study.running_order]
+    assert order[:8] == [(members, label, seed) for members in "23" for label in ("random", "bald") for seed in (0, 1)]
+    assert order[8:] == [("2", "random", 2), ("3", "random", 2)]
+    assert {cell.key for cell in study.running_order} == {cell.key for cell in study.cells}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +276,7 @@ def test_cells_and_keys():
     ],
 )  # fmt: skip
 def test_all_that_determines_a_result_is_in_its_key(path, value):
-    before = {cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells if cell.label != "full data"}
+    before = {cell.key for cell in check_study(tiny(), "t").cells if cell.label != "full data"}
     after = {cell.key for cell in check_study(broken(path, value), "t").cells if cell.label != "full data"}
     assert not before & after
 
@@ -244,9 +284,9 @@ def test_all_that_determines_a_result_is_in_its_key(path, value):
 def test_a_new_version_of_a_policy_is_another_cell(monkeypatch):
     from balbench.harness.policies.uncertainty import Bald
 
-    before = {cell.label: cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells}
+    before = {cell.label: cell.key for cell in check_study(tiny(), "t").cells}
     monkeypatch.setattr(Bald, "version", 99)
-    after = {cell.label: cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells}
+    after = {cell.label: cell.key for cell in check_study(tiny(), "t").cells}
     assert [label for label in before if before[label] != after[label]] == ["bald"]
 
 
@@ -277,7 +317,7 @@ def test_a_policys_posterior_is_checked(own, message):
 
 
 def test_names_and_labels_are_not_in_the_key():
-    before = [cell.key for cell in check_study(copy.deepcopy(TINY), "t").cells]
+    before = [cell.key for cell in check_study(tiny(), "t").cells]
     renamed = broken("policies.1", {"name": "bald", "label": "BALD"}) | {"name": "other", "description": "x"}
     assert [cell.key for cell in check_study(renamed, "t").cells] == before
 
@@ -292,7 +332,7 @@ def test_full_data_does_not_depend_on_the_protocol():
     def key(raw):
         return [cell.key for cell in check_study(raw, "t").cells if cell.label == "full data"]
 
-    assert key(copy.deepcopy(TINY)) == key(broken("protocol.batch", 3))
+    assert key(tiny()) == key(broken("protocol.batch", 3))
     assert not key(broken("full_data", False))
     assert not key({name: value for name, value in TINY.items() if name != "full_data"})
 

@@ -1,6 +1,5 @@
 """A transfer has a cell for each finished cell of its source, with the recorded batches and another posterior."""
 
-import copy
 import json
 import shutil
 
@@ -14,9 +13,9 @@ from balbench.harness.results.records import StudyHeader
 from balbench.harness.running import engines
 from balbench.harness.study.transfer import load_transfer
 from support.engines import InProcess
-from support.studies import TINY
+from support.studies import tiny
 
-STUDY = copy.deepcopy(TINY) | {"policies": ["random", "bald", {"name": "variance", "posterior": "laplace"}]}
+STUDY = tiny(policies=["random", "bald", {"name": "variance", "posterior": "laplace"}])
 
 
 @pytest.fixture(autouse=True, scope="module")

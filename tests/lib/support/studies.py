@@ -1,5 +1,6 @@
 """A study that runs in seconds."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,22 @@ posterior:
   {name: ensemble, members: 3, hidden: [16, 8], learning_rate: 0.01, weight_std: 0.2, evaluate_every: 20}
 policies: [random, bald, bal_pm, {name: bal_pm, variant: as_coded, label: bal_pm as coded}]
 seeds: 2
+reference_seeds: 2
 full_data: true
 protocol: {initial: 10, batch: 10, rounds: 4}
 """)
 
 
+def tiny(**changes: Any) -> dict[str, Any]:
+    """Return the tiny study with other values for some keys; the reference has the seeds of the policies."""
+    reference_seeds = changes.get("seeds", TINY["seeds"])
+    return copy.deepcopy(TINY | {"reference_seeds": reference_seeds} | changes)
+
+
 def write_study(directory: Path, **changes: Any) -> Path:
-    """Write the tiny study with other values for some keys."""
+    """Write the tiny study with other values for some keys; the reference has the seeds of the policies."""
     path = directory / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY | changes), encoding="utf-8")
+    path.write_text(yaml.safe_dump(tiny(**changes)), encoding="utf-8")
     return path
 
 
