@@ -224,6 +224,23 @@ def status(run: RunArgument) -> None:
 
 
 @app.command()
+def claims(
+    run: RunArgument,
+    file: Annotated[
+        Path | None, typer.Option("--claims", metavar="FILE", help="A YAML file of claims  [default: shipped claims]")
+    ] = None,
+) -> None:
+    """Print the claims of papers beside what a run measured, with verdicts."""
+    from balbench.api import read_run
+    from balbench.benchmarks.claims import SHIPPED_CLAIMS, claims_parts, read_claims
+    from balbench.reports.claims import compare
+
+    checked = read_claims(file or SHIPPED_CLAIMS)
+    for part in claims_parts(checked, compare(checked, read_run(run))):
+        standard_output().print(part)
+
+
+@app.command()
 def cache(
     remove: Annotated[
         list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove this data set (repeat for several).")

@@ -27,8 +27,15 @@ SCALARS = {
 }
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(
+    path: Path, remedy: str = "give the name or path of a study", keys: str = "name, dataset, policies"
+) -> dict[str, Any]:
     """Read a YAML mapping.
+
+    Args:
+        path: the file.
+        remedy: advice for a file that cannot be read.
+        keys: examples of keys, for the error about a file that is no mapping.
 
     Raises:
         StudyError: the file cannot be read, or is not a YAML mapping.
@@ -36,13 +43,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}); give the name or path of a study") from None
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     except UnicodeDecodeError:
         raise StudyError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except _NotYamlError as error:
         raise StudyError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
-        raise StudyError(f"{path}: must be a mapping of keys such as name, dataset, policies")
+        raise StudyError(f"{path}: must be a mapping of keys such as {keys}")
     return raw
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from balbench.api import Run, load_study, read_run, run_study, transfer
+    from balbench.benchmarks.claims import claims
     from balbench.harness.datasets.dataset import Dataset
     from balbench.harness.errors import BalbenchError
     from balbench.harness.policies.policy import Policy
@@ -31,6 +32,7 @@ __all__ = [
     "Posterior",
     "Run",
     "__version__",
+    "claims",
     "label_savings",
     "load_study",
     "read_run",
@@ -47,6 +49,7 @@ _MODULES = {
     "Policy": "balbench.harness.policies.policy",
     "Posterior": "balbench.harness.posteriors.posterior",
     "Run": "balbench.api",
+    "claims": "balbench.benchmarks.claims",
     "label_savings": "balbench.reports.savings",
     "load_study": "balbench.api",
     "read_run": "balbench.api",
