@@ -19,7 +19,7 @@ from balbench.harness.machine import count, duration, gib, ranges, usable_memory
 from balbench.harness.pool.contents import Sizes
 from balbench.harness.posteriors.posterior import LabelledPairs, Posterior
 from balbench.harness.rounds.worker import free_bytes
-from balbench.harness.running.data_directory import check_sizes
+from balbench.harness.running.data_directory import budget_lines, check_sizes
 from balbench.harness.running.placement import Placement, cells_together, make_fleets, placed, usable_devices
 from balbench.harness.streams import stream
 from balbench.harness.study.cell import Cell
@@ -111,6 +111,7 @@ def _data(study: Study) -> tuple[dict[str, Sizes], list[str]]:
     sizes: dict[str, Sizes] = {}
     lines: list[str] = []
     known: dict[str, tuple[Sizes, list[str]]] = {}
+    budgets: dict[str, None] = {}
     for setting, group in groupby(study.cells, key=lambda cell: cell.setting):
         cells = list(group)
         if (key := cells[0].dataset_key) not in known:
@@ -119,7 +120,9 @@ def _data(study: Study) -> tuple[dict[str, Sizes], list[str]]:
             lines += [f"data{f' ({setting})' if setting else ''}: {data_sizes}", *data_lines]
         sizes[setting] = known[key][0]
         check_sizes(cells, sizes[setting])
-    return sizes, lines
+        if (eval_pairs := sizes[setting].eval_pairs) is not None:
+            budgets |= dict.fromkeys(budget_lines(cells, sizes[setting].pairs, eval_pairs))
+    return sizes, [*lines, *budgets]
 
 
 def _needs(study: Study, placement: Placement) -> list[str]:

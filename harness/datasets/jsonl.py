@@ -99,7 +99,8 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
     def _sizes(self, pairs: TextPairs, splits: dict[str, Array]) -> Sizes:
         in_pool_P = np.isin(np.arange(len(pairs.prompt_P)), splits["pool"])
         in_pool_R = in_pool_P[pairs.prompt_of_response_R]
-        pairs_P = np.bincount(pairs_of_prompts(pairs), minlength=len(pairs.prompt_P))[in_pool_P]
+        count_P = np.bincount(pairs_of_prompts(pairs), minlength=len(pairs.prompt_P))
+        pairs_P = count_P[in_pool_P]
         return Sizes(
             pairs=int(pairs_P.sum()),
             responses=int(in_pool_R.sum()),
@@ -107,6 +108,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
             held_out_responses=int((~in_pool_R).sum()),
             dimension=self.width(),
             most_pairs_a_prompt=int(pairs_P.max()),
+            eval_pairs=int(count_P[splits["eval"]].sum()),
         )
 
     def examine(self) -> tuple[Sizes, list[str]]:

@@ -167,7 +167,9 @@ class Simulated(Dataset):
         responses = self.responses()
         pool = responses.pop("pool")
         most = int(self._pair_counts("pool").max())
-        sizes = Sizes(pairs, pool, prompts, sum(responses.values()), self.dimension, most)
+        sizes = Sizes(
+            pairs, pool, prompts, sum(responses.values()), self.dimension, most, eval_pairs=self._size("eval")[0]
+        )
         self._check_memory(sizes.bytes, "the features", "dataset.dimension or the numbers of pairs")
         return sizes
 

@@ -19,6 +19,7 @@ class Sizes:
         held_out_responses: approximate number of responses of all other splits.
         dimension: number of response features.
         most_pairs_a_prompt: exact largest number of pairs of a prompt of the pool; None if unknown.
+        eval_pairs: exact number of pairs of the split eval; None if unknown.
     """
 
     pairs: int
@@ -27,6 +28,7 @@ class Sizes:
     held_out_responses: int
     dimension: int
     most_pairs_a_prompt: int | None = None
+    eval_pairs: int | None = None
 
     @property
     def response_bytes(self) -> int:

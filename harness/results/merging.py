@@ -20,7 +20,8 @@ def check_same_study(path: Path, header: StudyHeader, requested: StudyHeader) ->
         RunDirectoryError: the studies differ in another key, which the message names.
     """
     before, now = header["study"], requested["study"]
-    changed = [key for key in now if key not in EXTENDABLE and before.get(key) != now[key]]
+    # A key that an earlier version did not have is absent, which equals an empty value.
+    changed = [key for key in now if key not in EXTENDABLE and (before.get(key) or None) != (now[key] or None)]
     changed += [f"protocol.{key}" for key in ("initial", "batch") if before["protocol"][key] != now["protocol"][key]]
     if changed:
         raise RunDirectoryError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from balbench.harness.errors import DataError, StudyError, answer_of, in_one_line
 from balbench.harness.files import read_json
+from balbench.harness.machine import count
 from balbench.harness.pool.contents import Contents, Sizes
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
@@ -47,6 +48,7 @@ def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dic
         BalbenchError: the data are invalid, too few, or cannot be written.
     """
     prepared = {}
+    budgets: dict[str, None] = {}
     for key, cell in {cell.dataset_key: cell for cell in cells}.items():
         users = [other for other in cells if other.dataset_key == key]
         if read_facts(directory.data(key)) is None:
@@ -58,6 +60,9 @@ def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dic
             display.say(f"warning: data{f' ({cell.setting})' if cell.setting else ''}: {warning}")
         check_budgets(users, data.pool_pairs)
         check_needs(users, data.path)
+        budgets |= dict.fromkeys(budget_lines(users, data.pool_pairs, data.facts["pairs"]["eval"]))
+    for line in budgets:
+        display.say(line)
     return prepared
 
 
@@ -152,6 +157,22 @@ def check_budgets(cells: list[Cell], pool_size: int) -> None:
     """
     for protocol in dict.fromkeys(cell.protocol for cell in cells if not cell.policy.acquires_all):
         _check_budget(protocol, pool_size)
+
+
+def budget_lines(cells: list[Cell], pool_pairs: int, eval_pairs: int) -> list[str]:
+    """Return a line for each protocol of cells with one data set: the labels of eval beside the labels that are bought.
+
+    All policies have the labels of eval from the start, so a budget that is small in comparison understates the labels
+    that a model needs.
+    """
+    lines = []
+    for protocol in dict.fromkeys(cell.protocol for cell in cells if not cell.policy.acquires_all):
+        first, last = (protocol.labels_at(number, pool_pairs) for number in (0, protocol.rounds - 1))
+        lines.append(
+            f"eval holds {count(eval_pairs, 'label')} that training uses to choose weights; "
+            f"the budget is {first:,} to {last:,}"
+        )
+    return lines
 
 
 def _check_budget(protocol: Protocol, pool_size: int) -> None:

@@ -76,6 +76,7 @@ class Cell:
         label: the policy's name in plots.
         keys: hashes of everything that determines the result.
         sources: hash of the source of each component that comes from a plug-in, by kind and name.
+        posterior_name: the name of the setting's posterior in study files.
         own_posterior: name of the policy's own posterior, "" if the policy uses the study's posterior.
     """
 
@@ -90,6 +91,7 @@ class Cell:
     protocol: Protocol
     keys: Keys
     sources: Mapping[str, str]
+    posterior_name: str
     own_posterior: str = ""
 
     @property

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,13 @@ from balbench.harness.datasets.dataset import Dataset
 from balbench.harness.errors import BalbenchError, DataError, StudyError, in_one_line, shortened
 from balbench.harness.policies.policy import Policy
 from balbench.harness.results.records import StudyHeader
-from balbench.harness.study.cell import Cell, Part, SettingKeys, digest
+from balbench.harness.study.cell import Cell, Part, SettingKeys
+from balbench.harness.study.grid import number_of_settings, settings_of
 from balbench.harness.study.settings import make_component, shown, validated
 from balbench.harness.study.study_file import COMPONENTS, MOST_CELLS, REQUIREMENTS, StudyFile, reference_seeds
-from balbench.harness.study.yaml_file import override, plain, read_yaml, set_path
+from balbench.harness.study.yaml_file import override, plain, read_yaml
 
 FULL_DATA = "full data"  # label of the policy that `full_data` adds
-GRID_ROOTS = ("dataset", "oracle", "posterior", "policies", "protocol")
 
 
 @dataclass(frozen=True)
@@ -101,19 +99,21 @@ def check_study(raw: dict[str, Any], source: str) -> Study:
     file = _checked_file(plain(raw, source), source)
     if len(set(file.seeds)) < len(file.seeds):
         raise StudyError(f"{source}: seeds: a seed occurs twice in {shown(file.seeds)}; remove one")
+    _check_posteriors(file, source)
     of_reference = reference_seeds(file, source)
     file = file.model_copy(update={"reference_seeds": of_reference})
     in_setting = len(file.seeds) * (len(file.policies) - 1) + len(of_reference)
-    number = math.prod([in_setting, *map(len, file.grid.values())])
+    number = in_setting * number_of_settings(file)
     if number > MOST_CELLS:
         raise StudyError(f"{source}: has {number:,} cells, more than {MOST_CELLS:,}; take fewer seeds or grid values")
     cells: list[Cell] = []
     settings: dict[tuple[tuple[str, int], ...], str] = {}  # names of settings, by their cells
-    for setting, point in _grid_points(file, source):
+    for setting, point in settings_of(file, source):
         point_cells = _point_cells(file, point, setting, source)
         twin = settings.setdefault(tuple((cell.directory, cell.rounds) for cell in point_cells), setting)
         if twin != setting or any(cell.setting == setting for cell in cells):
-            raise StudyError(f"{source}: grid: {shown(twin)} and {shown(setting)} are the same; remove one")
+            key = "grid" if file.grid else "posteriors"
+            raise StudyError(f"{source}: {key}: {shown(twin)} and {shown(setting)} are the same; remove one")
         cells += point_cells
     return Study(file.model_copy(update={"reference": reference_label(file, source)}), tuple(cells))
 
@@ -122,34 +122,13 @@ def _checked_file(raw: dict[str, Any], source: str) -> StudyFile:
     return validated(StudyFile, raw, source, requirements=REQUIREMENTS)
 
 
-def _grid_points(file: StudyFile, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and the study keys of each setting of a grid."""
-    names = list(file.grid)
-    for number, (name, choices) in enumerate(file.grid.items()):
-        here = f"{source}: grid: {shortened(name)}"
-        if name.split(".")[0] not in GRID_ROOTS:
-            raise StudyError(f"{source}: grid: {shown(name)}: only parts of {', '.join(GRID_ROOTS)} can vary")
-        if not choices:
-            raise StudyError(f"{here}: the list of values is empty; give some or remove the key")
-        if len({digest(choice) for choice in choices}) < len(choices):
-            raise StudyError(f"{here}: a value occurs twice in {shown(choices)}; remove one")
-        if inner := [other for other in names[:number] if other.startswith(f"{name}.")]:
-            raise StudyError(f"{here}: replaces {shown(inner[0])}, which comes before it; put {shown(name)} first")
-    for values in product(*file.grid.values()):
-        raw = file.model_dump(mode="json")
-        for name, value in zip(names, values, strict=True):
-            set_path(raw, name, copy.deepcopy(value), f"{source}: grid: {shortened(name)}")
-        titles = [f"{name}={value_name(value, file.grid[name])}" for name, value in zip(names, values, strict=True)]
-        yield ", ".join(titles), raw
-
-
-def value_name(value: Any, choices: Sequence[Any]) -> str:
-    """Return the name of a grid value: a component's name, with its settings if other values have the same name."""
-    if not isinstance(value, dict) or "name" not in value:
-        return str(value)
-    names = [choice.get("name") if isinstance(choice, dict) else choice for choice in choices]
-    settings = ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "name")
-    return f"{value['name']} ({settings})" if names.count(value["name"]) > 1 and settings else str(value["name"])
+def _check_posteriors(file: StudyFile, source: str) -> None:
+    if file.posterior is None and not file.posteriors:
+        raise StudyError(f"{source}: posterior: is missing; give it")
+    if file.posterior is not None and file.posteriors:
+        raise StudyError(f"{source}: posterior: `posteriors` is given too; remove one of the two")
+    for label, settings in file.posteriors.items():
+        _part("posteriors", settings, source, f"posteriors.{label}")
 
 
 def _point_cells(file: StudyFile, point: dict[str, Any], setting: str, source: str) -> list[Cell]:
@@ -166,9 +145,10 @@ def _point_cells(file: StudyFile, point: dict[str, Any], setting: str, source: s
 
 
 def _error_without_grid(file: StudyFile, source: str) -> str:
-    """Return the error of a study without its grid; empty if there is none."""
+    """Return the error of a study without its grid, with its first posterior; empty if there is none."""
+    posterior = next(iter(file.posteriors.values()), file.posterior)
     try:
-        _cells(file, "", source)
+        _cells(file.model_copy(update={"posterior": posterior}), "", source)
     except BalbenchError as error:
         return str(error)
     return ""
@@ -184,6 +164,7 @@ def _cells(file: StudyFile, setting: str, source: str) -> list[Cell]:
     cells = []
     for label, (policy, own) in policies.items():
         shared: dict[str, Any] = components | {"setting": setting, "policy_name": policy.name, "label": label}
+        shared |= {"posterior_name": parts["posterior"].name}
         shared |= {"policy": policy.component, "protocol": file.protocol, "sources": keys.sources(policy, own)}
         if own is not None:
             shared |= {"posterior": own.component, "own_posterior": own.name}

@@ -24,6 +24,8 @@ REQUIREMENTS = {
     "protocol": "must be a mapping of initial, batch and rounds",
     "grid": "must be a mapping such as {posterior.members: [2, 5]}; leave it out if nothing varies",
     "grid.*": "must be a list of values, as in {posterior.members: [2, 5]}",
+    "posteriors": "must be a mapping such as {ensemble: {name: ensemble}, linear: bayesian_linear}",
+    "posteriors.*": A_COMPONENT,
     "policies": "must be a list of one or more policies",
     "policies.*": A_COMPONENT,
     **dict.fromkeys(COMPONENTS, A_COMPONENT),
@@ -61,8 +63,11 @@ class StudyFile(BaseModel):
     """The data set."""
     oracle: ComponentSettings = {"name": "replay"}
     """The simulated annotator."""
-    posterior: ComponentSettings
-    """The reward model with its uncertainty."""
+    posterior: ComponentSettings | None = None
+    """The reward model with its uncertainty. Required unless `posteriors` is given."""
+    posteriors: dict[str, ComponentSettings] = {}
+    """Several posteriors by label, instead of `posterior`. Each runs with all policies, the reference included, so that
+    verdicts can be compared: they are settings of the study."""
     policies: list[ComponentSettings] = Field(min_length=1)
     """The policies. A policy may have a `label`, its name in plots, and its own `posterior`."""
     reference: str = "random"

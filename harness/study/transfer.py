@@ -17,8 +17,9 @@ from balbench.harness.policies.recorded import Recorded
 from balbench.harness.results import RunDirectory
 from balbench.harness.results.records import CellHeader, StudyHeader, up_to
 from balbench.harness.study.cell import Cell, Keys, Part, digest, plug_in_sources
+from balbench.harness.study.grid import value_name
 from balbench.harness.study.settings import make_component
-from balbench.harness.study.study import Study, check_study, value_name
+from balbench.harness.study.study import Study, check_study
 from balbench.harness.study.study_file import StudyFile
 
 PosteriorSettings = str | Mapping[str, Any]
@@ -63,13 +64,14 @@ def load_transfer(source: RunDirectory, posteriors: Sequence[PosteriorSettings])
     study = check_study(older | header["study"], str(source.path / "study.json"))
     templates = {cell.setting: cell for cell in study.cells}
     usable, skipped = _usable(source, header["cells"])
-    recorded = [(cell, _policy(cell, source, study)) for cell in usable]
+    buyers = [_buyer(cell, templates[cell["setting"]]) for cell in usable]
+    recorded = [(cell, _policy(cell, buyer, source, study)) for cell, buyer in zip(usable, buyers, strict=True)]
     cells = [
         _cell(cell, policy, templates[cell["setting"]], name, successor)
         for name, successor in successors.items()
         for cell, policy in recorded
     ]
-    bought_with = tuple(dict.fromkeys(_buyer(cell, study.file)["bought_with"] for cell in usable))
+    bought_with = tuple(dict.fromkeys(buyer["bought_with"] for buyer in buyers))
     return Transfer(
         file=_file(study.file, bought_with, posteriors, list(successors.values())),
         cells=tuple(cells),
@@ -125,20 +127,21 @@ def _usable(source: RunDirectory, cells: Sequence[CellHeader]) -> tuple[list[Cel
     return usable, skipped
 
 
-def _policy(cell: CellHeader, source: RunDirectory, study: Study) -> tuple[Policy, str]:
+def _policy(cell: CellHeader, buyer: dict[str, Any], source: RunDirectory, study: Study) -> tuple[Policy, str]:
     """Return the policy of a cell's successors, and a hash of what the policy does in all rounds."""
     if cell["full_data"]:
         policy = next(other.policy for other in study.cells if other.policy.acquires_all)
         return policy, digest(["full data", cell["keys"]["policy"]])
     records = up_to(source.cell(cell["directory"]).rounds(), cell["rounds"])
     batches = tuple(tuple(record["acquired"]) for record in records)
-    return Recorded(buyer=_buyer(cell, study.file), batches=batches), digest([cell["key"], batches])
+    return Recorded(buyer=buyer, batches=batches), digest([cell["key"], batches])
 
 
-def _buyer(cell: CellHeader, file: StudyFile) -> dict[str, Any]:
+def _buyer(cell: CellHeader, template: Cell) -> dict[str, Any]:
+    """Return the settings of a policy, and the name of the posterior with which it chose the labels."""
     settings = dict(cell["settings"])
-    own_posterior = settings.pop("posterior", file.posterior["name"])
-    return settings | {"bought_with": own_posterior}
+    bought_with = settings.pop("posterior", template.posterior_name)
+    return settings | {"bought_with": bought_with}
 
 
 def _cell(source: CellHeader, recorded: tuple[Policy, str], template: Cell, setting: str, successor: Part) -> Cell:
@@ -153,6 +156,7 @@ def _cell(source: CellHeader, recorded: tuple[Policy, str], template: Cell, sett
         label=source["policy"],
         seed=source["seed"],
         posterior=successor.component,
+        posterior_name=successor.name,
         policy=policy,
         protocol=template.protocol.model_copy(update={"rounds": source["rounds"]}),
         keys=keys,
@@ -175,6 +179,7 @@ def _file(
     changes = {
         "name": f"{file.name}: labels bought with {', '.join(bought_with)}, learnt by {names}",
         "posterior": settings[0],
+        "posteriors": {},
         "policies": [{key: value for key, value in policy.items() if key != "posterior"} for policy in file.policies],
         "grid": file.grid | ({"posterior": settings} if len(settings) > 1 else {}),
     }

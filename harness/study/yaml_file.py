@@ -214,8 +214,9 @@ def set_path(raw: dict[str, Any], path: str, value: Any, source: str) -> None:
 
 
 def _is_component(names: Sequence[str]) -> bool:
-    """Return whether a path is a component: dataset, oracle, posterior, policies.N or policies.N.posterior."""
-    return bool(re.fullmatch(r"dataset|oracle|posterior|policies\.\d+(\.posterior)?", ".".join(names)))
+    """Return whether a path is a component: dataset, oracle, posterior, posteriors.LABEL, policies.N, its posterior."""
+    pattern = r"dataset|oracle|posterior|posteriors\.[^.]+|policies\.\d+(\.posterior)?"
+    return bool(re.fullmatch(pattern, ".".join(names)))
 
 
 def _entry(target: Any, names: Sequence[str], depth: int, source: str) -> int:

@@ -147,6 +147,7 @@ def test_check_prints_cells_memory_and_time_and_runs_nothing(balbench, tmp_path,
     assert "placement: 10 cells as 3 fleets of 2 to 4 on 2 processes (cpu)" in out
     assert "GiB" in out
     assert "time: about" in out
+    assert "eval holds 60 labels that training uses to choose weights; the budget is 10 to 40" in " ".join(out.split())
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 

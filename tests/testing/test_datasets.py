@@ -143,6 +143,7 @@ BROKEN = {
     "global": (GlobalNoise(), "the global generator of random"),
     "progress": (WrongProgress(), "progress is called with 'encoding', 3, 2"),
     "pairs": (returning("sizes", lambda sizes: replace(sizes, pairs=sizes.pairs + 1)), "sizes says 121 pairs"),
+    "eval": (returning("sizes", lambda sizes: replace(sizes, eval_pairs=7)), "sizes says 7 eval_pairs, build gives"),
     "dimension": (returning("sizes", lambda sizes: replace(sizes, dimension=5)), "sizes says 5 dimension"),
     "responses": (
         returning("sizes", lambda sizes: replace(sizes, responses=2 * sizes.responses)),

@@ -209,6 +209,7 @@ def test_contents_are_those_of_the_data_that_are_built(data, bert, ood):
 def test_sizes_are_those_of_the_data_that_are_built(data, bert):
     settings = dataset(data, bert, ood_field="source", ood_pattern=":4$")
     sizes, actual = settings.sizes(), settings.build(silent)
+    assert sizes.eval_pairs == len(actual.splits["eval"].pairs)
     pool = actual.splits.pop("pool").pairs
     assert (sizes.pairs, sizes.prompts) == (len(pool), len(pool.prompt_features_PQ))
     assert (sizes.responses, sizes.dimension) == pool.response_features_RD.shape

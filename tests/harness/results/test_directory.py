@@ -73,6 +73,15 @@ def test_a_study_may_be_corrected_until_there_are_rounds(tmp_path):
     assert error.value.setting == "out"
 
 
+def test_a_key_that_an_earlier_version_lacks_is_no_difference_unless_it_has_a_value(tmp_path):
+    before = header()
+    del before["study"]["posteriors"]
+    assert adopted(tmp_path, before, header())[0] == header()
+    several = header(posterior=None, posteriors={"heads": TINY["posterior"]})
+    with pytest.raises(RunDirectoryError, match="has a study with another posterior"):
+        RunDirectory(tmp_path).adopt(several)
+
+
 @pytest.mark.parametrize("key", ["initial", "batch"])
 def test_another_protocol_is_another_study(tmp_path, key):
     with pytest.raises(RunDirectoryError, match=f"has a study with another protocol.{key}"):

@@ -113,6 +113,15 @@ def test_warnings_of_the_data_are_printed_by_each_run_and_kept(tmp_path, bert):
     assert facts["warnings"][0].startswith("20 of 20 pairs")
 
 
+def test_a_run_says_once_how_many_labels_eval_holds_beside_the_budget(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
+    grid = {"dataset.data_seed": [0, 1], "protocol.rounds": [4, 40]}
+    lines = [line for line in said(tiny(grid=grid), tmp_path / "run").splitlines() if line.startswith("eval")]
+    assert lines == [
+        f"eval holds 60 labels that training uses to choose weights; the budget is 10 to {last}" for last in (40, 300)
+    ]
+
+
 def test_a_data_file_that_changed_since_the_last_run_is_named(tmp_path, bert):
     votes = write_votes(tmp_path / "votes.jsonl")
     assert "changed" not in said(text_study(votes, bert), tmp_path / "run")

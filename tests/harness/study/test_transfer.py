@@ -147,3 +147,14 @@ def test_recorded_batches_have_no_scores(source):
     selection = cell.policy.select(View(), 10, None)
     assert selection.pairs_B.tolist() == rounds_of(source, "random", 0)[1]["acquired"]
     assert np.isnan(selection.scores_B).all()
+
+
+def test_labels_are_bought_with_the_posterior_of_their_setting(tmp_path):
+    posteriors = {"heads": STUDY["posterior"], "linear": "bayesian_linear"}
+    changes = {"policies": ["random"], "full_data": False, "seeds": 1}
+    study = balbench.load_study(tiny(posterior=None, posteriors=posteriors, **changes))
+    balbench.run_study(study, tmp_path / "run", progress=False)
+    transfer = load_transfer(RunDirectory(tmp_path / "run"), ["laplace"])
+    assert transfer.bought_with == ("ensemble", "bayesian_linear")
+    assert [cell.policy.buyer["bought_with"] for cell in transfer.cells] == ["ensemble", "bayesian_linear"]
+    assert {type(cell.posterior).__name__ for cell in transfer.cells} == {"Laplace"}
