@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from balbench.reports.crossings import Kind
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import METRICS, records, savings_table
 from balbench.reports.wording import interval_words, metric_name, percent
@@ -260,7 +259,7 @@ def _decided(holds: bool, fails: bool, words: str) -> tuple[Verdict, str]:
 
 def _end(row: Mapping[str, Any], end: str, unknown: float) -> float:
     """Return an end of the interval: the number, a bound that the end does not exceed, or `unknown`."""
-    if end == "high" and row.get("high_kind") == Kind.AT_LEAST:
+    if end == "high" and row.get("high_kind") == "at_least":
         return unknown
     value = row[end] if math.isfinite(row[end]) or end == "low" else row.get("high_bound", math.nan)
     return value if math.isfinite(value) else unknown

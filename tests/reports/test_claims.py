@@ -6,7 +6,7 @@ import pytest
 
 from balbench.reports.claims import Claim, ClaimedDataset, Claims, Paper, Verdict, compare, judged, judged_by_melo2024
 
-NOT_REACHED = {"low_kind": "not_reached", "high_kind": "not_reached", "high_bound": 0.0}
+AT_MOST = {"low_kind": "at_most", "high_kind": "at_most", "high_bound": 0.0}
 HOLDS, FAILS, UNKNOWN = Verdict.HOLDS, Verdict.FAILS, Verdict.UNKNOWN
 
 
@@ -37,7 +37,7 @@ def row(low, high, outcome, savings=0.3, melo2024=0.4, low_kind="exact", high_ki
         ({"saves": 0.33}, row(0.1, 0.3, "saved"), FAILS),
         ({"saves": 0.33}, row(-0.1, 0.5, "unclear"), UNKNOWN),
         ({"saves": 0.33}, row(-0.1, 0.3, "unclear"), FAILS),
-        ({"saves": 0.33}, row(math.nan, -0.1, "lost", low_kind="not_reached"), FAILS),
+        ({"saves": 0.33}, row(math.nan, -0.1, "lost", low_kind="at_most"), FAILS),
         (
             {"saves": 0.33},
             row(0.01, 0.4, "unclear"),
@@ -48,7 +48,7 @@ def row(low, high, outcome, savings=0.3, melo2024=0.4, low_kind="exact", high_ki
         ({}, row(-0.4, -0.1, "lost"), FAILS),
         (
             {},
-            row(math.nan, math.nan, "unclear", low_kind="not_reached", high_kind="not_reached", high_bound=0.0),
+            row(math.nan, math.nan, "unclear", low_kind="at_most", high_kind="at_most", high_bound=0.0),
             FAILS,
         ),
         ({}, row(0.1, 0.3, "saved", high_kind="at_least", high_bound=0.3), HOLDS),
