@@ -14,6 +14,7 @@ from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curves
 from balbench.reports.files import significant
 from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, rows_of, savings_table
+from balbench.reports.specification import SpecificationCheck, check_specification
 from balbench.reports.statement import fault_texts, statement
 from balbench.reports.training import training_faults
 from balbench.reports.wording import savings_text
@@ -59,6 +60,16 @@ class Analysis:
             for fault in training_faults(self.curves, setting, self.run.policies, list(SPLITS))
         ]
         return fault_texts(faults, len(self.curves.settings))
+
+    @cached_property
+    def specification(self) -> SpecificationCheck:
+        """Whether the reward model fits near and far pairs alike."""
+        return check_specification(self.run)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what confounds the savings: faults of training, and misfits of the reward model."""
+        return [*self.faults, *self.specification.texts]
 
     def rows(self, setting: str, split: str, metric: str) -> pd.DataFrame:
         """Return the rows of `tables` of one setting, split and metric."""

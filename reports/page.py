@@ -19,6 +19,7 @@ from balbench.reports.figures import learning_curves, timings
 from balbench.reports.figures.plot import figure_module
 from balbench.reports.files import slug, write_bytes
 from balbench.reports.savings_table import METRICS, SPLITS, records
+from balbench.reports.specification_table import specification_csv, specification_html, specification_records
 from balbench.reports.statement import statement, tally
 from balbench.reports.style import Look, looks
 from balbench.reports.tables import TEMPLATES, savings_csv, savings_html
@@ -27,7 +28,7 @@ from balbench.reports.wording import axis_name, metric_name, split_name
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-REPORT_VERSION = 6  # raise this number when the same results no longer give the same report
+REPORT_VERSION = 7  # raise this number when the same results no longer give the same report
 _MOST_CELLS_LISTED = 60
 
 
@@ -59,6 +60,7 @@ class SettingView:
     name: str
     anchor: str
     splits: list[SplitView]
+    specification: Markup
     seconds: list[list[str]]
     seconds_figure: FigureView | None
 
@@ -73,7 +75,7 @@ class RunView:
     fingerprint: str
     reference: str
     outcome: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     protocol: str = ""
     policies: list[dict[str, str]] = field(default_factory=list)
     study: str = ""
@@ -123,6 +125,7 @@ def _write(analyses: Sequence[Analysis], out: Path, page: Path, manifest: Path, 
     content = identity | {
         "results": [record for each in analyses for record in each.records()],
         "training": {each.name: each.faults for each in analyses},
+        "specification": {each.name: specification_records(each.specification) for each in analyses},
         "files": ["report.html", *files],
     }
     write_bytes(manifest, (json.dumps(content, indent=1) + "\n").encode())
@@ -142,13 +145,15 @@ def _is_current(manifest: Path, identity: dict[str, Any]) -> bool:
 def _run_view(analysis: Analysis, number: int, out: Path, policy_looks: dict[str, Look]) -> RunView:
     run = analysis.run
     view = RunView(analysis.name, f"run{number}", out / f"{number}-{slug(run.name)}", run.fingerprint, run.reference)
-    for metric, table in analysis.tables.items():
-        path = savings_csv(table, view.folder / f"savings-{metric}.csv")
-        view.files.append(path)
-        view.csv[metric_name(metric)] = path.relative_to(out).as_posix()
+    tables = {
+        f"savings by {metric_name(metric)}": savings_csv(table, view.folder / f"savings-{metric}.csv")
+        for metric, table in analysis.tables.items()
+    } | specification_csv(analysis.specification, view.folder)
+    view.files += tables.values()
+    view.csv = {name: path.relative_to(out).as_posix() for name, path in tables.items()}
     for setting_number, setting in enumerate(analysis.curves.settings, start=1):
         view.settings.append(_setting_view(analysis, view, setting, f"{view.anchor}s{setting_number}", policy_looks))
-    view.outcome, view.faults = _outcome(view, analysis), analysis.faults
+    view.outcome, view.warnings = _outcome(view, analysis), analysis.warnings
     view.protocol = ", ".join(f"{key} {value}" for key, value in run.protocol.items())
     view.policies = [_policy_settings(run, policy) for policy in run.policies]
     view.study = yaml.safe_dump(json.loads(json.dumps(run.study, default=str)), sort_keys=False)
@@ -170,6 +175,7 @@ def _setting_view(
         name=setting,
         anchor=anchor,
         splits=splits,
+        specification=specification_html(analysis.specification, setting, analysis.run.reference),
         seconds=_seconds_rows(seconds),
         seconds_figure=_seconds_figure(view, seconds, view.folder / f"{prefix}seconds"),
     )

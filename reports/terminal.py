@@ -26,7 +26,7 @@ _TERMINAL_STYLES = {
 
 
 def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
-    """Yield the output for the terminal: the table of each setting and split, then the faults of training."""
+    """Yield the output for the terminal: the table of each setting and split, then the warnings."""
     for analysis in analyses:
         name = analysis.name if len(analyses) > 1 else ""
         table = analysis.leading_table
@@ -34,7 +34,7 @@ def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
             for split in SPLITS:
                 if table is not None and len(rows_of(table, setting, split)):
                     yield terminal_table(table, setting, split, name)
-        yield from (escape(f"{name}: {fault}" if name else fault) for fault in analysis.faults)
+        yield from (escape(f"{name}: {text}" if name else text) for text in analysis.warnings)
 
 
 def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "") -> Table:

@@ -38,6 +38,12 @@ class FakeRun:
     timings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TIMING_COLUMNS))
     cells: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CELL_COLUMNS))
 
+    def held_out(self, setting: str) -> None:
+        """Return None, as for a run of a version that stored no single pairs."""
+
+    def predictions(self, setting: str, policy: str, seed: int) -> None:
+        """Return None, as for a run of a version that stored no predictions."""
+
 
 # log-likelihood on the test split: final level, and share of the gap to this level that a round closes
 SHAPES = {
