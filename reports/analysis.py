@@ -13,6 +13,7 @@ import pandas as pd
 from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curves
 from balbench.reports.files import significant
+from balbench.reports.run_scores import RunScores
 from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, rows_of, savings_table
 from balbench.reports.specification import SpecificationCheck, check_specification
 from balbench.reports.statement import fault_texts, statement
@@ -43,7 +44,8 @@ class Analysis:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The `savings_table` of each metric that the run has."""
-        tables = {metric: savings_table(self.run, metric, curves=self.curves) for metric in METRICS}
+        scores = RunScores(self.run)
+        tables = {metric: savings_table(self.run, metric, curves=self.curves, scores=scores) for metric in METRICS}
         return {metric: table for metric, table in tables.items() if len(table)}
 
     @cached_property
@@ -119,7 +121,13 @@ def _name(name: str, path: Path, paths: list[Path]) -> str:
     return f"{name} ({path})"
 
 
+_JSON_COLUMNS = [
+    *["policy", "outcome", "no_level", "seeds", "reference_seeds", "savings", "low", "high", "p_value", "p_adjusted"],
+    *["pairs_low", "pairs_high", "budget", "budget_gain", "resolution", "final_level", "area_difference"],
+]
+
+
 def _json_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    kept = rows[["policy", "outcome", "no_level", "seeds", "savings", "low", "high", "final_level"]]
+    kept = rows[_JSON_COLUMNS]
     kept = significant(kept.assign(text=[savings_text(row) for row in records(rows)]))
     return records(kept.astype(object).where(kept.notna(), None))

@@ -26,8 +26,7 @@ class Curve:
         labels: labels acquired before the model of each round was fitted, initial set included, shape (T,); above 0
             and ascending. The mean over seeds where an oracle's abstentions make seeds differ.
         values: the metric in its own unit, shape (S, T): nats for log-likelihood, shares for accuracy.
-        seeds: the seed of each row, shape (S,); 0, 1, ... by default. Curves are compared row by row, so two curves of
-            one comparison must have the same seeds.
+        seeds: the seed of each row, shape (S,), each once; 0, 1, ... by default. Two curves are paired by their seeds.
         rounds: the round of each column, shape (T,); 0, 1, ... by default.
         pair_errors: the standard error of each value over the held-out pairs, shape (S, T), if known.
 
@@ -75,6 +74,16 @@ class Curve:
         if seeds < 2:
             return np.full(len(self.labels_T), np.nan)
         return self.values_ST.std(axis=0, ddof=1) / np.sqrt(seeds)
+
+    def at(self, labels_H: np.ndarray) -> np.ndarray:
+        """Interpolate the values of each seed linearly between rounds, shape (S, H); constant beyond the ends."""
+        right_H = np.clip(np.searchsorted(self.labels_T, labels_H), 1, max(len(self.labels_T) - 1, 1))
+        if len(self.labels_T) == 1:
+            return np.repeat(self.values_ST, len(labels_H), axis=1)
+        before_H, after_H = self.labels_T[right_H - 1], self.labels_T[right_H]
+        width_H = np.maximum(after_H - before_H, np.finfo(float).tiny)
+        share_H = np.clip((labels_H - before_H) / width_H, 0, 1)
+        return (1 - share_H) * self.values_ST[:, right_H - 1] + share_H * self.values_ST[:, right_H]
 
 
 def _array(name: str, values: ArrayLike, axes: int) -> np.ndarray:
@@ -152,7 +161,10 @@ class Curves:
         return self._cut(table.at(table.seeds_S[kept[0]], table.rounds_T[kept[1]]), setting, policy, split, metric)
 
     def pair(self, setting: str, policy: str, reference: str, split: str, metric: str) -> tuple[Curve, Curve] | None:
-        """Return the curves of policy and reference on the same seeds and rounds; None if they share none."""
+        """Return the curves of policy and reference on the same rounds; None if they have no seed and round in common.
+
+        The policy has the seeds that it shares with the reference, the reference all seeds that have these rounds.
+        """
         names = (policy, reference)
         tables = [self._table(setting, name, split, metric) for name in names]
         own, other = tables
@@ -164,11 +176,12 @@ class Curves:
         kept = _largest_rectangle(np.isfinite(shared[0].values_ST) & np.isfinite(shared[1].values_ST))
         if kept is None:
             return None
-        cut = [table.at(seeds_S[kept[0]], rounds_T[kept[1]]) for table in shared]
-        policy_curve, reference_curve = (
-            self._cut(table, setting, name, split, metric) for table, name in zip(cut, names, strict=True)
+        rounds_T = rounds_T[kept[1]]
+        complete_S = np.isfinite(other.at(other.seeds_S, rounds_T).values_ST).all(axis=1)
+        return (
+            self._cut(own.at(seeds_S[kept[0]], rounds_T), setting, policy, split, metric),
+            self._cut(other.at(other.seeds_S[complete_S], rounds_T), setting, reference, split, metric),
         )
-        return policy_curve, reference_curve
 
     def values(
         self, setting: str, policy: str, split: str, metric: str, seeds_S: np.ndarray, rounds_T: np.ndarray

@@ -1,12 +1,14 @@
 """Whether a model learnt beyond chance: the condition for any statement about label savings.
 
 Savings compare the numbers of labels at which two policies reach a level. Where the reference did not learn, its final
-level is noise, and so is every number of labels at which a curve crosses that level. Both of these conditions must hold
+level is noise, and so is every number of labels at which a curve crosses that level. These conditions must hold
 for a level:
 
 1. The gain over chance at the last round is positive. Chance is the score of a model that predicts 1/2 for every pair:
    a log-likelihood of -ln 2, an accuracy of 1/2, a Brier score of 1/4 for single votes.
 2. The last round is better than the first, by a paired t test over seeds.
+3. No earlier round is better than the last, by paired t tests over seeds with Bonferroni's correction for the number
+   of rounds. More labels make the model of a declining curve worse, so labels to reach its end mean nothing.
 
 Each is a one-sided test at 2.5%, so labels that are coin flips give a level in at most 2.5% of all comparisons.
 
@@ -43,6 +45,7 @@ from balbench.reports.curves import Curve
 NOT_ABOVE_CHANCE = "not above chance"
 NOT_ABOVE_FIRST = "not above the first round"
 ONE_ROUND = "one round only"
+DECLINES = "declines"
 
 LEVEL = 0.025  # significance level of each one-sided test
 _NORMAL = 1e9  # degrees of freedom at which Student's t is the normal distribution
@@ -61,8 +64,9 @@ class Learning:
         gain_error: the standard error of `gain` over seeds and held-out pairs; NaN if unknown.
         growth: the mean of the last round minus the mean of the first.
         growth_error: the standard error of `growth` over seeds; of a single seed, over held-out pairs; NaN if unknown.
-        missing: the condition for a level that fails (NOT_ABOVE_CHANCE, ONE_ROUND or NOT_ABOVE_FIRST); empty where the
-            curve learnt beyond chance.
+        decline: the mean of the best round minus the mean of the last, at least 0.
+        missing: the condition for a level that fails (NOT_ABOVE_CHANCE, ONE_ROUND, NOT_ABOVE_FIRST or DECLINES); empty
+            where the curve learnt beyond chance.
     """
 
     chance: float
@@ -70,6 +74,7 @@ class Learning:
     gain_error: float
     growth: float
     growth_error: float
+    decline: float
     missing: str
 
 
@@ -109,7 +114,10 @@ def learning(curve: Curve, metric: str, chance: float | None = None) -> Learning
         missing = ONE_ROUND
     elif not _exceeds_zero(growth, growth_error, growth_freedom):
         missing = NOT_ABOVE_FIRST
-    return Learning(chance, gain, gain_error, growth, growth_error, missing)
+    elif _declines(sign * curve.values_ST):
+        missing = DECLINES
+    decline = float((sign * curve.mean_T).max() - last_S.mean())
+    return Learning(chance, gain, gain_error, growth, growth_error, decline, missing)
 
 
 def seed_error(values_S: np.ndarray) -> float:
@@ -137,6 +145,16 @@ def _growth_error(growth_S: np.ndarray, curve: Curve) -> tuple[float, float]:
     if len(growth_S) > 1:
         return seed_error(growth_S), len(growth_S) - 1
     return math.hypot(_pair_error(curve, 0), _pair_error(curve, -1)), _NORMAL
+
+
+def _declines(values_ST: np.ndarray) -> bool:
+    """Test whether an earlier round is better than the last; a single seed cannot show it."""
+    S, T = values_ST.shape
+    if S < 2:
+        return False
+    drop_ST = values_ST[:, :-1] - values_ST[:, -1:]
+    error_T = drop_ST.std(axis=0, ddof=1) / math.sqrt(S)
+    return bool((drop_ST.mean(axis=0) > float(stdtrit(S - 1, 1 - LEVEL / (T - 1))) * error_T).any())
 
 
 def _exceeds_zero(mean: float, error: float, freedom: float) -> bool:

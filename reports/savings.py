@@ -1,32 +1,19 @@
 """Label savings: how many labels fewer (or more) a policy needs than the reference to reach the same level.
 
-    savings(tau) = 1 - n_policy(tau) / n_reference(tau)
+    savings = 1 - n(policy) / n(reference)
 
-n(tau) is the first *lasting* crossing of the seed-mean curve: the number of labels from which on the curve
-stays at or above tau until its end, interpolated linearly between rounds. The sign of metrics of which less is better
-is changed first. Savings are computed at two levels:
+The level is what the reference reaches with its budget, usually all of its N labels. A policy that reaches the level
+needs n <= N labels, and its savings are 1 - n / N. A policy that does not reach it ends, with its own N labels, at
+a level that the reference reaches with n labels; its savings are 1 - N / n, a negative number. Both are the savings at
+the worse of the two final levels. `balbench.reports.inversion` has the interval, the estimate and the p-value, which
+come from one family of tests.
 
-- the reference's final level, its seed mean at the last round that both have. These are the savings of the
-  headline.
-- the shared level, the worse of the two final levels. Both curves reach the shared level, so it gives a number where
-  the headline cannot, a negative one where the policy is worse.
+The budget. Where a reference is on a plateau, a small error of its final level is worth many labels. So the budget is
+N, except where the reference has 95% of its gain with clearly less than half of its labels: there it is the number of
+labels at which it has this gain. "Clearly" is a t test over seeds at 2.5%, because a plateau that is seen by luck begins
+at a lucky value. The rule looks at the reference only, so no policy's result can choose it.
 
-Where the data give only a bound, the result is that bound (censored), never an invented number:
-
-- The policy does not (lastingly) reach tau: n_policy > N, its last number of labels, so savings <
-  1 - N / n_reference, which is at most 0 when both bought the same number. Kind NOT_REACHED.
-- The policy is above tau from its first point on: n_policy is at most its first number of labels and is set to that
-  number, so the result is a lower bound on the savings. Kind AT_LEAST.
-- The reference is above tau from its first point on and the policy is not: by the same rule, the result is an upper
-  bound. Kind AT_MOST.
-- Both are above tau from their first points on: neither needed an acquired label. Their first numbers of labels are
-  compared, which gives 0 when both start from the same initial set.
-
-The interval is a 95% percentile bootstrap, paired over seeds: both curves are resampled with the same
-seeds, and tau is computed again in each resample. Resamples whose savings are bounded from above sort below all
-numbers, those bounded from below sort above all numbers; an end of the interval that falls among bounded resamples is
-a bound too. With few seeds such an interval is too narrow (with five, the standard error is underestimated by a
-tenth, before the tails are considered).
+Seeds. The reference may have more seeds than the policy; all of them count (see `balbench.reports.differences`).
 
 Savings mean nothing where the reference did not learn: see `balbench.reports.learning`.
 """
@@ -37,14 +24,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from balbench.harness.errors import BalbenchError
-from balbench.reports.crossings import Crossings, Estimate, Kind, interval_ends, savings_at
 from balbench.reports.curves import Curve
+from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
+from balbench.reports.inversion import CONFIDENCE, Inversion, Path, invert, savings_path
 from balbench.reports.learning import Learning, direction, learning
-from balbench.reports.statistics import FEWEST_SEEDS, RESAMPLES, percentile_ends, resample, resampled_means
+from balbench.reports.pair_scores import PairScores, pair_variance
 
 SMOOTHING_WINDOW = 3  # rounds, as in Melo et al. 2024
+PLATEAU_GAIN = 0.95  # share of the reference's gain at which the level lies on a plateau
+PLATEAU_LABELS = 0.5  # a reference that has this gain with this share of its labels is on a plateau
 
 
 class Outcome(StrEnum):
@@ -60,64 +51,68 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class LevelSavings:
-    """Savings at one level.
+class Budget:
+    """The number of labels of the reference that sets the level.
 
     Attributes:
-        estimate: the savings, or a bound on them.
-        low, high: ends of the 95% interval; None with fewer than three seeds.
-        share_not_reached: share of the resamples in which the policy does not reach the level; NaN without an interval.
-        level: tau, in the metric's own unit.
-        n_policy: labels that the policy needed; infinite if it does not reach the level.
-        n_reference: labels that the reference needed.
+        labels: number of labels.
+        gain: share of the reference's gain that it has with these labels: 1, or 0.95 on a plateau.
     """
 
-    estimate: Estimate
-    low: Estimate | None
-    high: Estimate | None
-    share_not_reached: float
-    level: float
-    n_policy: float
-    n_reference: float
+    labels: float
+    gain: float
 
 
 @dataclass(frozen=True)
 class LabelSavings:
-    """A policy against the reference: savings at both levels, and the final levels of the metric.
+    """A policy against the reference.
 
     Attributes:
-        final: savings at the reference's final level.
-        shared: savings at the worse of the two final levels.
+        savings: estimate, 95% interval and p-value over seeds, for the held-out pairs at hand.
+        new_pairs: the same over seeds and held-out pairs; None without the scores of single pairs.
+        budget: the budget of the reference.
+        level: the level at the estimate, in the metric's own unit.
         final_level: the policy's mean at the last round, in the metric's own unit.
-        final_difference: policy minus reference at the last round, in the metric's own unit.
-        final_difference_interval: its 95% interval; None with fewer than three seeds.
+        final_difference: policy minus reference at their last rounds, in the metric's own unit.
+        final_difference_interval: its 95% interval over seeds; None with too few seeds.
+        area_difference: policy minus reference of the mean height of the curves over the labels that both have.
+        area_difference_interval: its 95% interval over seeds; None with too few seeds.
         reference: the learning of the reference. Where `reference.missing` is not empty, all savings are noise.
+        has_interval: whether there are enough seeds.
     """
 
-    final: LevelSavings
-    shared: LevelSavings
+    savings: Inversion
+    new_pairs: Inversion | None
+    budget: Budget
+    level: float
     final_level: float
     final_difference: float
     final_difference_interval: tuple[float, float] | None
+    area_difference: float
+    area_difference_interval: tuple[float, float] | None
     reference: Learning
+    has_interval: bool
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome at a confidence of 95%.
-
-        NO_LEVEL: the reference did not learn beyond chance. SAVED: the whole interval is above zero. LOST: the whole
-        interval is at or below zero, bounds included, and the policy does not save labels at the shared level either.
-        """
+        """The outcome of this comparison alone, at a confidence of 95%."""
         if self.reference.missing:
             return Outcome.NO_LEVEL
-        low, high = self.final.low, self.final.high
-        if low is None or high is None:
+        if not self.has_interval:
             return Outcome.NO_INTERVAL
-        if low.value > 0 and not low.is_upper_bound:
-            return Outcome.SAVED
-        below = high.value <= 0 if high.is_upper_bound else high.value < 0
-        saves_at_shared = self.shared.estimate.value > 0 and not self.shared.estimate.is_upper_bound
-        return Outcome.LOST if below and not saves_at_shared else Outcome.UNCLEAR
+        return outcome(self.savings.p_saved < self.savings.p_lost, self.savings.p_value)
+
+
+def outcome(is_gain: bool, p_value: float) -> Outcome:
+    """Return what a p-value, possibly adjusted for several comparisons, allows to claim.
+
+    Args:
+        is_gain: whether savings above zero are more likely than savings below zero.
+        p_value: two-sided p-value of savings of zero.
+    """
+    if not p_value <= 1 - CONFIDENCE:
+        return Outcome.UNCLEAR
+    return Outcome.SAVED if is_gain else Outcome.LOST
 
 
 def label_savings(
@@ -126,47 +121,91 @@ def label_savings(
     metric: str = "log_likelihood",
     *,
     chance: float | None = None,
-    resamples: int = RESAMPLES,
+    pair_scores: tuple[PairScores, PairScores] | None = None,
 ) -> LabelSavings:
     """Measure how many labels a policy saved against the reference.
 
     >>> labels = [50, 100, 150, 200]
     >>> random = Curve(labels, [[0.55, 0.60, 0.64, 0.70], [0.56, 0.61, 0.65, 0.71], [0.54, 0.61, 0.66, 0.70]])
     >>> bald = Curve(labels, [[0.55, 0.66, 0.72, 0.74], [0.56, 0.67, 0.71, 0.75], [0.54, 0.66, 0.73, 0.74]])
-    >>> savings = label_savings(bald, random, "accuracy")
-    >>> savings.outcome.value, round(savings.final.estimate.value, 2)
+    >>> result = label_savings(bald, random, "accuracy")
+    >>> result.outcome.value, round(result.savings.estimate.value, 2)
     ('saved', 0.32)
 
     Args:
         policy: the policy's curve.
-        reference: the reference's curve, on the same seeds and with as many rounds.
+        reference: the reference's curve. Curves are paired by seeds; seeds that only one of them has count too.
         metric: "log_likelihood", "accuracy" or "brier"; determines the direction and the value of chance.
         chance: the score of a model that predicts 1/2 for every pair; by default -ln 2, 1/2 or 1/4.
-        resamples: number of bootstrap resamples, at least 1.
+        pair_scores: scores of single held-out pairs of policy and reference, for `new_pairs`.
 
     Raises:
-        BalbenchError: the metric has no savings, or the curves differ in seeds or rounds.
+        BalbenchError: the metric has no savings, or the labels of the curves do not overlap.
     """
     sign = direction(metric)
-    if resamples < 1:
-        raise BalbenchError(f"resamples: is {resamples}; give at least 1")
-    _check_paired(policy, reference)
-    seeds = len(policy.seeds_S)
-    # the first row is the estimate; it is summed like every resample, so that rounding affects ties in the same way
-    index_US, use_B = resample(seeds, resamples if seeds >= FEWEST_SEEDS else 0)
-    mean_UT = resampled_means(sign * policy.values_ST, index_US)
-    reference_UT = resampled_means(sign * reference.values_ST, index_US)
-    final_U, shared_U = reference_UT[:, -1], np.minimum(mean_UT[:, -1], reference_UT[:, -1])
-    difference_U = sign * (mean_UT[:, -1] - reference_UT[:, -1])
-    curves = policy.labels_T, mean_UT, reference.labels_T, reference_UT
+    _check_overlap(policy, reference)
+    budget = level_budget(reference, metric)
+    path = savings_path(policy.labels_T, reference.labels_T, budget.labels)
+    compared = compare(policy, reference, path.policy_H, path.reference_H, sign)
+    savings = invert(path, compared)
+    final = compare(policy, reference, policy.labels_T[-1:], reference.labels_T[-1:], sign)
+    area = _area(policy, reference, sign)
+    has_interval = len(policy.seeds_S) >= FEWEST_SEEDS and len(reference.seeds_S) >= FEWEST_SEEDS
     return LabelSavings(
-        final=_at_level(savings_at(*curves, final_U), sign * final_U[0], use_B),
-        shared=_at_level(savings_at(*curves, shared_U), sign * shared_U[0], use_B),
-        final_level=float(sign * mean_UT[0, -1]),
-        final_difference=float(difference_U[0]),
-        final_difference_interval=percentile_ends(difference_U[use_B]) if len(use_B) else None,
+        savings=savings,
+        new_pairs=None if pair_scores is None else _over_pairs(path, compared, policy, reference, pair_scores),
+        budget=budget,
+        level=_level(policy, reference, savings),
+        final_level=float(policy.mean_T[-1]),
+        final_difference=float(sign * final.mean_H[0]),
+        final_difference_interval=_interval(final, sign) if has_interval else None,
+        area_difference=float(sign * area.mean_H[0]),
+        area_difference_interval=_interval(area, sign) if has_interval else None,
         reference=learning(reference, metric, chance),
+        has_interval=has_interval,
     )
+
+
+def level_budget(reference: Curve, metric: str) -> Budget:
+    """Return the budget that sets the level (see the module).
+
+    Args:
+        reference: the reference's curve; its mean is made monotone by isotonic regression.
+        metric: name of the metric, which gives the direction.
+    """
+    sign, last = direction(metric), float(reference.labels_T[-1])
+    if not _is_plateau(reference, sign):
+        return Budget(last, 1.0)
+    mean_T = isotonic_regression(sign * reference.mean_T).x
+    target = mean_T[0] + PLATEAU_GAIN * (mean_T[-1] - mean_T[0])
+    return Budget(float(np.interp(target, mean_T, reference.labels_T)), PLATEAU_GAIN)
+
+
+def _is_plateau(reference: Curve, sign: int) -> bool:
+    """Test whether the reference has nearly all of its gain with half of its labels."""
+    middle = PLATEAU_LABELS * reference.labels_T[-1]
+    if len(reference.seeds_S) < FEWEST_SEEDS or middle <= reference.labels_T[0]:
+        return False
+    start_S, half_S, end_S = sign * reference.at(np.array([reference.labels_T[0], middle, reference.labels_T[-1]])).T
+    beyond_S = half_S - start_S - PLATEAU_GAIN * (end_S - start_S)
+    above = differences(beyond_S[:, None], reference.seeds_S, np.zeros((len(beyond_S), 1)), reference.seeds_S)
+    return bool(above.p_above_H[0] < (1 - CONFIDENCE) / 2 and (end_S - start_S).mean() > 0)
+
+
+def compare(
+    policy: Curve, reference: Curve, policy_labels_H: np.ndarray, reference_labels_H: np.ndarray, sign: int
+) -> Differences:
+    """Compare policy and reference at H pairs of numbers of labels; curves are linear between rounds.
+
+    Args:
+        policy: the policy's curve.
+        reference: the reference's curve.
+        policy_labels_H: labels of the policy.
+        reference_labels_H: labels of the reference.
+        sign: 1 if more of the metric is better, -1 if less is.
+    """
+    own_SH, other_MH = policy.at(policy_labels_H), reference.at(reference_labels_H)
+    return differences(sign * own_SH, policy.seeds_S, sign * other_MH, reference.seeds_S)
 
 
 def melo2024_savings(policy: Curve, reference: Curve, metric: str) -> float:
@@ -187,32 +226,46 @@ def melo2024_savings(policy: Curve, reference: Curve, metric: str) -> float:
     return float(1 - above_T.argmax() / len(above_T))
 
 
-def _check_paired(policy: Curve, reference: Curve) -> None:
-    if not np.array_equal(policy.seeds_S, reference.seeds_S):
-        seeds = " and ".join(str(curve.seeds_S.tolist()) for curve in (policy, reference))
-        raise BalbenchError(f"seeds: policy and reference have the seeds {seeds}; give curves of the same seeds")
-    if not np.array_equal(policy.rounds_T, reference.rounds_T):
-        rounds = " and ".join(str(len(curve.rounds_T)) for curve in (policy, reference))
-        raise BalbenchError(
-            f"rounds: policy and reference have {rounds} rounds, but not the same; give the same rounds"
-        )
+def _check_overlap(policy: Curve, reference: Curve) -> None:
+    if policy.labels_T[0] > reference.labels_T[-1] or reference.labels_T[0] > policy.labels_T[-1]:
+        ranges = " and ".join(f"{curve.labels_T[0]:g} to {curve.labels_T[-1]:g}" for curve in (policy, reference))
+        raise BalbenchError(f"labels: policy and reference have {ranges} labels; give curves that overlap")
+
+
+def _level(policy: Curve, reference: Curve, savings: Inversion) -> float:
+    """Return the level at the estimate: of the policy if it does not reach the reference's level."""
+    worse, labels = (policy, savings.n_policy) if savings.estimate.value < 0 else (reference, savings.n_reference)
+    return float(worse.at(np.array([labels])).mean())
+
+
+def _area(policy: Curve, reference: Curve, sign: int) -> Differences:
+    """Compare the mean heights of the curves over the labels that both have."""
+    first = max(policy.labels_T[0], reference.labels_T[0])
+    last = min(policy.labels_T[-1], reference.labels_T[-1])
+    inner = np.concatenate([policy.labels_T, reference.labels_T])
+    labels_L = np.unique(np.concatenate([[first, last], inner[(inner > first) & (inner < last)]]))
+    heights = [_mean_height(curve.at(labels_L), labels_L)[:, None] for curve in (policy, reference)]
+    return differences(sign * heights[0], policy.seeds_S, sign * heights[1], reference.seeds_S)
+
+
+def _mean_height(values_SL: np.ndarray, labels_L: np.ndarray) -> np.ndarray:
+    if len(labels_L) == 1:
+        return values_SL[:, 0]
+    return np.trapezoid(values_SL, labels_L, axis=1) / (labels_L[-1] - labels_L[0])
+
+
+def _over_pairs(
+    path: Path, compared: Differences, policy: Curve, reference: Curve, scores: tuple[PairScores, PairScores]
+) -> Inversion:
+    variance_H, clusters = pair_variance(path, policy, reference, *scores)
+    return invert(path, compared.widened(variance_H, clusters - 1))
+
+
+def _interval(compared: Differences, sign: int) -> tuple[float, float]:
+    ends = sorted(float(sign * end_H[0]) for end_H in compared.interval(CONFIDENCE))
+    return ends[0], ends[1]
 
 
 def _smoothed(mean_T: np.ndarray) -> np.ndarray:
     """Average over a trailing window of `SMOOTHING_WINDOW` rounds, over fewer at the start."""
     return np.array([mean_T[max(0, stop - SMOOTHING_WINDOW) : stop].mean() for stop in range(1, len(mean_T) + 1)])
-
-
-def _at_level(crossings: Crossings, level: float, use_B: np.ndarray) -> LevelSavings:
-    """Summarise the first row (the estimate) and, where there are resamples, their interval."""
-    value_B, kind_B = crossings.value_B[use_B], crossings.kind_B[use_B]
-    low, high = interval_ends(value_B, kind_B) if len(use_B) else (None, None)
-    return LevelSavings(
-        estimate=Estimate(float(crossings.value_B[0]), crossings.kind_B[0]),
-        low=low,
-        high=high,
-        share_not_reached=float((kind_B == Kind.NOT_REACHED).mean()) if len(use_B) else np.nan,
-        level=float(level),
-        n_policy=float(crossings.n_policy_B[0]),
-        n_reference=float(crossings.n_reference_B[0]),
-    )

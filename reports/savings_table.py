@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from balbench.reports.crossings import Estimate, Kind
 from balbench.reports.curves import Curve, Curves
+from balbench.reports.inversion import Estimate, Inversion, Kind
 from balbench.reports.learning import CHANCE, Learning, direction, learning
-from balbench.reports.savings import LevelSavings, Outcome, label_savings, melo2024_savings
-from balbench.reports.statistics import RESAMPLES
+from balbench.reports.multiplicity import holm
+from balbench.reports.pair_scores import PairScores
+from balbench.reports.resolution import resolution
+from balbench.reports.run_scores import RunScores
+from balbench.reports.savings import Outcome, label_savings, melo2024_savings, outcome
 from balbench.reports.training import FIT, LARGEST_SHARE, Fault, initial_weights, undertrained
 
 if TYPE_CHECKING:
@@ -36,60 +39,64 @@ def report_curves(run: Run) -> Curves:
 
 
 def savings_table(
-    run: Run, metric: str = "log_likelihood", resamples: int = RESAMPLES, curves: Curves | None = None
+    run: Run, metric: str = "log_likelihood", curves: Curves | None = None, scores: RunScores | None = None
 ) -> pd.DataFrame:
     """Measure every policy of a run: one row for each setting, split of `SPLITS` that has the metric, and policy.
 
     Args:
         run: from `balbench.harness.results.read_run`.
         metric: "log_likelihood", "accuracy" or "brier".
-        resamples: number of bootstrap resamples.
         curves: `report_curves(run)`; computed if not given.
+        scores: the predictions of the run; read if not given.
 
     Returns:
         These columns (savings are shares of labels, n and labels count labels, levels are in the metric's unit):
 
         - setting, split, metric, policy, is_reference;
-        - outcome: an `Outcome`, and no_level: why the reference gives no level, empty if there is one. Without a level,
-          all savings and differences below are missing;
-        - seeds, rounds: numbers of seeds and rounds that policy and reference share; labels: the policy's labels at
-          the last of these rounds. A policy without results has 0 seeds, and all its numbers are missing;
-        - savings, kind, bound, reached: at the reference's final level; `savings` is NaN where only an upper
-          bound is known, `bound` is NaN where `kind` is exact;
-        - low, low_kind, low_bound, high, high_kind, high_bound: the ends of the 95% interval in the same form; NaN
-          and "" with fewer than three seeds;
-        - share_not_reached: share of the resamples in which the policy does not reach the level;
-        - n_policy (NaN if not reached), n_reference, level;
-        - chance, reference_gain, reference_gain_se, reference_growth, reference_growth_se: the reference's learning
-          (see `balbench.reports.learning`);
-        - shared_*: the same at the shared level;
+        - outcome: an `Outcome` by `p_adjusted`, and no_level: why the reference gives no level, empty if there is one.
+          Without a level, all savings and differences below are missing;
+        - seeds, rounds: numbers of seeds of the policy that the reference has too, and of their rounds;
+          reference_seeds: number of seeds of the reference; labels: the policy's labels at the last of these rounds. A
+          policy without results has 0 seeds, and all its numbers are missing;
+        - savings, kind, bound: `savings` is NaN where only a bound is known, `bound` is NaN where `kind` is exact;
+        - low, low_kind, low_bound, high, high_kind, high_bound: the ends of the 95% interval over seeds in the same
+          form; NaN and "" with fewer than three seeds;
+        - p_value: of savings of zero, two-sided; p_adjusted: by Holm 1979, for all policies of a setting, split and
+          metric;
+        - pairs_low, ..., pairs_high_bound: the 95% interval over seeds and held-out pairs; NaN and "" for runs
+          without predictions of single pairs;
+        - n_policy, n_reference, level: labels and level at `savings`; budget, budget_gain: labels of the reference that
+          set the level, and its share of the reference's gain (see `balbench.reports.savings`);
+        - resolution: standard error of the reference's level in shares of labels (see `balbench.reports.resolution`);
+        - chance, reference_gain, reference_gain_se, reference_growth, reference_growth_se, reference_decline: the
+          reference's learning (see `balbench.reports.learning`);
         - melo2024: the paper's own number (see `melo2024_savings`), NaN for the reference;
-        - final_level, final_difference (policy minus reference), final_difference_low, final_difference_high.
+        - final_level, final_difference (policy minus reference), final_difference_low, final_difference_high;
+        - area_difference, area_difference_low, area_difference_high: of the mean height of the curves.
+
+        The row of the reference compares it with itself: its interval says how far savings can be told from zero.
 
     Raises:
         BalbenchError: the metric has no savings.
     """
     direction(metric)
     curves = report_curves(run) if curves is None else curves
-    rows = [
-        _row(curves, {"setting": setting, "split": split, "metric": metric, "policy": policy}, run.reference, resamples)
-        for setting in curves.settings
-        for split in SPLITS
-        if curves.has(setting, split, metric)
-        for policy in run.policies
-    ]
+    scores = RunScores(run) if scores is None else scores
+    rows: list[dict[str, Any]] = []
+    for setting in curves.settings:
+        for split in SPLITS:
+            if curves.has(setting, split, metric):
+                rows += _adjusted([_row(scores, curves, (setting, split, metric, policy)) for policy in run.policies])
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def sorted_by_savings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sort rows of one setting and split: by savings, then those that do not reach the level, the reference last."""
-    bounded = rows["savings"].isna()
+    """Sort rows of one setting and split by savings; bounds count as their numbers, the reference is last."""
     keys = pd.DataFrame(
         {
             "reference": rows["is_reference"],
             "nothing": rows["seeds"] == 0,
-            "bounded": bounded,
-            "savings": -rows["savings"].where(~bounded, rows["shared_savings"]).fillna(-math.inf),
+            "savings": -rows["savings"].fillna(rows["bound"]).fillna(-math.inf),
         }
     )
     return rows.loc[keys.sort_values(list(keys.columns), kind="stable").index]
@@ -110,21 +117,34 @@ def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
-def _row(curves: Curves, key: dict[str, str], reference: str, resamples: int) -> dict[str, Any]:
-    setting, split, metric, policy = key.values()
+def _row(scores: RunScores, curves: Curves, names: tuple[str, str, str, str]) -> dict[str, Any]:
+    setting, split, metric, policy = names
+    reference, key = scores.run.reference, dict(zip(["setting", "split", "metric", "policy"], names, strict=True))
     row: dict[str, Any] = dict.fromkeys(_COLUMNS, np.nan) | dict.fromkeys(_TEXT_COLUMNS, "") | key
     is_reference = policy == reference
-    row |= {"is_reference": is_reference, "reached": False, "seeds": 0, "rounds": 0, "outcome": Outcome.NO_RESULTS}
+    row |= {"is_reference": is_reference, "outcome": Outcome.NO_RESULTS}
+    row |= {"seeds": 0, "rounds": 0, "reference_seeds": 0}
     pair = curves.pair(setting, policy, reference, split, metric)
     if pair is None:
         return row
     own, other = pair
     learnt = learning(other, metric, _chance(curves, setting, reference, split, metric, other))
     no_level = _no_level(curves, key, reference, other, learnt)
-    row |= {"seeds": len(own.seeds_S), "rounds": len(own.rounds_T), "labels": own.labels_T[-1], "no_level": no_level}
-    row |= _learning_columns(learnt) | {"final_level": own.mean_T[-1]}
-    row |= {"outcome": Outcome.NO_LEVEL} if no_level else _savings_columns(own, other, metric, resamples)
+    row |= {"seeds": len(own.seeds_S), "reference_seeds": len(other.seeds_S), "rounds": len(own.rounds_T)}
+    row |= {"labels": own.labels_T[-1], "no_level": no_level}
+    row |= _learning_columns(learnt) | {"final_level": own.mean_T[-1], "resolution": resolution(other, metric)}
+    row |= {"outcome": Outcome.NO_LEVEL} if no_level else _savings_columns(scores, key, own, other)
     return row | ({"outcome": Outcome.REFERENCE, "melo2024": np.nan} if is_reference else {})
+
+
+def _adjusted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adjust the p-values of all policies of a table for their number, and set the outcomes that they allow."""
+    tested = [row for row in rows if not row["is_reference"] and not math.isnan(row["p_value"])]
+    for row, p_adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+        row["p_adjusted"] = p_adjusted
+        if row["outcome"] in (Outcome.SAVED, Outcome.LOST, Outcome.UNCLEAR):
+            row["outcome"] = outcome(row["is_gain"], p_adjusted)
+    return rows
 
 
 def _chance(curves: Curves, setting: str, reference: str, split: str, metric: str, curve: Curve) -> float:
@@ -141,21 +161,10 @@ def _no_level(curves: Curves, key: dict[str, str], reference: str, curve: Curve,
     unchanged = initial_weights(curves, setting, reference)
     if unchanged is not None and unchanged.share >= LARGEST_SHARE:
         return str(Fault.INITIAL_WEIGHTS)
-    if not learnt.missing and metric != "accuracy" and _too_small(curves, setting, reference, split):
+    # log-likelihood and Brier score of an undertrained model measure the size of its logits, accuracy does not
+    if not learnt.missing and metric != "accuracy" and undertrained(curves, setting, reference, split):
         return str(Fault.UNDERTRAINED)
     return learnt.missing
-
-
-def _too_small(curves: Curves, setting: str, reference: str, split: str) -> bool:
-    """Whether one temperature would gain more log-likelihood than all that training gained over chance.
-
-    Log-likelihood and Brier score then measure the size of the logits, which accuracy does not depend on.
-    """
-    fault = undertrained(curves, setting, reference, split)
-    likelihood = curves.curve(setting, reference, split, "log_likelihood")
-    if fault is None or likelihood is None:
-        return False
-    return fault.gain >= learning(likelihood, "log_likelihood").gain
 
 
 def _learning_columns(learnt: Learning) -> dict[str, float]:
@@ -165,53 +174,76 @@ def _learning_columns(learnt: Learning) -> dict[str, float]:
         "reference_gain_se": learnt.gain_error,
         "reference_growth": learnt.growth,
         "reference_growth_se": learnt.growth_error,
+        "reference_decline": learnt.decline,
     }
 
 
-def _savings_columns(policy: Curve, reference: Curve, metric: str, resamples: int) -> dict[str, Any]:
-    savings = label_savings(policy, reference, metric, resamples=resamples)
-    low, high = savings.final_difference_interval or (np.nan, np.nan)
-    return (
-        {"outcome": savings.outcome}
-        | _level_columns(savings.final, "")
-        | _level_columns(savings.shared, "shared_")
-        | {"melo2024": melo2024_savings(policy, reference, metric), "final_difference": savings.final_difference}
-        | {"final_difference_low": low, "final_difference_high": high}
-    )
-
-
-def _level_columns(level: LevelSavings, prefix: str) -> dict[str, Any]:
+def _savings_columns(scores: RunScores, key: dict[str, str], policy: Curve, reference: Curve) -> dict[str, Any]:
+    metric = key["metric"]
+    measured = label_savings(policy, reference, metric, pair_scores=_pair_scores(scores, key, policy, reference))
+    savings = measured.savings
     columns: dict[str, Any] = {
-        "reached": bool(np.isfinite(level.n_policy)),
-        "share_not_reached": level.share_not_reached,
-        "n_policy": level.n_policy if np.isfinite(level.n_policy) else np.nan,
-        "n_reference": level.n_reference,
-        "level": level.level,
+        "outcome": measured.outcome,
+        "is_gain": savings.p_saved < savings.p_lost,
+        "n_policy": savings.n_policy,
+        "n_reference": savings.n_reference,
+        "level": measured.level,
+        "budget": measured.budget.labels,
+        "budget_gain": measured.budget.gain,
+        "final_difference": measured.final_difference,
+        "area_difference": measured.area_difference,
+        "melo2024": melo2024_savings(policy, reference, metric),
     }
-    columns |= _estimate_columns(level.estimate, "savings", "kind", "bound")
-    columns |= _estimate_columns(level.low, "low", "low_kind", "low_bound")
-    columns |= _estimate_columns(level.high, "high", "high_kind", "high_bound")
-    return {prefix + name: value for name, value in columns.items() if prefix + name in _COLUMNS}
+    columns |= _estimate_columns(savings.estimate, "savings", "kind", "bound")
+    if measured.has_interval:
+        columns |= {"p_value": savings.p_value} | _interval_columns(savings, "")
+        columns |= _ends("final_difference", measured.final_difference_interval)
+        columns |= _ends("area_difference", measured.area_difference_interval)
+        if measured.new_pairs is not None:
+            columns |= _interval_columns(measured.new_pairs, "pairs_")
+    return columns
 
 
-def _estimate_columns(estimate: Estimate | None, number: str, kind: str, bound: str) -> dict[str, Any]:
-    if estimate is None:
-        return {number: np.nan, kind: "", bound: np.nan}
+def _pair_scores(
+    scores: RunScores, key: dict[str, str], policy: Curve, reference: Curve
+) -> tuple[PairScores, PairScores] | None:
+    setting, split, metric, name = key.values()
+    own = scores.scores(setting, name, split, metric, policy)
+    other = None if own is None else scores.scores(setting, scores.run.reference, split, metric, reference)
+    return None if own is None or other is None else (own, other)
+
+
+def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float]:
+    low, high = interval or (np.nan, np.nan)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _interval_columns(savings: Inversion, prefix: str) -> dict[str, Any]:
     return {
-        number: np.nan if estimate.is_upper_bound else estimate.value,
+        f"{prefix}{name}": value
+        for end in ("low", "high")
+        for name, value in _estimate_columns(getattr(savings, end), end, f"{end}_kind", f"{end}_bound").items()
+    }
+
+
+def _estimate_columns(estimate: Estimate, number: str, kind: str, bound: str) -> dict[str, Any]:
+    exact = estimate.kind == Kind.EXACT
+    return {
+        number: estimate.value if exact else np.nan,
         kind: str(estimate.kind),
-        bound: np.nan if estimate.kind == Kind.EXACT else estimate.value,
+        bound: np.nan if exact else estimate.value,
     }
 
 
 _INTERVAL_COLUMNS = ["low", "low_kind", "low_bound", "high", "high_kind", "high_bound"]
 _COLUMNS = [
-    *["setting", "split", "metric", "policy", "is_reference", "outcome", "no_level", "seeds", "rounds", "labels"],
-    *["savings", "kind", "bound", "reached", *_INTERVAL_COLUMNS, "share_not_reached"],
-    *["n_policy", "n_reference", "level"],
-    *["chance", "reference_gain", "reference_gain_se", "reference_growth", "reference_growth_se"],
-    *["shared_savings", "shared_kind", "shared_bound", *("shared_" + name for name in _INTERVAL_COLUMNS)],
-    *["shared_n_policy", "shared_n_reference", "shared_level"],
+    *["setting", "split", "metric", "policy", "is_reference", "outcome", "no_level"],
+    *["seeds", "reference_seeds", "rounds", "labels"],
+    *["savings", "kind", "bound", *_INTERVAL_COLUMNS, "p_value", "p_adjusted"],
+    *["pairs_" + name for name in _INTERVAL_COLUMNS],
+    *["n_policy", "n_reference", "level", "budget", "budget_gain", "resolution"],
+    *["chance", "reference_gain", "reference_gain_se", "reference_growth", "reference_growth_se", "reference_decline"],
     *["melo2024", "final_level", "final_difference", "final_difference_low", "final_difference_high"],
+    *["area_difference", "area_difference_low", "area_difference_high"],
 ]
 _TEXT_COLUMNS = ["no_level", *(name for name in _COLUMNS if name.endswith("kind"))]

@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from balbench.reports.learning import DIRECTIONS, NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND
+from balbench.reports.differences import FEWEST_SEEDS
+from balbench.reports.learning import DECLINES, DIRECTIONS, NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import NO_PAIR_ERRORS, records, reference_of, sorted_by_savings
-from balbench.reports.statistics import FEWEST_SEEDS
 from balbench.reports.training import Fault, TrainingFault
 from balbench.reports.wording import interval_words, metric_name, percent, point_text, split_name
 
+ALPHA = 0.05  # significance level of a claim
 MOST_NAMED = 6  # largest number of policies that a sentence lists
 
 Row = Mapping[str, Any]
@@ -69,6 +70,8 @@ def why_no_level(row: Row, reference: str) -> str:
         NOT_ABOVE_CHANCE: f": its final {metric_name(row['metric'])} is {final:.4f} with a standard error of "
         f"{row['reference_gain_se']:.4f}, and chance is {row['chance']:.4f}",
         NOT_ABOVE_FIRST: f" ({growth}; more labels or seeds may show an improvement)",
+        DECLINES: f": its best {metric_name(row['metric'])} is {row['reference_decline']:.4f} better than its last; "
+        "more labels make the model worse, so check the training, for example posterior.epochs and posterior.patience",
         NO_PAIR_ERRORS: ", or because all held-out pairs have one prompt; run the study again with this version",
     }
     return in_short(row["no_level"], reference) + details.get(row["no_level"], "")
@@ -80,8 +83,9 @@ def in_short(no_level: str, reference: str) -> str:
         NOT_ABOVE_CHANCE: f"{reference} did not learn beyond chance",
         NOT_ABOVE_FIRST: f"{reference} did not clearly improve between its first round and its last",
         ONE_ROUND: "there is one round only",
+        DECLINES: f"the curve of {reference} declines",
         NO_PAIR_ERRORS: "the results have no standard errors: they were made by an older version of balbench",
-        Fault.UNDERTRAINED: f"{reference} is undertrained (a temperature would gain more than training gained)",
+        Fault.UNDERTRAINED: f"{reference} is undertrained (its logits are too small)",
         Fault.INITIAL_WEIGHTS: f"training improved nothing in at least half of the members of {reference}",
     }
     return reasons[no_level]
@@ -143,7 +147,7 @@ def _saved(groups: Mapping[str, list[Row]], reference: str) -> str:
     compared = [*rows, *groups[Outcome.UNCLEAR], *groups[Outcome.LOST]]
     if not compared:
         return ""
-    level = f"{reference}'s final {metric_name(compared[0]['metric'])}"
+    level = level_name(compared[0], reference)
     if not rows:
         return f"no policy reached {level} with clearly fewer labels than {reference}."
     listed = [f"{row['policy']} with {point_text(row)} fewer ({interval_words(row)})" for row in rows]
@@ -158,15 +162,22 @@ def _lost(rows: list[Row], reference: str) -> str:
     return f"Clearly more labels than {reference}: {_listed(rows)}." if rows else ""
 
 
+def level_name(row: Row, reference: str) -> str:
+    """Name the level of the savings: the reference's final value, or the value at 95% of its gain."""
+    if row["budget_gain"] == 1:
+        return f"{reference}'s final {metric_name(row['metric'])}"
+    return f"{percent(row['budget_gain'])}% of {reference}'s gain in {metric_name(row['metric'])}"
+
+
 def _listed(rows: list[Row]) -> str:
     return _joined(_shortened([f"{row['policy']} ({_in_brackets(row)})" for row in rows]))
 
 
 def _in_brackets(row: Row) -> str:
-    if row["reached"]:
-        return f"savings of {point_text(row)}, {interval_words(row)}"
-    shared = f"savings of {point_text(row, 'shared_')} at the shared level, {interval_words(row, 'shared_')}"
-    return f"did not reach the level; {shared}"
+    text = f"savings of {point_text(row)}, {interval_words(row)}"
+    if row["outcome"] == Outcome.UNCLEAR and row["p_value"] <= ALPHA:
+        return f"{text}, not clear when all policies are considered"
+    return text
 
 
 def _no_interval(rows: list[Row], reference: str) -> str:

@@ -10,12 +10,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from balbench.reports.crossings import Kind
+from balbench.reports.differences import FEWEST_SEEDS
 from balbench.reports.files import csv_bytes, write_bytes
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import records, reference_of, rows_of, sorted_by_savings
-from balbench.reports.statement import why_no_level
-from balbench.reports.statistics import FEWEST_SEEDS
+from balbench.reports.statement import level_name, why_no_level
 from balbench.reports.wording import (
     NOTHING,
     interval_text,
@@ -23,7 +22,6 @@ from balbench.reports.wording import (
     number_text,
     percent,
     point_text,
-    savings_text,
 )
 
 TEMPLATES = jinja2.Environment(
@@ -42,9 +40,9 @@ class DisplayRow:
     policy: str
     savings: str
     interval: str
-    shared: str
+    new_pairs: str
+    p_value: str
     labels: str
-    not_reached: str
     final_level: str
     difference: str
     melo2024: str
@@ -88,26 +86,29 @@ def caption(rows: pd.DataFrame) -> str:
     if not len(compared):
         reference_rows = records(rows[(rows["no_level"] != "") & ~rows["is_reference"]])
         return f"No level: {why_no_level(reference_rows[0], reference_of(rows))}." if reference_rows else ""
-    level = (
-        f"Savings and labels: to reach {reference_of(rows)}'s final {metric_of(rows)}. "
-        f"Shared level: the worse of the two final values, which both reach."
-    )
-    return " ".join(filter(None, [level, _bounds_caption(compared), _interval_caption(compared)]))
+    parts = [_level_caption(records(compared)[0], reference_of(rows)), _interval_caption(compared)]
+    return " ".join(filter(None, [*parts, _resolution_caption(records(compared)[0], reference_of(rows))]))
 
 
-def _bounds_caption(rows: pd.DataFrame) -> str:
-    if (rows["kind"] == Kind.NOT_REACHED).any():
-        return "Not reached: the labels bought were not enough, so the savings are only known to be below the number."
-    if (rows[["low_kind", "high_kind"]] == Kind.NOT_REACHED).any(axis=None):
-        return '"<": the policy misses the level in many resamples, so this end is only known to be below the number.'
-    return ""
+def _level_caption(row: dict[str, Any], reference: str) -> str:
+    text = f"Savings: labels to reach {level_name(row, reference)}"
+    if row["budget_gain"] < 1:
+        text += f", which {reference} has with {row['budget']:,.0f} labels; its curve is nearly flat after that"
+    return f"{text}. A negative number compares at the policy's own final value."
 
 
 def _interval_caption(rows: pd.DataFrame) -> str:
     if rows["seeds"].max() < FEWEST_SEEDS:
         return f"There are no intervals with fewer than {FEWEST_SEEDS} seeds."
-    rough = "; rough, with fewer than ten seeds" if rows["seeds"].min() < 10 else ""
-    return f"Intervals: bootstrap, paired over seeds{rough}."
+    pairs = ", then also for other test pairs" if (rows["pairs_low_kind"] != "").any() else ""
+    return f"Intervals: 95%, for other seeds{pairs}. p: savings of zero, adjusted for all policies (Holm)."
+
+
+def _resolution_caption(row: dict[str, Any], reference: str) -> str:
+    if not math.isfinite(row["resolution"]):
+        return ""
+    worth = percent(row["resolution"])
+    return f"Resolution: one standard error of {reference}'s level is worth {worth}% of the labels."
 
 
 def _display(row: dict[str, Any], most_rounds: int) -> DisplayRow:
@@ -117,17 +118,28 @@ def _display(row: dict[str, Any], most_rounds: int) -> DisplayRow:
     return DisplayRow(
         policy=row["policy"],
         savings=point_text(row) if compared else "no results yet" if no_results else str(outcome),
-        interval=(interval_text(row) if compared else "") or NOTHING,
-        shared=savings_text(row, "shared_") if compared else NOTHING,
-        labels=number_text(row["n_policy"]),
-        not_reached=_share(row["share_not_reached"]),
+        interval=interval_text(row) or NOTHING,
+        new_pairs=interval_text(row, "pairs_") or NOTHING,
+        p_value=_p_value(row["p_adjusted"]),
+        labels=number_text(row["n_policy"]) if compared else NOTHING,
         final_level=number_text(row["final_level"], digits),
         difference=_difference(row, digits - 1) if compared else NOTHING,
         melo2024=_share(row["melo2024"]),
-        seeds=f"{row['seeds']}, {row['rounds']} rounds" if 0 < row["rounds"] < most_rounds else f"{row['seeds']}",
+        seeds=_seeds(row, most_rounds),
         outcome=outcome,
         is_reference=bool(row["is_reference"]),
     )
+
+
+def _seeds(row: dict[str, Any], most_rounds: int) -> str:
+    seeds = row["reference_seeds"] if row["is_reference"] else row["seeds"]
+    return f"{seeds}, {row['rounds']} rounds" if 0 < row["rounds"] < most_rounds else f"{seeds}"
+
+
+def _p_value(p_value: float) -> str:
+    if not math.isfinite(p_value):
+        return NOTHING
+    return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0")
 
 
 def _share(share: float) -> str:

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from balbench.reports.analysis import Analysis
 from balbench.reports.savings import Outcome
-from balbench.reports.savings_table import SPLITS, reference_of, rows_of
+from balbench.reports.savings_table import SPLITS, reference_of, rows_of, sorted_by_savings
 from balbench.reports.tables import caption, display_rows
-from balbench.reports.wording import split_name
+from balbench.reports.wording import NOTHING, metric_name, number_text, split_name
 
+_FINAL_METRICS = ("log_likelihood", "accuracy")
 _TERMINAL_STYLES = {
     Outcome.SAVED: "green",
     Outcome.LOST: "red",
@@ -34,7 +35,46 @@ def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
             for split in SPLITS:
                 if table is not None and len(rows_of(table, setting, split)):
                     yield terminal_table(table, setting, split, name)
+            if (finals := final_table(analysis, setting, name)) is not None:
+                yield finals
         yield from (escape(f"{name}: {text}" if name else text) for text in analysis.warnings)
+
+
+def final_table(analysis: Analysis, setting: str, run: str = "") -> Table | None:
+    """Return the final values of the policies, all splits and metrics side by side; None if there is one column only.
+
+    Args:
+        analysis: the analysis of the run.
+        setting: the setting of the values.
+        run: name of the run, for the title; empty if there is only one run.
+    """
+    columns = {
+        f"{split_name(split)} {metric_name(metric)}": rows.set_index("policy")
+        for split in SPLITS
+        for metric in _FINAL_METRICS
+        if metric in analysis.tables and len(rows := analysis.rows(setting, split, metric))
+    }
+    if len(columns) < 2:
+        return None
+    printed = Table(
+        title=escape(", ".join(filter(None, ["Final values", setting, run]))),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    printed.add_column("policy", overflow="fold", max_width=22)
+    for name in columns:
+        printed.add_column(name, justify="right")
+    for policy in sorted_by_savings(next(iter(columns.values())).reset_index())["policy"]:
+        texts = [_final_text(rows.loc[policy]) for rows in columns.values()]
+        printed.add_row(escape(policy), *texts, style="dim" if policy == analysis.run.reference else "")
+    return printed
+
+
+def _final_text(row: pd.Series) -> str:
+    if row["metric"] == "accuracy":
+        return number_text(100 * row["final_level"], 1) + "%" if row["seeds"] else NOTHING
+    return number_text(row["final_level"], 4)
 
 
 def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "") -> Table:
@@ -59,9 +99,10 @@ def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "")
     )
     longest = int(rows["policy"].str.len().max())
     printed.add_column("policy", overflow="fold", min_width=min(longest, 14), max_width=22)
-    for name in ("savings", "95%", "at shared level", "labels", "final", "seeds"):
+    for name in ("savings", "95%", "other pairs", "p", "labels", "final", "seeds"):
         printed.add_column(name, justify="right", no_wrap=True)
     for row in display_rows(rows):
-        texts = [row.policy, row.savings, row.interval, row.shared, row.labels, row.final_level, row.seeds]
+        texts = [row.policy, row.savings, row.interval, row.new_pairs, row.p_value]
+        texts += [row.labels, row.final_level, row.seeds]
         printed.add_row(*map(escape, texts), style=_TERMINAL_STYLES.get(row.outcome, ""))
     return printed

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from balbench.reports.crossings import Kind
+from balbench.reports.inversion import Kind
 from balbench.reports.savings import Outcome
 
 METRIC_NAMES = {
@@ -23,8 +23,8 @@ _UNITS = {
 }
 SPLIT_NAMES = {"ood": "OOD"}
 NOTHING = "-"
-_SIGNS = {Kind.NOT_REACHED: "< ", Kind.AT_MOST: "<= ", Kind.AT_LEAST: ">= "}
-_BOUND_WORDS = {Kind.NOT_REACHED: "below ", Kind.AT_MOST: "at most ", Kind.AT_LEAST: "at least "}
+_SIGNS = {Kind.AT_MOST: "<= ", Kind.AT_LEAST: ">= "}
+_BOUND_WORDS = {Kind.AT_MOST: "at most ", Kind.AT_LEAST: "at least "}
 
 
 def metric_name(metric: str) -> str:
@@ -48,40 +48,37 @@ def percent(share: float) -> str:
     return f"{round(100 * share) + 0.0:.0f}"
 
 
-def savings_text(row: Mapping[str, Any], prefix: str = "") -> str:
-    """Write the savings of a row of `savings_table` with their interval, such as `-12% [-30, 4]`.
-
-    `prefix` is "" for the reference's final level and "shared_" for the shared level.
-    """
+def savings_text(row: Mapping[str, Any]) -> str:
+    """Write the savings of a row of `savings_table` with their interval, such as `-12% [-30, 4]`."""
     if row["outcome"] == Outcome.NO_RESULTS:
         return "no results yet"
     if row["no_level"]:
         return str(Outcome.NO_LEVEL)
-    return f"{point_text(row, prefix)} {interval_text(row, prefix) or '(no interval)'}"
+    return f"{point_text(row)} {interval_text(row) or '(no interval)'}"
 
 
-def point_text(row: Mapping[str, Any], prefix: str = "") -> str:
+def point_text(row: Mapping[str, Any]) -> str:
     """Write the savings of a row of `savings_table` without their interval: `31%`, or the known bound."""
-    kind, bound = row[f"{prefix}kind"], row[f"{prefix}bound"]
-    if kind == Kind.NOT_REACHED:
-        return f"not reached (< {percent(bound)}%)"
-    if kind == Kind.AT_MOST:
-        return f"at most {percent(bound)}%"
-    number = f"{percent(row[f'{prefix}savings'])}%"
-    return f"at least {number}" if kind == Kind.AT_LEAST else number
+    if row["kind"] == Kind.EXACT:
+        return f"{percent(row['savings'])}%"
+    return f"{_BOUND_WORDS[row['kind']]}{percent(row['bound'])}%"
 
 
 def interval_text(row: Mapping[str, Any], prefix: str = "") -> str:
-    """Write the interval of a row of `savings_table` in per cent: `[12, 45]`, `[< 0, 4]`, `[below 0]`.
+    """Write an interval of a row of `savings_table` in per cent: `[12, 45]`, `[<= -90, 4]`, `[at most -90]`.
 
     If both ends are bounds of the same kind, the text is that bound alone. Empty if there is no interval.
+
+    Args:
+        row: a row of `savings_table`.
+        prefix: "" for the interval over seeds, "pairs_" for that over seeds and held-out pairs.
     """
     return _interval(row, prefix, _SIGNS, "[{}, {}]", "[{}]")
 
 
-def interval_words(row: Mapping[str, Any], prefix: str = "") -> str:
-    """Write the interval for a sentence: `95% interval 12 to 45%`; empty if there is no interval."""
-    words = _interval(row, prefix, _BOUND_WORDS, "{} to {}", "{}")
+def interval_words(row: Mapping[str, Any]) -> str:
+    """Write the interval over seeds for a sentence: `95% interval 12 to 45%`; empty if there is no interval."""
+    words = _interval(row, "", _BOUND_WORDS, "{} to {}", "{}")
     return words and f"95% interval {words}%"
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from balbench.reports.curves import Curve, Curves
+from balbench.reports.differences import FEWEST_SEEDS
 from balbench.reports.figures.labels import (
     EdgeLabel,
     axis_width,
@@ -28,7 +29,6 @@ from balbench.reports.figures.labels import (
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import records, rows_of
 from balbench.reports.statement import in_short
-from balbench.reports.statistics import FEWEST_SEEDS
 from balbench.reports.style import LINE_COLOUR, TEXT_WIDTH, Look, new_figure, save, style
 from balbench.reports.wording import axis_name, interval_text, point_text
 
@@ -75,7 +75,7 @@ class Panel:
             return f"no label savings are stated: {in_short(min(no_level), self.reference)}"
         if all(row["outcome"] == Outcome.NO_INTERVAL for row in compared):
             return f"no label savings are drawn for fewer than {FEWEST_SEEDS} seeds"
-        return f"no policy reached {self.reference}'s final level with clearly fewer labels"
+        return f"no policy reached the level of {self.reference} with clearly fewer labels"
 
 
 def make_panel(run: Run, curves: Curves, savings: pd.DataFrame, setting: str, split: str, metric: str) -> Panel:
