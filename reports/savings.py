@@ -10,7 +10,7 @@ come from one family of tests.
 
 The budget. Where a reference is on a plateau, a small error of its final level is worth many labels. So the budget is
 N, except where the reference has 95% of its gain with clearly less than half of its labels: there it is the number of
-labels at which it has this gain. "Clearly" is a t test over seeds at 2.5%, because a plateau that is seen by luck begins
+labels at which it has this gain. "Clearly" is a t test over seeds at 2.5%, because a plateau seen by luck begins
 at a lucky value. The rule looks at the reference only, so no policy's result can choose it.
 
 Seeds. The reference may have more seeds than the policy; all of them count (see `balbench.reports.differences`).

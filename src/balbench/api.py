@@ -61,9 +61,9 @@ class Run(results.Run):
         Returns:
             One row for each split and policy (and setting, where the study has a grid), rounded for reading:
 
-            - savings, low, high: share of the labels saved at the reference's final level, with its 95% interval;
-              NaN where only a bound is known.
-            - labels: number of labels at which the policy reaches that level; missing if it does not.
+            - savings, low, high: share of the labels saved, with its 95% interval; NaN where only a bound is known.
+            - p: p-value of savings of zero, adjusted for the number of policies (Holm).
+            - labels: number of labels of the policy at the level of the comparison.
             - final: the metric after the last round, in its own unit.
             - outcome: what can be claimed, for example saved, lost or unclear; "no level" where the reference did not
               learn beyond chance, without savings.
@@ -79,8 +79,9 @@ class Run(results.Run):
         index = ["setting", "split", "policy"] if table["setting"].any() else ["split", "policy"]
         table["labels"] = table["n_policy"].astype(float).round().astype("Int64")
         table["final"] = table["final_level"].astype(float).round(4)
+        table["p"] = table["p_adjusted"].astype(float).round(4)
         table[["savings", "low", "high"]] = table[["savings", "low", "high"]].astype(float).round(3)
-        return table.set_index(index)[["savings", "low", "high", "labels", "final", "outcome"]]
+        return table.set_index(index)[["savings", "low", "high", "p", "labels", "final", "outcome"]]
 
     def plot(self, split: str = "test", metric: str = "log_likelihood", setting: str | None = None) -> Figure:
         """Draw the learning curves of all policies.
