@@ -192,6 +192,7 @@ def measure(posterior: Posterior, dimension: int, device: str, cells: int = 1) -
             torch.ones(PROBE_PAIRS, device=device),
         )
         first_pair = LabelledPairs(features_RD[:2], pairs.responses_n2[:1], pairs.label_n[:1])
+        posterior = posterior.tuned(first_pair, first_pair)
         posterior.fit(first_pair, first_pair, stream(0, "warm-up"))
         started = time.perf_counter()
         models = posterior.fit_fleet([pairs] * cells, first_pair, [stream(n, "probe") for n in range(cells)])
@@ -217,5 +218,10 @@ def cell_seconds(cell: Cell, sizes: Sizes, probe: Probe) -> float:
     else:
         labels = [cell.protocol.labels_at(number, sizes.pairs) for number in range(cell.rounds)]
     scored = sizes.held_out_responses + (sizes.responses if cell.policy.needs_rewards else 0)
-    # Evaluations during training score the eval split once per epoch; they count as one more scoring of all splits.
-    return sum(n * probe.label_seconds + 2 * scored * probe.response_seconds for n in labels)
+    contents = cell.dataset.contents()
+    held_out = 3 if contents is None else len(contents.splits) - 1
+    eval_responses = sizes.held_out_responses / held_out  # the size of a single split is not known
+    return sum(
+        n * probe.label_seconds + (scored + cell.posterior.evaluations(n) * eval_responses) * probe.response_seconds
+        for n in labels
+    )

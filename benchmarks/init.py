@@ -44,8 +44,9 @@ oracle:
   name: replay
   votes: {votes}  # {votes_reason}
 
-# The reward model: an ensemble whose disagreement is the uncertainty.
-posterior: {{name: ensemble, preset: melo2024, hidden: [128, 32], learning_rate: 3.0e-3, weight_std: 0.1}}
+# The reward model: an ensemble whose disagreement is the uncertainty. The preset chooses the learning rate on the eval
+# split.
+posterior: {{name: ensemble, preset: auto}}
 
 # `balbench list policies` shows all of them. Savings are measured against the reference.
 policies:

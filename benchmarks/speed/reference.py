@@ -45,7 +45,7 @@ def train_member(
         return -F.logsigmoid(model(first_nD[rows]) - model(second_nD[rows])).mean()
 
     for done, steps_an_epoch in minimise(model, loss_of, len(first_nD), config):
-        if done % config.evaluate_every == 0 or done % steps_an_epoch == 0:
+        if done % int(config.evaluate_every) == 0 or done % steps_an_epoch == 0:
             on_evaluation[0](model)
 
 
@@ -53,14 +53,14 @@ def minimise(
     model: nn.Module, loss_of: Callable[[torch.Tensor], torch.Tensor], labels: int, config: TrainingConfig
 ) -> Iterator[tuple[int, int]]:
     """Minimise a loss as the config says; yield the number of steps done and the steps per epoch after each step."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=float(config.learning_rate), weight_decay=config.weight_decay)
     batches = [rows for _ in range(config.epochs) for rows in torch.randperm(labels).split(config.batch)]
     for step, rows in enumerate(batches):
         loss = loss_of(rows)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimiser.param_groups[0]["lr"] = config.learning_rate * rate_at(step, len(batches), config.warmup)
+        optimiser.param_groups[0]["lr"] = float(config.learning_rate) * rate_at(step, len(batches), config.warmup)
         optimiser.step()
         yield step + 1, len(batches) // config.epochs
 

@@ -35,6 +35,7 @@ class Random(Policy):
 class FullData(Policy):
     """The whole pool is labelled at once: no choice of labels is expected to exceed its level."""
 
+    version: ClassVar[int] = 2
     family: ClassVar[str] = "random"
     source: ClassVar[str] = "-"
     needs_rewards: ClassVar[bool] = False

@@ -36,12 +36,19 @@ MELO2024: dict[str, Any] = {
     "evaluate_every": 100,
     "patience": 3,
 }
+AUTO: dict[str, Any] = MELO2024 | {
+    "hidden": (128, 32),
+    "weight_std": 0.1,
+    "learning_rate": "auto",
+    "evaluate_every": "auto",
+    "patience": 10,
+}
 
 
 class Ensemble(TrainingConfig):
     """K independent MLP heads, trained as one batched program from new initial weights each round."""
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024, "auto": AUTO}
 
     members: int = Field(5, ge=1, le=1024)
     """K, the number of heads."""
@@ -59,16 +66,16 @@ class Ensemble(TrainingConfig):
     `distance_normalised`: difference of rewards over distance / mean distance, in training too. `distance_temperature`:
     trained as `plain`, then divided by exp(a) (distance / mean distance)^b with a and b fitted on the eval split."""
 
-    def fit_fleet(
+    def trained_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Train all members of all cells as one program, then fit the link (see `Posterior.fit_fleet`)."""
+        """Train all members of all cells as one program, then fit the link (see `TrainingConfig.trained_fleet`)."""
         link = PairLink(self.link, validation)
         data = [link.for_training(train) for train in trains]
-        models = self.fitted_fleet(data, link.for_training(validation), streams)
+        models = self.unlinked_fleet(data, link.for_training(validation), streams)
         return [model if isinstance(model, Exception) else try_fit(link.attached, model) for model in models]
 
-    def fitted_fleet(
+    def unlinked_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> Sequence[FittedPosterior | Exception]:
         """Return the trained posterior of each cell, without its link."""

@@ -10,13 +10,12 @@ Axes: S indices of a training step, K indices of the posterior, Z dimensions of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
 
 from balbench.harness.pool.feature_table import FeatureTable, table_blocks
-from balbench.harness.posteriors.ensemble import MELO2024
 from balbench.harness.posteriors.fleet_check import fleets_are_exact
 from balbench.harness.posteriors.gaussian import Standardiser
 from balbench.harness.posteriors.heads import SCORING_BYTES, Heads
@@ -31,10 +30,6 @@ PRIOR_HIDDEN = (5, 5)  # small networks, as in the paper's testbed
 
 class Epinet(SingleHead):
     """One head and an epinet on its last hidden layer; K indices drawn once give K reward functions."""
-
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "melo2024": {name: value for name, value in MELO2024.items() if name != "members"}
-    }
 
     samples: int = Field(10, ge=1, le=4096)
     """K, the number of indices of the posterior."""
@@ -59,10 +54,10 @@ class Epinet(SingleHead):
         epinet = (self.hidden[-1] + self.index_dimension, *self.epinet_hidden, self.index_dimension, 1)
         return fleets_are_exact((head, epinet), 1, self.batch)
 
-    def fit_fleet(
+    def trained_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Train heads and epinets of all cells as one program (see `Posterior.fit_fleet`)."""
+        """Train heads and epinets of all cells as one program (see `TrainingConfig.trained_fleet`)."""
         alone, device = self.as_ensemble(), trains[0].features_RD.device
         sizes = [self.hidden[-1] + self.index_dimension, *self.epinet_hidden, self.index_dimension]
         generators = [stream.child("epinet").torch() for stream in streams]

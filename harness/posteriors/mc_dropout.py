@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 
 from balbench.harness.pool.feature_table import FeatureTable, table_blocks
-from balbench.harness.posteriors.ensemble import MELO2024, Ensemble
+from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import SCORING_BYTES, Dropout, Heads
 from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
 from balbench.harness.posteriors.trainable import Minibatch, Trainable
@@ -25,7 +25,9 @@ Draw = Callable[[Sequence[torch.Generator], int, torch.device], Dropout]
 class McDropout(Ensemble):
     """Heads trained with dropout, and K samples of each pair's rewards by masks of their hidden units."""
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024 | {"members": 1, "samples": 5, "rate": 0.2}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        name: recipe | {"members": 1, "samples": 5, "rate": 0.2} for name, recipe in Ensemble.presets.items()
+    }
 
     members: int = Field(1, ge=1, le=1024)
     """Number of networks; sample k belongs to network k modulo members."""
@@ -42,10 +44,10 @@ class McDropout(Ensemble):
             raise ValueError(f"samples is {self.samples}, but each of {self.members} members needs one")
         return self
 
-    def fitted_fleet(
+    def unlinked_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Train all networks of all cells as one program, then draw the masks (see `Ensemble.fitted_fleet`)."""
+        """Train all networks of all cells as one program, then draw the masks (see `Ensemble.unlinked_fleet`)."""
         device = trains[0].features_RD.device
         trained = self.train_heads(trains, validation, streams)
         return [

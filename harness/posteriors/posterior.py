@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 
@@ -53,7 +53,8 @@ class FittedPosterior(Protocol):
     - `evaluation_loss_start`, `evaluation_loss_best`, `evaluation_loss_end`: loss on the split `eval` at the initial
       weights, at the best later evaluation and at the last evaluation, in nats per pair;
     - `best_is_initial`: share of members whose best later evaluation is no better than their initial weights;
-    - `still_improving`: share of members whose last evaluation is their best.
+    - `still_improving`: share of members whose last evaluation is their best;
+    - `learning_rate`: the peak learning rate.
 
     Posteriors with a closed form have no diagnostics.
     """
@@ -196,6 +197,22 @@ class Posterior(Component):
         Raises:
             DivergedError: the loss is not finite.
         """
+
+    def tuned(self, initial: LabelledPairs, validation: LabelledPairs) -> Self:
+        """Return the posterior with its automatic settings chosen; the default is the posterior itself.
+
+        A cell is tuned once, on its initial set, and keeps the settings in all rounds. The initial set is random and
+        the same for all policies of a seed, so all policies have the same settings.
+
+        Args:
+            initial: the labels of the initial set.
+            validation: the split `eval`.
+        """
+        return self
+
+    def evaluations(self, labels: int) -> int:
+        """Estimate how often the fit of one cell scores the split `eval`, for estimates of time."""
+        return 1
 
     def training_bytes(self, dimension: int) -> int:
         """Estimate how many bytes of device memory the training of one cell takes, without features.

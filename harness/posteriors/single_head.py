@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from balbench.harness.posteriors.ensemble import MELO2024, Ensemble
+from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import Heads
 from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, try_fit
 from balbench.harness.posteriors.training_config import TrainingConfig
@@ -20,7 +20,8 @@ class SingleHead(TrainingConfig):
     """One MLP head D -> hidden -> 1. With the same settings it equals member 0 of the ensemble."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "melo2024": {name: value for name, value in MELO2024.items() if name != "members"}
+        name: {key: value for key, value in recipe.items() if key != "members"}
+        for name, recipe in Ensemble.presets.items()
     }
 
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 256)
@@ -51,10 +52,10 @@ class OnTrainedHead(SingleHead):
     def fitted(self, heads: Heads, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
         """Return the posterior of a trained head."""
 
-    def fit_fleet(
+    def trained_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
-        """Train the heads of all cells as one program (see `Posterior.fit_fleet`)."""
+        """Train the heads of all cells as one program (see `TrainingConfig.trained_fleet`)."""
         trained = self.as_ensemble().train_heads(trains, validation, streams)
         return [
             heads if isinstance(heads, Exception) else try_fit(self.fitted, heads, train, validation, stream)

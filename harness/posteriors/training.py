@@ -210,6 +210,7 @@ class TrainingLoop:
     ) -> None:
         """Copy the initial weights of the members of these cells."""
         self._model, self._schedule, self._config, self._log = model, schedule, config, log
+        self._rate = float(config.learning_rate)
         rows = [
             (cell * members_per_cell + k, cell, steps)
             for cell, steps in zip(cells, schedule.steps, strict=True)
@@ -247,7 +248,8 @@ class TrainingLoop:
     def _result(self, cell: int) -> dict[str, float] | DivergedError:
         if cell in self._diverged:
             return DivergedError(DIVERGED)
-        return _diagnostics([member for member in self._members if member.cell == cell])
+        diagnostics = _diagnostics([member for member in self._members if member.cell == cell])
+        return diagnostics | {"learning_rate": self._rate}
 
     def _step(self, step: int) -> torch.Tensor:
         """Run forward, backward, clipping by member and AdamW; return the loss of each member before the step."""
@@ -262,7 +264,7 @@ class TrainingLoop:
         starts = [i for i, m in enumerate(self._active) if i == 0 or m.steps != self._active[i - 1].steps]
         factors = [rate_at(step, self._active[start].steps, self._config.warmup) for start in starts]
         stops = [*starts[1:], len(self._active)]
-        return [(a, b, self._config.learning_rate * f) for a, b, f in zip(starts, stops, factors, strict=True)]
+        return [(a, b, self._rate * f) for a, b, f in zip(starts, stops, factors, strict=True)]
 
     def _evaluate_start(self, validation: LabelledPairs) -> None:
         """Evaluate the initial weights; these evaluations do not count against patience."""

@@ -10,7 +10,7 @@ import torch
 
 from balbench.harness.errors import CELL_ERRORS, BalbenchError
 from balbench.harness.machine import MKL_CBWR, out_of_memory
-from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior, try_fit
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.loop import CellRun
 from balbench.harness.rounds.task import Failure, Past, TaskResult
@@ -79,14 +79,28 @@ def _round(runs: list[CellRun], data: DeviceData, result: TaskResult) -> None:
 
 
 def _fit(runs: list[CellRun], data: DeviceData, result: TaskResult) -> list[FittedPosterior | Exception]:
-    posterior, trains = runs[0].cell.posterior, [run.labelled() for run in runs]
+    """Fit the runs of each tuned posterior as one program; a run whose posterior cannot be tuned gives its error."""
+    tuned = [try_fit(getattr, run, "posterior") for run in runs]
+    models: dict[int, FittedPosterior | Exception] = {
+        index: posterior for index, posterior in enumerate(tuned) if isinstance(posterior, Exception)
+    }
+    for posterior in dict.fromkeys(posterior for posterior in tuned if not isinstance(posterior, Exception)):
+        indices = [index for index, own in enumerate(tuned) if own == posterior]
+        fitted = _fit_alike(posterior, [runs[index] for index in indices], data, result)
+        models |= dict(zip(indices, fitted, strict=True))
+    if data.device.type == "cuda":
+        torch.cuda.synchronize(data.device)
+    return [models[index] for index in range(len(runs))]
+
+
+def _fit_alike(
+    posterior: Posterior, runs: list[CellRun], data: DeviceData, result: TaskResult
+) -> list[FittedPosterior | Exception]:
+    trains = [run.labelled() for run in runs]
     together = len(runs) == 1 or can_fit_together(posterior, trains[0])
     if not together:
         result.notices = [NOT_EXACT]
-    models = fit_cells(posterior, trains, data.eval_pairs, [run.posterior_stream() for run in runs], together)
-    if data.device.type == "cuda":
-        torch.cuda.synchronize(data.device)
-    return models
+    return fit_cells(posterior, trains, data.eval_pairs, [run.posterior_stream() for run in runs], together)
 
 
 def can_fit_together(posterior: Posterior, pairs: LabelledPairs) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from balbench.harness.policies.policy import PoolView, Selection
 from balbench.harness.posteriors.posterior import (
     FittedPosterior,
     LabelledPairs,
+    Posterior,
     fit_diagnostics,
     pair_uncertainty,
     sampled_rewards,
@@ -56,11 +58,17 @@ class CellRun:
         self._answers = self._query(self.acquired_n)
 
     def _initial(self) -> Array:
-        N = len(self.data.pool.pairs)
-        if self.cell.policy.acquires_all:
-            return np.arange(N)
+        """Return the random initial set; a policy that acquires all pairs starts with the same pairs."""
         noise_N = self.data.index.uniform_N(stream(self.cell.seed, "initial"))
-        return np.argsort(-noise_N, kind="stable")[: self.cell.protocol.initial]
+        order_N = np.argsort(-noise_N, kind="stable")
+        return order_N if self.cell.policy.acquires_all else order_N[: self.cell.protocol.initial]
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """The posterior with its automatic settings, which depend on the initial set only (see `Posterior.tuned`)."""
+        first = slice(self.cell.protocol.initial)
+        initial = self.data.labelled_pairs("pool", self.label_n[first], self.acquired_n[first])
+        return self.cell.posterior.tuned(initial, self.data.eval_pairs)
 
     def _query(self, pairs: Array) -> Annotations:
         records = self.data.pool.records.take(pairs)

@@ -193,6 +193,7 @@ def test_diagnostics_follow_their_definitions(learning_rate, repeat):
             "evaluation_loss_end": np.mean(ends),
             "best_is_initial": np.mean(initial),
             "still_improving": np.mean(improving),
+            "learning_rate": learning_rate,
         }
     )
 

@@ -166,7 +166,7 @@ def test_the_cost_of_a_resumed_cell_has_the_same_bytes():
 
 
 def test_a_round_records_the_diagnostics_of_its_fit():
-    names = {"steps", "best_is_initial", "still_improving"}
+    names = {"steps", "best_is_initial", "still_improving", "learning_rate"}
     names |= {f"evaluation_loss_{when}" for when in ("start", "best", "end")}
     for record in run(cell_of("random")):
         assert set(record["metrics"]["fit"]) == names
