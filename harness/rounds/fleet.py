@@ -81,13 +81,14 @@ def _round(runs: list[CellRun], data: DeviceData, result: TaskResult) -> None:
 def _fit(runs: list[CellRun], data: DeviceData, result: TaskResult) -> list[FittedPosterior | Exception]:
     """Fit the runs of each tuned posterior as one program; a run whose posterior cannot be tuned gives its error."""
     tuned = [try_fit(getattr, run, "posterior") for run in runs]
-    models: dict[int, FittedPosterior | Exception] = {
-        index: posterior for index, posterior in enumerate(tuned) if isinstance(posterior, Exception)
-    }
-    for posterior in dict.fromkeys(posterior for posterior in tuned if not isinstance(posterior, Exception)):
-        indices = [index for index, own in enumerate(tuned) if own == posterior]
-        fitted = _fit_alike(posterior, [runs[index] for index in indices], data, result)
-        models |= dict(zip(indices, fitted, strict=True))
+    models: dict[int, FittedPosterior | Exception] = {}
+    for index, posterior in enumerate(tuned):
+        if isinstance(posterior, Exception):
+            models[index] = posterior
+        elif index not in models:
+            alike = [other for other, own in enumerate(tuned) if own == posterior]
+            fitted = _fit_alike(posterior, [runs[other] for other in alike], data, result)
+            models |= dict(zip(alike, fitted, strict=True))
     if data.device.type == "cuda":
         torch.cuda.synchronize(data.device)
     return [models[index] for index in range(len(runs))]

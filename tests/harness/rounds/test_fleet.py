@@ -12,7 +12,6 @@ from balbench.harness.errors import DataError
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.rounds.device_data import DeviceData
 from balbench.harness.rounds.fleet import NOT_EXACT, advance
-from balbench.harness.rounds.loop import CellRun
 from balbench.harness.rounds.task import Past
 from balbench.harness.study.study import check_study
 from balbench.oracles.annotations import Choice
@@ -118,61 +117,6 @@ class Silent(Replay):
     def annotate(self, pairs, stream):
         actual = super().annotate(pairs, stream)
         return replace(actual, choice_B=np.full(len(pairs), Choice.ABSTAIN, dtype=np.int8))
-
-
-@pytest.fixture(scope="module")
-def cells():
-    """Cells of three seeds with an automatic learning rate."""
-    automatic = SETTINGS | {"name": "ensemble", "learning_rate": "auto", "epochs": 3}
-    return check_study(tiny(policies=POLICIES, posterior=automatic, seeds=3), "tiny").cells
-
-
-class TestAutomaticSettings:
-    """Cells are tuned on their initial sets, so all policies of a seed have the same settings."""
-
-    def test_a_cell_has_the_same_rate_in_all_rounds_policies_and_fleets(self, cells):
-        together = advanced(cells)[0]
-        alone = {key: lines for cell in cells for key, lines in advanced([cell])[0].items()}
-        assert together == alone
-        rates = {
-            seed: {
-                json.loads(line)["metrics"]["fit"]["learning_rate"]
-                for cell in cells
-                if cell.seed == seed
-                for line in alone[cell.directory]
-            }
-            for seed in range(3)
-        }
-        assert all(len(of_seed) == 1 for of_seed in rates.values())
-
-    def test_the_initial_set_alone_decides(self, cells, monkeypatch):
-        seen = []
-
-        def tuned(self, initial, validation):
-            seen.append((initial.responses_n2.tolist(), initial.label_n.tolist()))
-            return self.model_copy(update={"learning_rate": 1e-3})
-
-        monkeypatch.setattr(Ensemble, "tuned", tuned)
-        of_seed_0 = [cell for cell in cells if cell.seed == 0]
-        advanced(of_seed_0)
-        assert len(seen) == len(of_seed_0)
-        assert all(sets == seen[0] for sets in seen)
-        assert len(seen[0][0]) == of_seed_0[0].protocol.initial
-
-    def test_an_error_of_tuning_fails_its_cell_alone(self, cells, monkeypatch):
-        def tuned(self, initial, validation):
-            if initial.responses_n2.tolist() == first.responses_n2.tolist():
-                raise ValueError("cannot tune")
-            return self.model_copy(update={"learning_rate": 1e-3})
-
-        pairs = cells[0].protocol.initial
-        run = CellRun(cells[0], DATA)
-        first = DATA.labelled_pairs("pool", run.label_n[:pairs], run.acquired_n[:pairs])
-        monkeypatch.setattr(Ensemble, "tuned", tuned)
-        other = next(cell for cell in cells if cell.seed == 1)
-        lines, report = advanced([cells[0], other])
-        assert list(report.failed) == [cells[0].directory]
-        assert len(lines[other.directory]) == other.rounds
 
 
 def test_a_cell_without_an_answer_fails_alone_and_says_why(alone):
