@@ -95,9 +95,9 @@ def savings_path(policy_labels_T: np.ndarray, reference_labels_T: np.ndarray, bu
         reference_labels_T: labels of the reference at each round, ascending.
         budget: labels of the reference whose level the policy is to reach, at least those of its first round.
     """
-    own_H = _refined(policy_labels_T)
+    own_H = refined(policy_labels_T)
     below = reference_labels_T[reference_labels_T < budget]
-    other_H = _refined(np.append(below, budget))[::-1]
+    other_H = refined(np.append(below, budget))[::-1]
     return Path(
         np.concatenate([own_H, np.full(len(other_H) - 1, own_H[-1])]),
         np.concatenate([np.full(len(own_H), budget), other_H[1:]]),
@@ -112,15 +112,13 @@ def invert(path: Path, differences: Differences, confidence: float = CONFIDENCE)
         differences: policy minus reference at each point of the path, better is positive.
         confidence: of the interval.
     """
-    savings_H = path.savings_H
-    isotonic_H = isotonic_regression(differences.mean_H).x
-    point = _position(isotonic_H, 0.0, first=True)
-    ratio_H = differences.ratio_H(confidence)
+    savings_H, point = path.savings_H, _zero(differences)
+    low, high = ends_at(path, differences.ratio_H(confidence))
     p_above_H, p_below_H = differences.p_above_H, differences.p_below_H
     return Inversion(
         estimate=_estimate(savings_H, point),
-        low=_estimate(savings_H, _position(ratio_H, 1.0, first=False)),
-        high=_estimate(savings_H, _position(ratio_H, -1.0, first=True)),
+        low=low,
+        high=high,
         p_saved=float(p_above_H[savings_H <= 0].max()) if (savings_H <= 0).any() else np.nan,
         p_lost=float(p_below_H[savings_H >= 0].max()) if (savings_H >= 0).any() else np.nan,
         n_policy=_at(path.policy_H, point),
@@ -128,8 +126,30 @@ def invert(path: Path, differences: Differences, confidence: float = CONFIDENCE)
     )
 
 
-def _refined(labels_T: np.ndarray) -> np.ndarray:
-    """Insert `STEPS` - 1 points between neighbours."""
+def point_at(path: Path, differences: Differences) -> tuple[Estimate, float]:
+    """Return the estimate alone, and the policy's labels there."""
+    point = _zero(differences)
+    return _estimate(path.savings_H, point), _at(path.policy_H, point)
+
+
+def ends_at(path: Path, ratio_H: np.ndarray) -> tuple[Estimate, Estimate]:
+    """Return the lower and the upper end of the savings that tests do not reject.
+
+    Args:
+        path: the comparisons.
+        ratio_H: test statistics as multiples of their critical values.
+    """
+    low, high = _position(ratio_H, 1.0, first=False), _position(ratio_H, -1.0, first=True)
+    return _estimate(path.savings_H, low), _estimate(path.savings_H, high)
+
+
+def _zero(differences: Differences) -> float:
+    """Return the position at which the mean difference, made monotone, changes its sign."""
+    return _position(isotonic_regression(differences.mean_H).x, 0.0, first=True)
+
+
+def refined(labels_T: np.ndarray) -> np.ndarray:
+    """Insert `STEPS` - 1 points between numbers of labels."""
     steps = np.arange(len(labels_T) - 1)[:, None] + np.arange(STEPS) / STEPS
     return np.append(np.interp(steps.ravel(), np.arange(len(labels_T)), labels_T), labels_T[-1])
 
