@@ -52,6 +52,11 @@ class LatentSplit:
         """The reward of each pair's first response minus that of its second."""
         return self.reward_R[self.responses_of_pair_N2[:, 0]] - self.reward_R[self.responses_of_pair_N2[:, 1]]
 
+    @cached_property
+    def distance_N(self) -> Array:
+        """The distance between the offsets of each pair's responses."""
+        return world.pair_distances(self.offset_RL, self.responses_of_pair_N2)
+
 
 class Simulated(Dataset):
     """A simulated world with the splits `pool`, `eval`, `test` (new prompts from the pool's distribution) and `ood`.
@@ -111,6 +116,9 @@ class Simulated(Dataset):
     """Distance in prompt space over which the local direction of the reward changes."""
     near_ties: float = Field(1.0, ge=0, le=3)
     """Log-normal sigma of the lengths of response offsets; a large value makes many near-ties."""
+    distance_exponent: float = Field(1.0, ge=-1, le=2)
+    """Power of the distance between two responses with which the signal in votes grows. At 1, the form of all reward
+    models, distant pairs are clear-cut; at 0 votes on distant pairs are as noisy as votes on near pairs."""
     agreement: float = Field(0.73, ge=0.51, le=0.99)
     """How often two annotators agree, which determines the temperature."""
     temperature: float | None = Field(None, gt=0)
@@ -140,11 +148,16 @@ class Simulated(Dataset):
     def build(self, progress: Progress) -> PreferenceData:
         """Draw the world and its splits."""
         latents = {name: self.latent_split(name) for name in ("pool", *HELD_OUT)}
-        temperature = self.temperature or world.calibrate_temperature(latents["pool"].gap_N, self.agreement)
+        typical = float(latents["pool"].distance_N.mean())
+        signals = {
+            name: world.signal_at_distance(latent.gap_N, latent.distance_N, typical, self.distance_exponent)
+            for name, latent in latents.items()
+        }
+        temperature = self.temperature or world.calibrate_temperature(signals["pool"], self.agreement)
         splits = {}
         for done, (name, latent) in enumerate(latents.items()):
             progress("simulate", done, len(latents))
-            splits[name] = self._split(name, latent, temperature)
+            splits[name] = self._split(name, latent, world.vote_probability(signals[name], temperature))
         progress("simulate", len(latents), len(latents))
         truth = {
             name: held_out_metrics(
@@ -232,9 +245,8 @@ class Simulated(Dataset):
         unseen_T = np.full(self.topics, self.ood_unseen / self.topics)
         return np.concatenate([seen_T, unseen_T]), np.concatenate([centre_TL, unseen_TL])
 
-    def _split(self, name: str, latent: LatentSplit, temperature: float) -> Split:
+    def _split(self, name: str, latent: LatentSplit, probability_N: Array) -> Split:
         pair_id_N = np.array([f"{name}-{row:06d}" for row in range(len(latent.responses_of_pair_N2))])
-        probability_N = world.vote_probability(latent.gap_N, temperature)
         pairs = PreferencePool(
             response_features_RD=self._response_features(latent),
             prompt_features_PQ=self._prompt_features(latent),

@@ -15,6 +15,7 @@ from balbench.harness.streams import Stream
 Array = np.ndarray
 WAVES = 256  # random waves of the reward field: enough that draws are about equally rough
 LONGEST = 2.5  # standard deviations at which log-lengths are cut off, so that no single response is an outlier
+SMALLEST_DISTANCE = 1e-9  # in typical distances; keeps factors of equal responses finite
 MAP_BLOCK = 2**22  # features computed at once, which bounds the memory of temporary arrays
 
 
@@ -150,6 +151,23 @@ class RewardField:
     def rewards_R(self, prompt_PL: Array, prompt_of_response_R: Array, offset_RL: Array) -> Array:
         """Return the reward of each response: its offset along the direction at its prompt."""
         return np.einsum("rl,rl->r", self.directions_PL(prompt_PL)[prompt_of_response_R], offset_RL)
+
+
+def pair_distances(offset_RL: Array, responses_of_pair_N2: Array) -> Array:
+    """Return the distance |u1 - u2| between the offsets of each pair's responses (N,)."""
+    return np.linalg.norm(offset_RL[responses_of_pair_N2[:, 0]] - offset_RL[responses_of_pair_N2[:, 1]], axis=1)
+
+
+def signal_at_distance(gap_N: Array, distance_N: Array, typical: float, exponent: float) -> Array:
+    """Return gap (distance / typical)^(exponent - 1): the difference that annotators perceive.
+
+    A gap is proportional to the distance of the two responses, so the result grows with distance^exponent. Exponent 1
+    returns the gaps themselves.
+    """
+    if exponent == 1:
+        return gap_N
+    relative_N = np.maximum(distance_N / typical, SMALLEST_DISTANCE)
+    return gap_N * relative_N ** (exponent - 1)
 
 
 def vote_probability(gap_N: Array, temperature: float) -> Array:

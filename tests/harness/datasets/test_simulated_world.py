@@ -198,3 +198,50 @@ def test_each_pair_has_one_vote(small):
     for split in small.splits.values():
         assert np.all(split.records.votes_N == 1)
         assert np.isfinite(split.records.first_share_N).all()
+
+
+# Misfit by distance
+
+
+def test_the_default_exponent_leaves_votes_as_they_are():
+    gap_N, distance_N = np.array([0.5, -1.0, 0.0]), np.array([2.0, 1.0, 0.0])
+    assert world.signal_at_distance(gap_N, distance_N, 1.5, 1.0) is gap_N
+    for name, split in build().splits.items():
+        same = build(distance_exponent=1.0).splits[name]
+        np.testing.assert_array_equal(split.records.probability_N, same.records.probability_N)
+
+
+def test_the_perceived_signal_equals_its_definition():
+    gap_N, distance_N = np.array([0.5, -1.0, 0.3]), np.array([2.0, 1.0, 4.0])
+    expected = [gap * (distance / 1.5) ** (0.25 - 1) for gap, distance in zip(gap_N, distance_N, strict=True)]
+    np.testing.assert_allclose(world.signal_at_distance(gap_N, distance_N, 1.5, 0.25), expected)
+    assert np.isfinite(world.signal_at_distance(np.zeros(1), np.zeros(1), 1.0, -1.0)).all()
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 0.0, 0.5, 1.0])
+def test_annotators_agree_as_often_as_asked_at_every_exponent(exponent):
+    p_N = build(distance_exponent=exponent).splits["pool"].records.probability_N
+    assert np.mean(p_N**2 + (1 - p_N) ** 2) == pytest.approx(0.73, abs=1e-6)
+
+
+def test_the_signal_grows_with_distance_as_asked_and_features_stay():
+    def clearness(exponent):
+        """Mean log-odds of the better response among near and among distant pairs."""
+        settings = TINY_WORLD | {"distance_exponent": exponent, "pool_pairs": 4_000, "pool_prompts": 900}
+        simulated = Simulated(**settings)
+        p_N = simulated.build(lambda what, done, of: None).splits["pool"].records.probability_N
+        distance_N = simulated.latent_split("pool").distance_N
+        odds_N = np.abs(np.log(p_N / (1 - p_N)))
+        near_N, far_N = distance_N < np.quantile(distance_N, 0.25), distance_N > np.quantile(distance_N, 0.75)
+        return odds_N[near_N].mean(), odds_N[far_N].mean()
+
+    near, far = clearness(1.0)
+    assert far > 4 * near
+    near, far = clearness(0.0)
+    assert far == pytest.approx(near, rel=0.15)
+    near, far = clearness(-0.5)
+    assert far < 0.7 * near
+    for name in ("pool", "test"):
+        plain, changed = (build(distance_exponent=exponent).splits[name].pairs for exponent in (1.0, 0.0))
+        np.testing.assert_array_equal(plain.response_features_RD, changed.response_features_RD)
+        np.testing.assert_array_equal(plain.responses_of_pair_N2, changed.responses_of_pair_N2)
