@@ -3,7 +3,7 @@
     python benchmarks/speed/synthetic_run.py DIRECTORY
 
 writes 110 cells (22 policies, 5 seeds) of 75 rounds. The curves saturate as in training, with noise per seed and per
-cell. Every round holds the metrics that a study records.
+cell. Every round holds the metrics that a study records, and predictions of 2,000 held-out pairs of each split.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from balbench.harness.results import RunDirectory
+from balbench.harness.results import HeldOut, RunDirectory
+from balbench.harness.results.held_out import write_held_out
 from balbench.harness.results.records import FinishedRound
 
 SPLITS = ("test", "ood", "eval")
+PREDICTED = ("ood", "test")
 STAGES = {"fit": 1.5, "evaluate": 0.2, "score": 0.1, "select": 0.4, "annotate": 0.01}
 UNCERTAINTIES = ("epistemic", "predictive", "aleatoric", "variance")
 
 
-def write_run(path: Path, policies: int = 22, seeds: int = 5, rounds: int = 75, batch: int = 320) -> Path:
-    """Write a finished run of `policies` x `seeds` cells.
+def write_run(
+    path: Path, policies: int = 22, seeds: int = 5, rounds: int = 75, batch: int = 320, pairs: int = 2_000
+) -> Path:
+    """Write a finished run of `policies` x `seeds` cells, with `pairs` held-out pairs of each split.
 
     Raises:
         RunDirectoryError: the directory is not empty or cannot be written.
@@ -43,9 +47,23 @@ def write_run(path: Path, policies: int = 22, seeds: int = 5, rounds: int = 75, 
     for number, cell in enumerate(cells):
         log = directory.cell(cell["directory"])
         log.open({"key": cell["key"], "sources": {}, "code": ""}, rounds)
-        log.append(_rounds(number // seeds, number % seeds, rounds, batch))
+        log.append(_rounds(number // seeds, number % seeds, rounds, batch, pairs))
         log.finish({"device": "cpu"})
+    directory.data("d").mkdir(parents=True)
+    write_held_out(directory.data("d"), {split: _held_out(split, pairs) for split in PREDICTED})
     return path
+
+
+def _held_out(split: str, pairs: int) -> HeldOut:
+    generator = np.random.default_rng(len(split))
+    share_N = (generator.random(pairs) < 1 / (1 + np.exp(-_true_logits(split, pairs)))).astype(float)
+    return HeldOut(
+        share_N, (np.arange(pairs) // 3).astype(np.int32), generator.lognormal(size=pairs).astype(np.float32)
+    )
+
+
+def _true_logits(split: str, pairs: int) -> np.ndarray:
+    return np.random.default_rng(len(split) + 100).normal(0, 1, pairs)
 
 
 def _cell(label: str, seed: int, rounds: int) -> Any:
@@ -55,7 +73,7 @@ def _cell(label: str, seed: int, rounds: int) -> Any:
         "policy": label,
         "seed": seed,
         "key": name,
-        "keys": {"data": "d", "shared": "s", "policy": label},
+        "keys": {"dataset": "d", "setting": "s", "policy": label},
         "directory": name,
         "rounds": rounds,
         "full_data": False,
@@ -63,7 +81,7 @@ def _cell(label: str, seed: int, rounds: int) -> Any:
     }
 
 
-def _rounds(policy: int, seed: int, rounds: int, batch: int) -> Any:
+def _rounds(policy: int, seed: int, rounds: int, batch: int, pairs: int) -> Any:
     generator = np.random.default_rng([policy, seed])
     seed_shift = np.random.default_rng(seed).normal(0, 0.006)
     speed = 0.08 * (1 + 0.03 * policy)
@@ -77,9 +95,14 @@ def _rounds(policy: int, seed: int, rounds: int, batch: int) -> Any:
                 "acquired": list(range(batch)),
             },
             {"round": number, "seconds": STAGES},
+            {split: _logits(split, pairs, 1 - np.exp(-speed * (number + 1)), generator) for split in PREDICTED},
         )
         for number in range(rounds)
     ]
+
+
+def _logits(split: str, pairs: int, share: float, generator: np.random.Generator) -> np.ndarray:
+    return (share * (_true_logits(split, pairs) + generator.normal(0, 0.3, pairs))).astype(np.float16)
 
 
 def _metrics(log_likelihood: float) -> dict[str, dict[str, float]]:
