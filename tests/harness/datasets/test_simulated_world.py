@@ -226,17 +226,16 @@ def test_annotators_agree_as_often_as_asked_at_every_exponent(exponent):
 
 def test_the_signal_grows_with_distance_as_asked_and_features_stay():
     def clearness(exponent):
-        """Mean log-odds of the better response among near and among distant pairs."""
+        """Mean probability of the better response above 1/2, among near and among distant pairs."""
         settings = TINY_WORLD | {"distance_exponent": exponent, "pool_pairs": 4_000, "pool_prompts": 900}
         simulated = Simulated(**settings)
         p_N = simulated.build(lambda what, done, of: None).splits["pool"].records.probability_N
         distance_N = simulated.latent_split("pool").distance_N
-        odds_N = np.abs(np.log(p_N / (1 - p_N)))
         near_N, far_N = distance_N < np.quantile(distance_N, 0.25), distance_N > np.quantile(distance_N, 0.75)
-        return odds_N[near_N].mean(), odds_N[far_N].mean()
+        return np.abs(p_N - 0.5)[near_N].mean(), np.abs(p_N - 0.5)[far_N].mean()
 
     near, far = clearness(1.0)
-    assert far > 4 * near
+    assert far > 2 * near
     near, far = clearness(0.0)
     assert far == pytest.approx(near, rel=0.15)
     near, far = clearness(-0.5)
