@@ -1,0 +1,1 @@
+"""Measure whether the intervals and claims of reports hold: `python -m balbench.benchmarks.trust coverage`."""

@@ -1,0 +1,89 @@
+"""The commands of `python -m balbench.benchmarks.trust`; they print tables in Markdown."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import track
+
+from balbench.benchmarks.console import standard_error
+from balbench.benchmarks.trust.coverage import Coverage, coverage
+from balbench.benchmarks.trust.false_claims import coin_flip_claims, new_pairs_claims
+from balbench.benchmarks.trust.populations import Population, of_arrays, run_arrays, shipped, write_arrays
+from balbench.harness.errors import BalbenchError
+from balbench.harness.results import read_run
+
+SEEDS = ((5, 20), (10, 20), (20, 40), (5, 5))  # of the policy and of the reference
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.command("coverage")
+def coverage_table(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run directories whose seeds are the population.")] = None,
+    studies: Annotated[int, typer.Option(min=1, help="Number of studies in each row.")] = 2000,
+) -> None:
+    """Measure how often the 95% interval of label savings holds the truth, and how often nothing is claimed as savings.
+
+    Without run directories, the populations are those that come with balbench.
+    """
+    populations = list(shipped()) if not runs else [each for run in runs for each in _of_run(run)]
+    print("| population | metric | seeds | truth | coverage | too low | too high | bias | width | verdict |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    rows = [(each, seeds) for each in populations for seeds in SEEDS]
+    for population, (seeds, reference_seeds) in track(rows, "coverage", console=standard_error()):
+        print(_row(coverage(population, seeds, reference_seeds, studies)), flush=True)
+
+
+@app.command("false-claims")
+def false_claims_table(
+    studies: Annotated[int, typer.Option(min=1, help="Number of comparisons in each row.")] = 1000,
+) -> None:
+    """Measure how often something is claimed about labels that are coin flips, and over new test pairs."""
+    print("| simulated comparisons | false claims |")
+    print("|---|---|")
+    for seeds in (1, 3, 5):
+        for metric, share in coin_flip_claims(studies, seeds).items():
+            print(f"| coin-flip labels, {seeds} seeds, {metric.replace('_', ' ')} | {share:.1%} |", flush=True)
+    for name, share in new_pairs_claims(studies).items():
+        words = "seeds and pairs" if name == "new_pairs" else "seeds only"
+        print(f"| new test pairs, interval over {words} | {share:.1%} |", flush=True)
+
+
+@app.command("population")
+def population_file(run: Path, out: Annotated[Path, typer.Option(help="The .npz file to write.")]) -> None:
+    """Write the curves of a run with many seeds to a file of `benchmarks/trust/populations`."""
+    write_arrays(run_arrays(read_run(run)), out)
+
+
+def _of_run(path: Path) -> list[Population]:
+    run = read_run(path)
+    return list(of_arrays(run.name, run_arrays(run)))
+
+
+def _row(measured: Coverage) -> str:
+    width = "-" if math.isnan(measured.width) else f"{100 * measured.width:.0f}"
+    cells = [
+        measured.population,
+        measured.metric.replace("_", " "),
+        f"{measured.seeds} and {measured.reference_seeds}",
+        f"{100 * measured.truth:.0f}%",
+        f"{measured.coverage:.1%}",
+        f"{measured.too_low:.1%}",
+        f"{measured.too_high:.1%}",
+        f"{100 * measured.bias:+.1f}",
+        width,
+        measured.verdict,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except BalbenchError as error:
+        print(f"trust: {error}", file=sys.stderr)
+        sys.exit(2)
