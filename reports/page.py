@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ import yaml
 from markupsafe import Markup
 
 from balbench.harness.errors import RunDirectoryError
+from balbench.reports.across_section import across_section
 from balbench.reports.analysis import Analysis
+from balbench.reports.figure_view import FigureView, figure_view
 from balbench.reports.figures import learning_curves, timings
 from balbench.reports.figures.plot import figure_module
 from balbench.reports.files import slug, write_bytes
@@ -28,18 +29,8 @@ from balbench.reports.wording import axis_name, metric_name, split_name
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-REPORT_VERSION = 7  # raise this number when the same results no longer give the same report
+REPORT_VERSION = 8  # raise this number when the same results no longer give the same report
 _MOST_CELLS_LISTED = 60
-
-
-@dataclass(frozen=True)
-class FigureView:
-    """A figure of the page: its picture inline, and the paths of its files (relative to the page)."""
-
-    metric: str
-    alt: str
-    source: Markup
-    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -119,13 +110,16 @@ def _write(analyses: Sequence[Analysis], out: Path, page: Path, manifest: Path, 
     policies = [policy for each in analyses for policy in each.run.policies]
     policy_looks = looks(policies, analyses[0].run.reference)
     views = [_run_view(each, number, out, policy_looks) for number, each in enumerate(analyses, start=1)]
-    html = TEMPLATES.get_template("report.html.j2").render(runs=views)
+    section = across_section(analyses, out, policy_looks)
+    html = TEMPLATES.get_template("report.html.j2").render(runs=views, across=section.html)
     write_bytes(page, html.encode())
-    files = sorted(path.relative_to(out).as_posix() for view in views for path in view.files)
+    paths = [path for view in views for path in view.files] + section.files
+    files = sorted(path.relative_to(out).as_posix() for path in paths)
     content = identity | {
         "results": [record for each in analyses for record in each.records()],
         "training": {each.name: each.faults for each in analyses},
         "specification": {each.name: specification_records(each.specification) for each in analyses},
+        "across": section.records,
         "files": ["report.html", *files],
     }
     write_bytes(manifest, (json.dumps(content, indent=1) + "\n").encode())
@@ -204,11 +198,7 @@ def _split_view(
 
 def _figure_view(view: RunView, paths: list[Path], metric: str, alt: str) -> FigureView:
     view.files += paths
-    by_ending = {path.suffix[1:]: path for path in paths}
-    # each figure is a separate image, because identifiers of two inline drawings would clash
-    picture = base64.b64encode(by_ending["svg"].read_bytes()).decode()
-    files = {ending.upper(): path.relative_to(view.folder.parent).as_posix() for ending, path in by_ending.items()}
-    return FigureView(metric, alt, Markup(f"data:image/svg+xml;base64,{picture}"), files)
+    return figure_view(paths, view.folder.parent, metric, alt)
 
 
 def _seconds_figure(view: RunView, seconds: pd.DataFrame, stem: Path) -> FigureView | None:
