@@ -37,6 +37,17 @@ ReferenceSeedsOption = Annotated[
         help="Number of seeds of the reference  [default: 20, or twice the number of seeds if that is more]",
     ),
 ]
+UntilWidthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--until-width",
+        metavar="SHARE",
+        help="Add seeds until the intervals of all policies are at most this wide (0.2 is a fifth of the labels).",
+    ),
+]
+MaxSeedsOption = Annotated[
+    int | None, typer.Option("--max-seeds", help="Largest number of seeds with --until-width  [default: 40]")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
 JobsOption = Annotated[int | None, typer.Option("--jobs", help="Worker processes on CPUs  [default: one per core]")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
@@ -112,6 +123,8 @@ def run(
     features: FeaturesOption = "auto",
     grace: GraceOption = 10.0,
     reuse: ReuseOption = None,
+    until_width: UntilWidthOption = None,
+    max_seeds: MaxSeedsOption = None,
 ) -> None:
     """Run the unfinished cells of a study, write its report, and print what each policy saved."""
     from balbench.api import run_study
@@ -121,6 +134,8 @@ def run(
         run_study,
         study,
         out,
+        until_width=until_width,
+        max_seeds=max_seeds,
         seeds=seeds,
         reference_seeds=reference_seeds,
         overrides=override or (),

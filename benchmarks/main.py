@@ -13,8 +13,8 @@ from balbench.benchmarks.exit_codes import CLOSED_PIPE, INTERRUPTED, INVALID_INP
 
 # Settings that error messages name. The flag of a setting has the same name, except those in FLAGS.
 SETTINGS = {
-    *("out", "seeds", "reference_seeds", "override", "jobs", "device", "fleet", "fleets_per_device"),
-    *("cluster", "features", "grace", "reuse", "remove", "older_than", "posterior"),
+    *("out", "seeds", "reference_seeds", "until_width", "max_seeds", "override", "jobs", "device", "fleet"),
+    *("fleets_per_device", "cluster", "features", "grace", "reuse", "remove", "older_than", "posterior"),
 }
 FLAGS = {"override": "--set"}
 # Patterns in typer's messages, and their replacements in the style of our own messages.

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from balbench.harness.results.records import StudyHeader
 from balbench.harness.study.cell import Cell, Part, SettingKeys
 from balbench.harness.study.grid import number_of_settings, settings_of
 from balbench.harness.study.settings import make_component, shown, validated
-from balbench.harness.study.study_file import COMPONENTS, MOST_CELLS, REQUIREMENTS, StudyFile, reference_seeds
+from balbench.harness.study.study_file import (
+    COMPONENTS,
+    MOST_CELLS,
+    REQUIREMENTS,
+    StudyFile,
+    default_reference_seeds,
+    extended,
+    reference_seeds,
+)
 from balbench.harness.study.yaml_file import override, plain, read_yaml
 
 FULL_DATA = "full data"  # label of the policy that `full_data` adds
@@ -84,6 +93,21 @@ def load_study(
     if reference_seeds is not None:
         raw["reference_seeds"] = reference_seeds if isinstance(reference_seeds, int) else list(reference_seeds)
     return check_study(raw, name)
+
+
+def with_more_seeds(study: Study, number: int) -> Study:
+    """Return a study with a larger number of seeds; the earlier seeds are the first.
+
+    The policies get the further seeds of the reference first, so that these pairs of cells share a seed. The reference
+    gets the default number of seeds if it had the default number before, and otherwise at least `number` seeds.
+    """
+    file = study.file
+    before = reference_seeds(file, file.name)
+    seeds = extended(file.seeds, chain(before, count()), number)
+    is_default = len(before) == default_reference_seeds(len(file.seeds))
+    needed = default_reference_seeds(number) if is_default else max(len(before), number)
+    changes = {"seeds": seeds, "reference_seeds": extended(seeds, chain(before, count()), needed)}
+    return check_study(file.model_dump(mode="json") | changes, file.name)
 
 
 def check_study(raw: dict[str, Any], source: str) -> Study:

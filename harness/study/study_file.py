@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import count, islice
+from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -103,7 +104,22 @@ def reference_seeds(file: StudyFile, source: str) -> list[int]:
         if missing := own - set(value):
             raise StudyError(f"{here}: must contain the study's seeds; add {shown(sorted(missing))}")
         return [*file.seeds, *(seed for seed in value if seed not in own)]
-    number = max(LEAST_REFERENCE_SEEDS, 2 * len(own)) if value is None else value
+    number = default_reference_seeds(len(own)) if value is None else value
     if number < len(own):
         raise StudyError(f"{here}: must be at least the number of seeds, {len(own)}, not {shown(value)}")
-    return [*file.seeds, *islice((seed for seed in count() if seed not in own), number - len(own))]
+    return extended(file.seeds, count(), number)
+
+
+def default_reference_seeds(seeds: int) -> int:
+    """Return the default number of seeds of the reference, for a number of seeds of the policies."""
+    return max(LEAST_REFERENCE_SEEDS, 2 * seeds)
+
+
+def extended(seeds: Sequence[int], others: Iterable[int], number: int) -> list[int]:
+    """Return `number` seeds: all of `seeds`, then the first of `others` that are new."""
+    chosen = dict.fromkeys(seeds)
+    for seed in others:
+        if len(chosen) >= number:
+            break
+        chosen[seed] = None
+    return list(chosen)

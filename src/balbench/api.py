@@ -205,6 +205,8 @@ def run_study(
     grace: float = 10.0,
     reuse: bool | None = None,
     progress: bool = True,
+    until_width: float | None = None,
+    max_seeds: int | None = None,
 ) -> Run:
     """Run the cells of a study that are not finished yet, and return all results.
 
@@ -228,6 +230,9 @@ def run_study(
         reuse: whether to copy finished cells with the same key from other run directories of this machine. None
             means yes, unless the environment variable BALBENCH_REUSE is "off".
         progress: whether to show progress on standard error (in a notebook, below the cell).
+        until_width: add seeds until the 95% intervals of all policies on `test` are at most this wide (0.2 is a fifth
+            of the labels) at two looks in a row, or until `max_seeds`.
+        max_seeds: largest number of seeds with `until_width`, by default 40.
 
     Returns:
         The run with the cells of this study. Cells of earlier runs in the same directory, for example of other seeds,
@@ -238,8 +243,10 @@ def run_study(
         BalbenchError: the study, an argument, the data or the run directory is wrong.
         KeyboardInterrupt: the run was interrupted; all complete rounds are kept.
     """
+    from balbench import adaptive
     from balbench.harness.running.placement import Placement
 
+    rule = adaptive.stopping_rule(until_width, max_seeds)
     placement = Placement(jobs, device, fleet, fleets_per_device, cluster, features, grace)
     placement.check()
     if placement.cluster is None:
@@ -247,8 +254,13 @@ def run_study(
     checked = _checked(study, overrides, seeds, reference_seeds)
     directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
     display = _display(progress)
-    _run_cells(checked, directory, placement, display, reuse)
-    run = _run(results.read_run(directory.path, checked.header))
+
+    def run_cells(block: Study) -> results.Run:
+        _run_cells(block, directory, placement, _display(progress), reuse)
+        return results.read_run(directory.path, block.header)
+
+    checked, kept = adaptive.run_in_blocks(checked, rule, run_cells, display.say)
+    run = _run(kept)
     if line := directory.others_line(checked.header):
         display.say(line)
     if len(run.failed):

@@ -80,8 +80,7 @@ def test_seeds_can_be_added(finished, without_report, tmp_path):
     shutil.copytree(directory / "run", tmp_path / "run")
     before = bytes_of(tmp_path / "run", "rounds.jsonl")
     arguments = ["run", directory / "tiny.yaml", "--out", tmp_path / "run", "--seeds", 3, "--reference-seeds", 3]
-    code, _, _ = without_report(*arguments)
-    assert code == 0
+    assert without_report(*arguments)[0] == 0
     after = bytes_of(tmp_path / "run", "rounds.jsonl")
     assert {name: after[name] for name in before if name.startswith("cells")} == {
         name: content for name, content in before.items() if name.startswith("cells")
@@ -91,11 +90,8 @@ def test_seeds_can_be_added(finished, without_report, tmp_path):
 
 def test_status_and_report(finished, balbench, tmp_path):
     directory, _ = finished
-    code, out, _ = balbench("status", directory / "run")
-    assert code == 0
-    assert "10 of 10 cells, 34 of 34 rounds" in out
-    code, out, _ = balbench("report", directory / "run", "--out", tmp_path / "page")
-    assert code == 0
+    assert "10 of 10 cells, 34 of 34 rounds" in balbench("status", directory / "run")[1]
+    assert balbench("report", directory / "run", "--out", tmp_path / "page")[0] == 0
     assert (tmp_path / "page" / "report.html").is_file()
 
 
@@ -369,9 +365,9 @@ def test_a_cluster_needs_its_extra(balbench, tmp_path, monkeypatch):
 
 
 def test_a_directory_in_use(finished, balbench):
-    directory, _ = finished
-    with RunDirectory(directory / "run").lock():
-        code, _, err = balbench("run", directory / "tiny.yaml", "--out", directory / "run")
+    run = finished[0] / "run"
+    with RunDirectory(run).lock():
+        code, _, err = balbench("run", run.parent / "tiny.yaml", "--out", run)
     assert code == 2
     assert "another run uses this directory" in err
 

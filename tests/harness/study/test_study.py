@@ -236,38 +236,6 @@ def test_cells_and_keys():
     assert [cell.key for cell in study.cells] == [cell.key for cell in check_study(tiny(), "t").cells]
 
 
-def seeds_of(label, cells):
-    return [cell.seed for cell in cells if cell.label == label]
-
-
-@pytest.mark.parametrize(
-    ("seeds", "reference_seeds", "expected"),
-    [
-        (2, None, range(20)),
-        (15, None, range(30)),
-        ([3, 50], None, [3, 50, 0, 1, 2, *range(4, 19)]),
-        ([3, 1], 4, [3, 1, 0, 2]),
-        ([3, 1], 2, [3, 1]),
-        ([3, 1], [9, 1, 3, 5], [3, 1, 9, 5]),
-    ],
-)
-def test_the_reference_has_the_seeds_of_the_policies_and_further_seeds(seeds, reference_seeds, expected):
-    study = check_study(tiny(seeds=seeds, reference_seeds=reference_seeds, policies=["bald", "random"]), "t")
-    assert study.file.reference_seeds == list(expected)
-    assert seeds_of("random", study.cells) == list(expected)
-    assert seeds_of("bald", study.cells) == seeds_of("full data", study.cells) == study.file.seeds
-    assert check_study(study.file.model_dump(), "t") == study
-
-
-def test_the_further_seeds_of_the_reference_run_last_in_each_setting_of_a_grid():
-    grid = {"posterior.members": [2, 3]}
-    study = check_study(tiny(policies=["random", "bald"], reference_seeds=3, full_data=False, grid=grid), "t")
-    order = [(cell.setting[-1], cell.label, cell.seed) for cell in study.running_order]
-    assert order[:8] == [(members, label, seed) for members in "23" for label in ("random", "bald") for seed in (0, 1)]
-    assert order[8:] == [("2", "random", 2), ("3", "random", 2)]
-    assert {cell.key for cell in study.running_order} == {cell.key for cell in study.cells}
-
-
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -337,13 +305,6 @@ def test_full_data_does_not_depend_on_the_protocol():
     assert not key({name: value for name, value in TINY.items() if name != "full_data"})
 
 
-def test_an_error_without_the_grid_does_not_name_the_grid():
-    raw = broken("policies.1", {"name": "bald", "beta": 3}) | {"grid": {"posterior.members": [2, 3]}}
-    with pytest.raises(StudyError) as fault:
-        check_study(raw, "t")
-    assert str(fault.value) == "t: policies.1.beta: unknown key; there are no settings, remove it"
-
-
 @pytest.mark.parametrize("policy", ["epig", {"name": "epig", "target": "ood"}, "llm_perplexity_low"])
 def test_what_simulated_data_hold_may_be_asked(policy):
     assert check_study(broken("policies.1", policy), "t").cells
@@ -355,94 +316,6 @@ def test_what_policies_need_of_the_data_is_known_at_once(monkeypatch):
         check_study(raw, "t")
     monkeypatch.setattr(Simulated, "contents", Dataset.contents)  # data that say nothing of themselves
     assert check_study(raw, "t").cells
-
-
-def test_a_grid_may_set_keys_of_parts_that_it_names():
-    study = check_study(broken("grid", {"posterior": ["ensemble", "mc_dropout"], "posterior.members": [1, 2]}), "t")
-    settings = dict.fromkeys((type(cell.posterior).__name__, cell.posterior.members) for cell in study.cells)
-    assert list(settings) == [("Ensemble", 1), ("Ensemble", 2), ("McDropout", 1), ("McDropout", 2)]
-
-
-def test_a_grid_multiplies_cells():
-    study = check_study(broken("grid", {"posterior.members": [2, 3], "dataset.topics": [4, 5, 6]}), "t")
-    assert len(study.cells) == 6 * 10
-    assert len({cell.key for cell in study.cells}) == 60
-    assert study.cells[0].setting == "posterior.members=2, dataset.topics=4"
-    assert len({cell.dataset_key for cell in study.cells}) == 3
-
-
-def test_a_grid_over_whole_parts_names_them():
-    small, wide = ({"name": "ensemble", "members": members, "hidden": [4]} for members in (2, 3))
-    study = check_study(broken("grid", {"posterior": ["ensemble", small]}), "t")
-    settings = list(dict.fromkeys(cell.setting for cell in study.cells))
-    assert settings == ["posterior=ensemble", "posterior=ensemble (members 2, hidden [4])"]
-    assert {cell.posterior.members for cell in study.cells} == {5, 2}
-    study = check_study(broken("grid", {"posterior": [small, wide]}), "t")
-    assert study.cells[-1].setting == "posterior=ensemble (members 3, hidden [4])"
-
-
-def two_posteriors(**changes):
-    posteriors = {"heads": TINY["posterior"], "linear": "bayesian_linear"}
-    return tiny(**{"posterior": None, "posteriors": posteriors, "policies": ["random", "bald"]} | changes)
-
-
-def test_posteriors_are_settings_with_all_policies_and_seeds():
-    study = check_study(two_posteriors(reference_seeds=3), "t")
-    for label, name in [("heads", "Ensemble"), ("linear", "BayesianLinear")]:
-        cells = [cell for cell in study.cells if cell.setting == f"posterior={label}"]
-        assert [type(cell.posterior).__name__ for cell in cells] == [name] * 7
-        assert seeds_of("random", cells) == [0, 1, 2]
-    assert study.header["study"]["posteriors"] == {"heads": TINY["posterior"], "linear": {"name": "bayesian_linear"}}
-    assert check_study(study.file.model_dump(), "t") == study
-
-
-def test_cells_of_a_posterior_are_those_of_a_study_with_this_posterior_alone():
-    keys = {cell.key for cell in check_study(two_posteriors(), "t").cells if cell.setting == "posterior=heads"}
-    assert keys == {cell.key for cell in check_study(tiny(policies=["random", "bald"]), "t").cells}
-
-
-def test_a_grid_multiplies_posteriors_and_may_set_their_keys():
-    changes = {"posteriors": {"few": {"name": "ensemble", "members": 2}, "laplace": "laplace"}}
-    grid = {"dataset.topics": [4, 5], "posterior.hidden": [[8]]}
-    study = check_study(two_posteriors(**changes, grid=grid), "t")
-    settings = list(dict.fromkeys(cell.setting for cell in study.cells))
-    assert settings[0] == "posterior=few, dataset.topics=4, posterior.hidden=[8]"
-    assert len(settings) == 4
-    assert {cell.posterior.hidden for cell in study.cells} == {(8,)}
-
-
-def test_a_key_of_one_posterior_can_be_overridden(tmp_path):
-    path = write_study(tmp_path, **two_posteriors())
-    study = load_study(path, ["posteriors.heads.members=7", "posteriors.linear.samples=9"])
-    assert (study.cells[0].posterior.members, study.cells[-1].posterior.samples) == (7, 9)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"posteriors": {}}, "t: posterior: is missing; give it"),
-        ({"posterior": "ensemble"}, "t: posterior: `posteriors` is given too; remove one of the two"),
-        ({"posteriors": ["ensemble"]}, "t: posteriors: must be a mapping such as {ensemble: {name: ensemble}"),
-        ({"posteriors": {"a": 3}}, "t: posteriors.a: must be a name, or a mapping with `name` and settings, not 3"),
-        ({"posteriors": {"a": "ensembel"}}, "t: posteriors.a: no 'ensembel'; did you mean 'ensemble'?"),
-        ({"posteriors": {"a": {"name": "ensemble", "members": 0}}}, "t: posteriors.a.members: must be at least 1"),
-        (
-            {"posteriors": {"a": "laplace", "b": {"name": "laplace"}}},
-            "t: posteriors: 'posterior=a' and 'posterior=b' are the same; remove one",
-        ),
-        ({"grid": {"posterior": ["laplace"]}}, "t: grid: posterior: `posteriors` gives the posteriors already; remove"),
-        (
-            {"grid": {"posterior.members": [3]}},
-            "t: grid: posterior=linear, posterior.members=3: posterior.members: unk",
-        ),
-        ({"policies": ["random", "bal"]}, "t: policies.1: no 'bal'; did you mean 'bald'"),
-        ({"seeds": 10**6, "reference_seeds": None}, "t: has 6,000,000 cells"),
-    ],
-)
-def test_faults_of_posteriors_are_one_line(changes, message):
-    with pytest.raises(StudyError) as fault:
-        check_study(two_posteriors(**changes), "t")
-    assert str(fault.value).startswith(message), str(fault.value)
 
 
 def test_presets_give_way_to_keys():
