@@ -45,7 +45,8 @@ def uncertainty(p_KN: torch.Tensor) -> Uncertainty:
     mean_N = p_KN.mean(dim=0)
     predictive_N, aleatoric_N = entropy(mean_N), entropy(p_KN).mean(dim=0)
     epistemic_N = (predictive_N - aleatoric_N).clamp_min(0)  # rounding may give -1e-17
-    return Uncertainty(mean_N, predictive_N, aleatoric_N, epistemic_N, p_KN.var(dim=0, correction=0))
+    variance_N = (p_KN - mean_N).square_().mean(dim=0)  # several times faster than torch.var along a short first axis
+    return Uncertainty(mean_N, predictive_N, aleatoric_N, epistemic_N, variance_N)
 
 
 def pair_probabilities(

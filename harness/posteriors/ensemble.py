@@ -141,7 +141,7 @@ class Ensemble(TrainingConfig):
 
 def draw_in_parallel(draw: Callable[[Stream], T], streams: Sequence[Stream]) -> list[T]:
     """Draw from each stream on one thread for each core (torch releases Python's lock while it draws)."""
-    from joblib import cpu_count
+    from loky import cpu_count
 
     with ThreadPoolExecutor(cpu_count()) as threads:
         return list(threads.map(draw, streams))

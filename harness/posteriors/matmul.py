@@ -46,6 +46,10 @@ class MatMul:
         if _is_single_vector(right_Kio):
             product_1bo = torch.bmm(left_Kbi.expand(2, -1, -1), right_Kio.expand(2, -1, -1))[:1]
             return product_1bo.clone() if out is None else out.copy_(product_1bo)
+        if out is not None and not out.is_contiguous():
+            # torch computes a batch as one product only if the output is contiguous, otherwise member after member.
+            torch.bmm(right_Kio.mT, left_Kbi.mT, out=out.mT)
+            return out
         return torch.bmm(left_Kbi, right_Kio, out=out)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import get_args
 
-from joblib import cpu_count
+from loky import cpu_count
 
 from balbench.harness.errors import StudyError
 from balbench.harness.machine import count

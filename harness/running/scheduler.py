@@ -34,7 +34,9 @@ POLL_SECONDS = 0.25
 TASK_SECONDS = 2.0  # a kill loses at most the rounds of this time plus one round
 SECONDS_PER_SLOT = 0.02  # least length of a task per slot: the coordinator stores some hundred results per second
 SMALL_WORK = 5_000  # a study with fewer labels to train on takes less time than the start of a second process
-SMALL_SECONDS = 5.0  # time after which a small study gets all processes, because a policy can be slow
+# Time after which a small study gets all processes, because a policy can be slow. On a busy machine the start of the
+# first process alone takes half of this time.
+SMALL_SECONDS = 10.0
 DEATHS = 3  # a fleet is split or fails after this number of deaths of workers without a finished round in between
 
 

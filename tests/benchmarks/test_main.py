@@ -173,3 +173,11 @@ def test_a_signal_while_modules_are_imported_is_no_traceback(tmp_path, module, n
 )
 def test_messages_have_flags_in_place_of_settings(message, setting, line):
     assert with_flags(StudyError(message, setting=setting)) == line
+
+
+def test_only_the_program_changes_how_often_python_collects_garbage():
+    code = "import gc, sys; sys.argv = ['balbench', '--version']; before = gc.get_threshold()[0]\n"
+    code += "from balbench.benchmarks.main import main; import balbench; assert gc.get_threshold()[0] == before\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    print(gc.get_threshold()[0] > before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

@@ -97,3 +97,14 @@ def test_a_posterior_is_trained_and_scored_at_its_precision(precision):
         coarse.rewards_KR(features),
         Ensemble(**settings, precision=precision).fit(pairs, pairs, stream(1)).rewards_KR(features),
     )
+
+
+@pytest.mark.parametrize("precision", MATMULS)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_product_is_written_into_an_output_of_either_layout(precision, transposed):
+    generator = stream(3).torch()
+    left_Kbi, right_Kio = (torch.randn(shape, generator=generator) for shape in ((4, 6, 5), (4, 5, 3)))
+    out = torch.full((4, 3, 6), torch.nan).mT if transposed else torch.full((4, 6, 3), torch.nan)
+    product_Kbo = MATMULS[precision].bmm(left_Kbi, right_Kio, out=out)
+    assert product_Kbo.data_ptr() == out.data_ptr()
+    torch.testing.assert_close(out, rounded(left_Kbi, precision) @ rounded(right_Kio, precision))

@@ -1,5 +1,7 @@
 """Where cells run: what was asked for, devices, and the sizes of fleets."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -138,3 +140,8 @@ def test_a_line_of_where_cells_run():
     assert placed(25, [1] * 25, 2, "cpu") == "25 cells as 25 fleets of 1 on 2 processes (cpu)"
     assert placed(9, [4, 5], 4, "cuda:0, cuda:1") == "9 cells as 2 fleets of 4 to 5 on 2 processes (cuda:0, cuda:1)"
     assert placed(1, [1], 4, "cpu") == "1 cell as 1 fleet of 1 on 1 process (cpu)"
+
+
+def test_the_scheduler_does_not_import_joblib_for_the_number_of_cores():
+    code = "import sys, balbench.harness.running.scheduler; assert 'joblib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
