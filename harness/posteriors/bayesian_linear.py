@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from balbench.harness.posteriors.gaussian import PRIOR_GRID, BradleyTerry, Gaussian, Linear, Standardiser, best_samples
-from balbench.harness.posteriors.links import LinkName, PairLink
-from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior
+from balbench.harness.posteriors.links import LinkSettings
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
 from balbench.harness.streams import Stream
 
 
-class BayesianLinear(Posterior):
+class BayesianLinear(LinkSettings):
     """Bayesian logistic regression on differences of standardised features: posterior mode, Laplace samples.
 
     Each feature gets mean 0 and variance 1 / D over all responses of the pool, labelled or not, so that the prior
@@ -25,14 +25,9 @@ class BayesianLinear(Posterior):
     """Lambda. `eval` chooses from 100, 10, 1, 0.1 and 0.01 the value with which the samples' mean probabilities have
     the highest log-likelihood on the eval split (five fits instead of one)."""
 
-    link: LinkName = "plain"
-    """How the logit of a pair depends on the distance of its responses' features. `plain`: difference of rewards.
-    `distance_normalised`: difference of rewards over distance / mean distance, in training too. `distance_temperature`:
-    trained as `plain`, then divided by exp(a) (distance / mean distance)^b with a and b fitted on the eval split."""
-
     def fit(self, train: LabelledPairs, validation: LabelledPairs, stream: Stream) -> FittedPosterior:
         """Find the mode, draw samples and fit the link (see `Posterior.fit`)."""
-        link = PairLink(self.link, validation)
+        link = self.pair_link(validation)
         model = self._samples(link.for_training(train), link.for_training(validation), stream)
         return link.attached(model)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from balbench.harness.posteriors.fleet_check import fleets_are_exact
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.links import LinkName, PairLink
+from balbench.harness.posteriors.links import LinkSettings
 from balbench.harness.posteriors.posterior import DivergedError, FittedPosterior, LabelledPairs, try_fit
 from balbench.harness.posteriors.trainable import Trainable
 from balbench.harness.posteriors.training import train_fleet
@@ -45,7 +45,7 @@ AUTO: dict[str, Any] = MELO2024 | {
 }
 
 
-class Ensemble(TrainingConfig):
+class Ensemble(LinkSettings, TrainingConfig):
     """K independent MLP heads, trained as one batched program from new initial weights each round."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"melo2024": MELO2024, "auto": AUTO}
@@ -61,16 +61,12 @@ class Ensemble(TrainingConfig):
     init: Literal["independent", "shared"] = "independent"
     """`independent` initial weights for each member, or `shared` as in the authors' code: member 0 has its own, all
     others have the same, so that they differ by the order of minibatches only."""
-    link: LinkName = "plain"
-    """How the logit of a pair depends on the distance of its responses' features. `plain`: difference of rewards.
-    `distance_normalised`: difference of rewards over distance / mean distance, in training too. `distance_temperature`:
-    trained as `plain`, then divided by exp(a) (distance / mean distance)^b with a and b fitted on the eval split."""
 
     def trained_fleet(
         self, trains: Sequence[LabelledPairs], validation: LabelledPairs, streams: Sequence[Stream]
     ) -> list[FittedPosterior | Exception]:
         """Train all members of all cells as one program, then fit the link (see `TrainingConfig.trained_fleet`)."""
-        link = PairLink(self.link, validation)
+        link = self.pair_link(validation)
         data = [link.for_training(train) for train in trains]
         models = self.unlinked_fleet(data, link.for_training(validation), streams)
         return [model if isinstance(model, Exception) else try_fit(link.attached, model) for model in models]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 
 from balbench.harness.pool.feature_table import FeatureTable
-from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs
+from balbench.harness.posteriors.posterior import FittedPosterior, LabelledPairs, Posterior
 
 LinkName = Literal["plain", "distance_normalised", "distance_temperature"]
 
@@ -78,27 +79,56 @@ class LinkedModel:
         return self.scale(distance_N)
 
 
-class PairLink:
-    """A link with the typical distance of a data set."""
+class LinkSettings(Posterior):
+    """The settings of the link, for all posteriors that have one."""
 
-    def __init__(self, name: LinkName, validation: LabelledPairs) -> None:
-        """Measure the typical distance of the split `eval`; `plain` measures nothing."""
-        self._name, self._validation = name, validation
-        self._typical = 1.0 if name == "plain" else typical_distance(validation)
+    link: LinkName = "plain"
+    """How the logit of a pair depends on the distance of its responses' features. `plain`: difference of rewards.
+    `distance_normalised`: difference of rewards over (distance / mean distance)^distance_exponent, in training too.
+    `distance_temperature`: trained as `plain`, then divided by exp(a) (distance / mean distance)^b with a and b fitted
+    on the eval split."""
+    distance_exponent: float = Field(1.0, gt=0, le=2)
+    """Exponent of `distance_normalised`: at 1 the logit of a linear reward no longer grows with distance."""
+
+    @model_validator(mode="after")
+    def _exponent_is_of_the_normalised_link(self) -> Self:
+        if self.link != "distance_normalised" and self.distance_exponent != 1:
+            raise ValueError(f"link {self.link} does not use distance_exponent; leave it out")
+        return self
+
+    def pair_link(self, validation: LabelledPairs) -> PairLink:
+        """Return the link with the typical distance of the split `eval`."""
+        typical = 1.0 if self.link == "plain" else typical_distance(validation)
+        return PairLink(self.link, DistanceScale(typical, exponent=self.distance_exponent), validation)
+
+
+@dataclass(frozen=True, eq=False)
+class PairLink:
+    """A link with the typical distance of a data set.
+
+    Attributes:
+        name: the link.
+        scale: the factors of `distance_normalised`.
+        validation: the split `eval`, to which `distance_temperature` fits its factors.
+    """
+
+    name: LinkName
+    scale: DistanceScale
+    validation: LabelledPairs
 
     def for_training(self, pairs: LabelledPairs) -> LabelledPairs:
         """Return pairs with the factors that their logits have in training; only `distance_normalised` has any."""
-        if self._name != "distance_normalised":
+        if self.name != "distance_normalised":
             return pairs
-        return pairs._replace(scale_n=DistanceScale(self._typical)(pairs.pairs().distance_N).float())
+        return pairs._replace(scale_n=self.scale(pairs.pairs().distance_N).float())
 
     def attached(self, model: FittedPosterior) -> FittedPosterior:
         """Return a trained posterior with this link; `plain` returns the posterior itself."""
-        if self._name == "plain":
+        if self.name == "plain":
             return model
-        if self._name == "distance_normalised":
-            return LinkedModel(model, DistanceScale(self._typical))
-        return LinkedModel(model, fitted_temperature(model, self._validation, self._typical))
+        if self.name == "distance_normalised":
+            return LinkedModel(model, self.scale)
+        return LinkedModel(model, fitted_temperature(model, self.validation, self.scale.typical))
 
 
 def typical_distance(validation: LabelledPairs) -> float:

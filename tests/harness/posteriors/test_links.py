@@ -16,7 +16,7 @@ from balbench.harness.policies.uncertainty import Bald
 from balbench.harness.posteriors.bayesian_linear import BayesianLinear
 from balbench.harness.posteriors.ensemble import Ensemble
 from balbench.harness.posteriors.heads import Heads
-from balbench.harness.posteriors.links import SMALLEST_DISTANCE, DistanceScale, LinkedModel, PairLink
+from balbench.harness.posteriors.links import SMALLEST_DISTANCE, DistanceScale, LinkedModel
 from balbench.harness.posteriors.mc_dropout import McDropout
 from balbench.harness.posteriors.posterior import ScaledLogits, pair_probability
 from balbench.harness.posteriors.trainable import Minibatch
@@ -30,6 +30,10 @@ POSTERIORS = {
     "mc_dropout": lambda link: McDropout(link=link, members=2, samples=4, **HEAD),
 }
 TRAIN, VALIDATION = labelled_pairs(30), labelled_pairs(60, seed=1)
+
+
+def link_of(name, validation=VALIDATION):
+    return BayesianLinear(link=name).pair_link(validation)
 
 
 def distances(pairs):
@@ -63,6 +67,16 @@ class TestPosteriors:
         assert relative_n.min() > SMALLEST_DISTANCE
         torch.testing.assert_close(actual, slow_probability(model, VALIDATION, 1 / relative_n))
 
+    def test_the_exponent_is_a_setting_of_the_normalised_link_only(self, name):
+        posterior = POSTERIORS[name]("distance_normalised").model_copy(update={"distance_exponent": 0.5})
+        model = posterior.fit(TRAIN, VALIDATION, stream(0))
+        actual = pair_probability(model, VALIDATION.pairs(), model.rewards_KR(VALIDATION.features_RD))
+        relative_n = distances(VALIDATION) / distances(VALIDATION).mean()
+        torch.testing.assert_close(actual, slow_probability(model, VALIDATION, relative_n**-0.5))
+        for link in ("plain", "distance_temperature"):
+            with pytest.raises(ValueError, match=f"link {link} does not use distance_exponent"):
+                type(posterior)(link=link, distance_exponent=0.5)
+
     def test_a_temperature_leaves_the_plain_rewards_and_raises_the_likelihood_on_eval(self, name):
         plain, model = (
             POSTERIORS[name](link).fit(TRAIN, VALIDATION, stream(0)) for link in ("plain", "distance_temperature")
@@ -88,17 +102,17 @@ class TestScale:
 
     def test_equal_responses_everywhere_give_finite_factors(self):
         same = VALIDATION._replace(features_RD=torch.ones_like(VALIDATION.features_RD))
-        assert PairLink("distance_normalised", same).for_training(same).scale_n.isfinite().all()
+        assert link_of("distance_normalised", same).for_training(same).scale_n.isfinite().all()
 
     def test_the_factor_depends_on_eval_and_not_on_the_labels_bought(self):
-        link = PairLink("distance_normalised", VALIDATION)
+        link = link_of("distance_normalised")
         few = TRAIN._replace(responses_n2=TRAIN.responses_n2[:3], label_n=TRAIN.label_n[:3])
         assert torch.equal(link.for_training(few).scale_n, link.for_training(TRAIN).scale_n[:3])
 
     def test_known_distances_replace_those_of_the_features(self):
         known = TRAIN._replace(known_distances=lambda: torch.full((30,), 4.0, dtype=torch.float64))
         expected = 1 / (4 / distances(VALIDATION).mean())
-        actual = PairLink("distance_normalised", VALIDATION).for_training(known).scale_n
+        actual = link_of("distance_normalised").for_training(known).scale_n
         assert actual.tolist() == pytest.approx([float(expected)] * 30)
 
 
@@ -109,12 +123,12 @@ class TestTemperature:
         heads = Ensemble(members=2, **HEAD).fit(TRAIN, VALIDATION, stream(0))
         true = LinkedModel(heads, DistanceScale(typical, a, b))
         labels = pair_probability(true, pairs.pairs(), heads.rewards_KR(pairs.features_RD)).mean(dim=0)
-        fitted = PairLink("distance_temperature", pairs._replace(label_n=labels)).attached(heads)
+        fitted = link_of("distance_temperature", pairs._replace(label_n=labels)).attached(heads)
         assert fitted.scale[1:] == pytest.approx((a, b), abs=0.02)
 
     def test_rewards_that_are_all_equal_keep_the_plain_link(self):
         heads = Heads([torch.zeros(1, 5, 1)], [torch.zeros(1, 1, 1)], "tanh")
-        assert PairLink("distance_temperature", VALIDATION).attached(heads).scale[1:] == (0, 0)
+        assert link_of("distance_temperature").attached(heads).scale[1:] == (0, 0)
 
 
 class TestTraining:
@@ -139,7 +153,7 @@ class TestTraining:
     def test_a_linear_model_trains_on_scaled_differences(self):
         """Normalised pairs equal plain pairs of responses that were moved to distance 1."""
         model = BayesianLinear(link="distance_normalised", prior_precision=1.0)
-        link = PairLink("distance_normalised", VALIDATION)
+        link = link_of("distance_normalised")
         scaled = [link.for_training(pairs) for pairs in (TRAIN, VALIDATION)]
         as_plain = model._samples(*scaled, stream(0))
         linked = model.fit(TRAIN, VALIDATION, stream(0))
