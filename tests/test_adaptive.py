@@ -35,8 +35,8 @@ def test_seeds_are_added_until_the_intervals_are_narrow_twice_in_a_row(tmp_path,
     widths += [0.5, 0.1, 0.3, 0.2, 0.15]
     run = balbench.run_study(STUDY, tmp_path / "run", until_width=0.2)
     assert seeds_of(run, "variance") == seeds_of(run, "random") == list(range(21))
-    lines = [line for line in capsys.readouterr().err.splitlines() if "seeds: the widest" in line]
-    assert lines[0] == "1 seeds: the widest 95% interval on test, of variance, is 0.5 wide; more seeds run"
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": the widest" in line]
+    assert lines[0] == "1 seed: the widest 95% interval on test, of variance, is 0.5 wide; more seeds run"
     assert lines[-1] == (
         "21 seeds: the widest 95% interval on test, of variance, is 0.15 wide; all are narrow enough at two looks in a "
         "row, so no seeds are added"

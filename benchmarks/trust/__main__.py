@@ -14,8 +14,10 @@ from balbench.benchmarks.console import standard_error
 from balbench.benchmarks.trust.coverage import Coverage, coverage
 from balbench.benchmarks.trust.false_claims import coin_flip_claims, new_pairs_claims
 from balbench.benchmarks.trust.populations import Population, of_arrays, run_arrays, shipped, write_arrays
+from balbench.benchmarks.trust.stopping import FIRST_SEEDS, coverage_after_stopping
 from balbench.harness.errors import BalbenchError
 from balbench.harness.results import read_run
+from balbench.reports.stopping import StoppingRule
 
 SEEDS = ((5, 20), (10, 20), (20, 40), (5, 5))  # of the policy and of the reference
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -30,12 +32,31 @@ def coverage_table(
 
     Without run directories, the populations are those that come with balbench.
     """
-    populations = list(shipped()) if not runs else [each for run in runs for each in _of_run(run)]
+    populations = _populations(runs)
     print("| population | metric | seeds | truth | coverage | too low | too high | bias | width | verdict |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     rows = [(each, seeds) for each in populations for seeds in SEEDS]
     for population, (seeds, reference_seeds) in track(rows, "coverage", console=standard_error()):
         print(_row(coverage(population, seeds, reference_seeds, studies)), flush=True)
+
+
+@app.command("stopping")
+def stopping_table(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run directories whose seeds are the population.")] = None,
+    studies: Annotated[int, typer.Option(min=1, help="Number of studies in each row.")] = 1000,
+    until_width: Annotated[float, typer.Option(help="Largest width of an interval.")] = 0.2,
+    max_seeds: Annotated[int, typer.Option(help="Largest number of seeds.")] = 40,
+) -> None:
+    """Measure how often the interval holds the truth where seeds were added until it was narrow."""
+    rule = StoppingRule(until_width, max_seeds)
+    rule.check(FIRST_SEEDS)
+    print("| population | metric | seeds at the stop | coverage | too low | too high | coverage with one look |")
+    print("|---|---|---|---|---|---|---|")
+    for population in track(_populations(runs), "stopping", console=standard_error()):
+        stopped = coverage_after_stopping(population, rule, studies)
+        shares = [stopped.coverage, stopped.too_low, stopped.too_high, stopped.one_look]
+        cells = [population.name, population.metric.replace("_", " "), f"{stopped.seeds:.0f}"]
+        print(f"| {' | '.join(cells + [f'{share:.1%}' for share in shares])} |", flush=True)
 
 
 @app.command("false-claims")
@@ -57,6 +78,10 @@ def false_claims_table(
 def population_file(run: Path, out: Annotated[Path, typer.Option(help="The .npz file to write.")]) -> None:
     """Write the curves of a run with many seeds to a file of `benchmarks/trust/populations`."""
     write_arrays(run_arrays(read_run(run)), out)
+
+
+def _populations(runs: list[Path] | None) -> list[Population]:
+    return [each for run in runs for each in _of_run(run)] if runs else list(shipped())
 
 
 def _of_run(path: Path) -> list[Population]:

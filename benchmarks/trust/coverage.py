@@ -83,7 +83,7 @@ def coverage(population: Population, seeds: int, reference_seeds: int, studies: 
         below += is_below(savings.high, own_truth)
         above += is_above(savings.low, own_truth)
         claims += savings.p_value <= 0.05
-        errors[number], widths[number] = savings.estimate.value - own_truth, _width(savings)
+        errors[number], widths[number] = savings.estimate.value - own_truth, width(savings)
     return Coverage(
         population=population.name,
         metric=population.metric,
@@ -110,6 +110,7 @@ def is_above(low: Estimate, truth: float) -> bool:
     return bool(low.kind != Kind.AT_MOST and low.value > truth + 1e-9)
 
 
-def _width(savings: Inversion) -> float:
+def width(savings: Inversion) -> float:
+    """Return the width of an interval; NaN if an end is only a bound."""
     exact = savings.low.kind == savings.high.kind == Kind.EXACT
     return savings.high.value - savings.low.value if exact else np.nan

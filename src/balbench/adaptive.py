@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from balbench.harness.errors import StudyError
+from balbench.harness.machine import count
 
 if TYPE_CHECKING:
     from balbench.harness.results import Run
@@ -72,7 +73,7 @@ def run_in_blocks(
 def _line(look: Widest, seeds: int, rule: StoppingRule, is_narrow: bool) -> str:
     setting = f" ({look.setting})" if look.setting else ""
     width = "is not bounded" if math.isinf(look.width) else f"is {look.width:.3g} wide"
-    line = f"{seeds} seeds: the widest 95% interval on test, of {look.policy}{setting}, {width}"
+    line = f"{count(seeds, 'seed')}: the widest 95% interval on test, of {look.policy}{setting}, {width}"
     if is_narrow:
         return f"{line}; all are narrow enough at two looks in a row, so no seeds are added"
     if seeds == rule.max_seeds:

@@ -18,9 +18,11 @@ from balbench.benchmarks.trust.populations import (
     synthetic,
     write_arrays,
 )
+from balbench.benchmarks.trust.stopping import coverage_after_stopping
 from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curve
 from balbench.reports.inversion import Estimate, Kind
+from balbench.reports.stopping import StoppingRule
 
 LABELS = np.array([10.0, 20, 30, 40])
 
@@ -77,6 +79,16 @@ def test_intervals_cover_the_savings_of_a_population(name):
     assert abs(measured.bias) < 0.05
 
 
+def test_intervals_cover_after_seeds_were_added_until_they_are_narrow():
+    population = next(synthetic())
+    stopped = coverage_after_stopping(population, StoppingRule(0.45, 20), 150)
+    assert 10 < stopped.seeds < 20
+    assert stopped.coverage > 0.9
+    assert stopped.coverage + stopped.too_low + stopped.too_high == pytest.approx(1)
+    at_once = coverage_after_stopping(population, StoppingRule(9.0, 20), 20)
+    assert at_once.seeds == 10  # the second look
+
+
 def test_where_nothing_can_be_saved_claims_are_rare():
     reference = next(iter(synthetic())).draw(np.random.default_rng(0), 3, 60)[1]
     measured = coverage(against_itself("same", "log_likelihood", reference), 5, 20, 400)
@@ -100,3 +112,6 @@ def test_the_commands_print_tables(tmp_path):
     result = CliRunner().invoke(app, ["false-claims", "--studies", "2"])
     assert result.exit_code == 0
     assert "| coin-flip labels, 5 seeds, brier |" in result.output
+    result = CliRunner().invoke(app, ["stopping", "--studies", "1", "--max-seeds", "5"])
+    assert result.exit_code == 0
+    assert "| synthetic, labels lost | log likelihood | 5 |" in result.output
