@@ -6,6 +6,7 @@ oracle, protocol and seed. So the successor models see the same labels in the sa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ from balbench.harness.study.study import Study, check_study
 from balbench.harness.study.study_file import StudyFile
 
 PosteriorSettings = str | Mapping[str, Any]
+_BOUGHT_WITH = re.compile(r"(^|, )posterior=")  # the posterior in the name of a setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def _successors(posteriors: Sequence[PosteriorSettings]) -> dict[str, Part]:
     parts = [_successor(settings) for settings in posteriors]
     if not parts:
         raise StudyError("posterior: none is given; name at least one", setting="posterior")
-    names = [f"posterior={value_name(settings, posteriors)}" for settings in posteriors]
+    names = [f"learnt_by={value_name(settings, posteriors)}" for settings in posteriors]
     if len(set(names)) < len(names):
         raise StudyError("posterior: one occurs twice; remove one", setting="posterior")
     return dict(zip(names if len(names) > 1 else [""], parts, strict=True))
@@ -151,7 +153,7 @@ def _cell(source: CellHeader, recorded: tuple[Policy, str], template: Cell, sett
     keys = Keys(template.dataset_key, setting_key, recording, digest([setting_key, recording, source["seed"]]))
     return replace(
         template,
-        setting=", ".join(filter(None, [source["setting"], setting])),
+        setting=", ".join(filter(None, [_BOUGHT_WITH.sub(r"\1bought_with=", source["setting"]), setting])),
         policy_name=source["settings"]["name"],
         label=source["policy"],
         seed=source["seed"],
@@ -181,6 +183,6 @@ def _file(
         "posterior": settings[0],
         "posteriors": {},
         "policies": [{key: value for key, value in policy.items() if key != "posterior"} for policy in file.policies],
-        "grid": file.grid | ({"posterior": settings} if len(settings) > 1 else {}),
+        "grid": file.grid | ({"learnt_by": settings} if len(settings) > 1 else {}),
     }
     return file.model_copy(update=changes)

@@ -13,7 +13,7 @@ from balbench.harness.study.settings import make_component
 from support.command import run_here
 from support.studies import TINY
 
-SMALL = copy.deepcopy(TINY) | {"policies": ["random", "bal_pm"], "full_data": False}
+SMALL = copy.deepcopy(TINY) | {"policies": ["random", "bal_pm"], "full_data": False, "reference_seeds": 3}
 
 
 @pytest.fixture(scope="module")

@@ -73,10 +73,31 @@ def test_the_title_and_the_settings_say_who_bought_and_who_learns(source):
 
 def test_several_successors_are_settings(source):
     settings = {cell.setting for cell in load_transfer(source, ["laplace", {"name": "bayesian_linear"}]).cells}
-    assert settings == {"posterior=laplace", "posterior=bayesian_linear"}
+    assert settings == {"learnt_by=laplace", "learnt_by=bayesian_linear"}
     ensembles = [{"name": "ensemble", "members": members} for members in (2, 3)]
     settings = {cell.setting for cell in load_transfer(source, ensembles).cells}
-    assert settings == {"posterior=ensemble (members 2)", "posterior=ensemble (members 3)"}
+    assert settings == {"learnt_by=ensemble (members 2)", "learnt_by=ensemble (members 3)"}
+
+
+def test_settings_that_name_a_posterior_name_the_buyer(tmp_path):
+    posteriors = {"ensemble": STUDY["posterior"], "linear": "bayesian_linear"}
+    study = {key: value for key, value in STUDY.items() if key != "posterior"} | {"policies": ["random", "bald"]}
+    balbench.run_study(study | {"posteriors": posteriors, "full_data": False}, tmp_path, seeds=1, progress=False)
+    transfer = load_transfer(RunDirectory(tmp_path), ["laplace"])
+    assert {cell.setting for cell in transfer.cells} == {"bought_with=ensemble", "bought_with=linear"}
+    buyers = {cell.setting: cell.policy.buyer["bought_with"] for cell in transfer.cells}
+    assert buyers == {"bought_with=ensemble": "ensemble", "bought_with=linear": "bayesian_linear"}
+    assert transfer.header["study"]["posterior"] == {"name": "laplace"}
+
+
+def test_the_posterior_of_a_setting_is_not_that_of_a_policy(tmp_path):
+    policies = ["random", {"name": "variance", "posterior": "laplace"}]
+    balbench.run_study(STUDY | {"policies": policies, "full_data": False}, tmp_path, seeds=1, progress=False)
+    transfer = load_transfer(RunDirectory(tmp_path), ["bayesian_linear"])
+    assert {cell.label: cell.policy.buyer["bought_with"] for cell in transfer.cells} == {
+        "random": "ensemble",
+        "variance": "laplace",
+    }
 
 
 def test_keys_depend_on_recording_posterior_and_seed_only(source, own):
