@@ -13,7 +13,6 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from balbench.api import read_run
 from balbench.harness import results
 from balbench.harness.errors import StudyError
 from balbench.harness.registry import nearest
@@ -22,6 +21,7 @@ from balbench.harness.study.yaml_file import plain, read_yaml
 from balbench.reports.claims import ANY_DATASET, Claim, ClaimedDataset, Claims, Paper, Verdict, compare
 from balbench.reports.savings import Outcome
 from balbench.reports.wording import NOTHING, percent, split_name
+from balbench.run import read_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -200,9 +200,9 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Directory of the report  [default: RUN/report]")] = None,
 ) -> None:
     """Write the report of one or several runs, finished or not."""
-    from balbench.api import read_run
     from balbench.benchmarks.running import write_and_print
     from balbench.harness.files import check_directory
+    from balbench.run import read_run
 
     if out is not None:
         check_directory(out)
@@ -232,8 +232,8 @@ def list_(
 @app.command()
 def status(run: RunArgument) -> None:
     """Show the progress of a run, and what failed."""
-    from balbench.api import read_run
     from balbench.benchmarks.listing import status_table
+    from balbench.run import read_run
 
     standard_output().print(status_table(read_run(run)))
 
@@ -246,9 +246,9 @@ def claims(
     ] = None,
 ) -> None:
     """Print the claims of papers beside what a run measured, with verdicts."""
-    from balbench.api import read_run
     from balbench.benchmarks.claims import SHIPPED_CLAIMS, claims_parts, read_claims
     from balbench.reports.claims import compare
+    from balbench.run import read_run
 
     checked = read_claims(file or SHIPPED_CLAIMS)
     for part in claims_parts(checked, compare(checked, read_run(run))):

@@ -16,7 +16,7 @@ from balbench.harness.errors import RunDirectoryError
 from balbench.reports.across_section import across_section
 from balbench.reports.analysis import Analysis
 from balbench.reports.figure_view import FigureView, figure_view
-from balbench.reports.figures import learning_curves, timings
+from balbench.reports.figures import learning_curves, savings_curves, timings
 from balbench.reports.figures.plot import figure_module
 from balbench.reports.files import slug, write_bytes
 from balbench.reports.savings_table import METRICS, SPLITS, records
@@ -187,6 +187,7 @@ def _split_view(
         figures.append(_figure_view(view, paths, metric, f"{axis_name(split, metric)} by labels"))
         tables[metric] = Markup(savings_html(analysis.tables[metric], setting, split))
     leading, *others = metrics
+    figures += _savings_figure(analysis, view, analysis.rows(setting, split, leading), prefix, policy_looks)
     return SplitView(
         name=split_name(split),
         outcome=statement(analysis.rows(setting, split, leading)),
@@ -194,6 +195,16 @@ def _split_view(
         more_tables={metric_name(metric): tables[metric] for metric in others},
         figures=figures,
     )
+
+
+def _savings_figure(
+    analysis: Analysis, view: RunView, rows: pd.DataFrame, prefix: str, policy_looks: dict[str, Look]
+) -> list[FigureView]:
+    panel = savings_curves.make_panel(analysis.curves, rows, analysis.run.reference)
+    if panel is None:
+        return []
+    paths = savings_curves.write(panel, policy_looks, view.folder / f"{prefix}{panel.split}-{panel.metric}-savings")
+    return [_figure_view(view, paths, panel.metric, f"label savings at every level, {split_name(panel.split)} split")]
 
 
 def _figure_view(view: RunView, paths: list[Path], metric: str, alt: str) -> FigureView:

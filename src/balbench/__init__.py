@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balbench.api import Run, load_study, read_run, run_study, transfer
+    from balbench.api import load_study, run_study, transfer
     from balbench.benchmarks.claims import claims
     from balbench.harness.datasets.dataset import Dataset
     from balbench.harness.errors import BalbenchError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from balbench.oracles.oracle import Oracle
     from balbench.reports.curves import Curve
     from balbench.reports.savings import label_savings
+    from balbench.run import Run, read_run
 
     __version__: str
 
@@ -48,11 +49,11 @@ _MODULES = {
     "Oracle": "balbench.oracles.oracle",
     "Policy": "balbench.harness.policies.policy",
     "Posterior": "balbench.harness.posteriors.posterior",
-    "Run": "balbench.api",
+    "Run": "balbench.run",
     "claims": "balbench.benchmarks.claims",
     "label_savings": "balbench.reports.savings",
     "load_study": "balbench.api",
-    "read_run": "balbench.api",
+    "read_run": "balbench.run",
     "register": "balbench.harness.registry",
     "run_study": "balbench.api",
     "transfer": "balbench.api",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import os
 import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +15,9 @@ from typing import TYPE_CHECKING, Any
 from balbench.harness import results
 from balbench.harness.errors import StudyError, shortened
 from balbench.harness.registry import nearest
+from balbench.run import Run, as_api_run
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
     from balbench.harness.rounds.task import Features
     from balbench.harness.running.placement import Placement
     from balbench.harness.running.progress import Display
@@ -37,109 +33,6 @@ class CellsFailedWarning(UserWarning):
 
 class Terminated(KeyboardInterrupt):
     """The process received SIGTERM during `run_study`; all complete rounds are kept."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Run(results.Run):
-    """The results of a study, finished or not, as tidy data frames.
-
-    The frames and other attributes are those of `balbench.harness.results.Run`: `curves`, `cells`, `timings`,
-    `lines`, `full_data`, and `name`, `path`, `policies`, `reference`, `protocol`.
-    """
-
-    @property
-    def failed(self) -> pd.DataFrame:
-        """The rows of `cells` that failed, with the reason of each."""
-        return self.cells[self.cells["state"] == "failed"].reset_index(drop=True)
-
-    def savings(self, metric: str = "log_likelihood") -> pd.DataFrame:
-        """Return the label savings of each policy against the reference.
-
-        Args:
-            metric: log_likelihood, accuracy or brier.
-
-        Returns:
-            One row for each split and policy (and setting, where the study has a grid), rounded for reading:
-
-            - savings, low, high: share of the labels saved, with its 95% interval; NaN where only a bound is known.
-            - p: p-value of savings of zero, adjusted for the number of policies (Holm).
-            - labels: number of labels of the policy at the level of the comparison.
-            - final: the metric after the last round, in its own unit.
-            - outcome: what can be claimed, for example saved, lost or unclear; "no level" where the reference did not
-              learn beyond chance, without savings.
-
-            `balbench.reports.savings_table.savings_table` gives all columns, unrounded.
-
-        Raises:
-            BalbenchError: there are no savings for this metric.
-        """
-        from balbench.reports.savings_table import savings_table
-
-        table = savings_table(self, metric)
-        index = ["setting", "split", "policy"] if table["setting"].any() else ["split", "policy"]
-        table["labels"] = table["n_policy"].astype(float).round().astype("Int64")
-        table["final"] = table["final_level"].astype(float).round(4)
-        table["p"] = table["p_adjusted"].astype(float).round(4)
-        table[["savings", "low", "high"]] = table[["savings", "low", "high"]].astype(float).round(3)
-        return table.set_index(index)[["savings", "low", "high", "p", "labels", "final", "outcome"]]
-
-    def plot(self, split: str = "test", metric: str = "log_likelihood", setting: str | None = None) -> Figure:
-        """Draw the learning curves of all policies.
-
-        Args:
-            split: a split of `curves`, such as test, ood or eval; the figure shows savings on test and ood only.
-            metric: any metric of `curves`, such as log_likelihood, accuracy, brier or ece.
-            setting: values of the study's grid, as in `curves["setting"]`; by default the first.
-
-        Raises:
-            BalbenchError: the run has no such curves.
-        """
-        from balbench.reports.figures.plot import plot
-
-        return plot(self, split, metric, setting)
-
-    def report(self, out: str | Path | None = None) -> Path:
-        """Write the HTML report with its figures and tables, and return the path of the page.
-
-        Args:
-            out: directory of the report, by default `report` in the run directory.
-
-        Raises:
-            RunDirectoryError: the directory cannot be written.
-        """
-        from balbench.reports.analysis import analyse
-        from balbench.reports.page import write_report
-
-        return write_report(analyse([self]), Path(out) if out is not None else self.path / "report")
-
-    def __repr__(self) -> str:
-        cells = self.cells
-        finished = int((cells["state"] == "finished").sum())
-        rounds, total = int(cells["rounds_done"].sum()), int(cells["rounds"].sum())
-        failed = f", {len(self.failed)} failed" if len(self.failed) else ""
-        return (
-            f"Run {self.name!r} in {self.path}: {finished} of {len(cells)} cells finished{failed}, "
-            f"{rounds} of {total} rounds; policies {', '.join(self.policies)}; reference {self.reference}"
-        )
-
-    def _repr_html_(self) -> str:
-        """Return the summary and the label savings for notebooks."""
-        return f"<p>{html.escape(repr(self))}</p>{self.savings().to_html(na_rep='-')}"
-
-
-def read_run(path: str | Path) -> Run:
-    """Read a run directory, finished or not.
-
-    Raises:
-        RunDirectoryError: the directory has no run, or a file of the run is damaged.
-    """
-    return _run(results.read_run(path))
-
-
-def _run(run: results.Run) -> Run:
-    """Return a run with its absolute path, which stays valid when the working directory changes."""
-    values = {field.name: getattr(run, field.name) for field in fields(run)}
-    return Run(**(values | {"path": run.path.absolute()}))
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -260,7 +153,7 @@ def run_study(
         return results.read_run(directory.path, block.header)
 
     checked, kept = adaptive.run_in_blocks(checked, rule, run_cells, display.say)
-    run = _run(kept)
+    run = as_api_run(kept)
     if line := directory.others_line(checked.header):
         display.say(line)
     if len(run.failed):
@@ -334,7 +227,7 @@ def _run_cells(
                 if scheduler.run().stopped:
                     raise Terminated
         except KeyboardInterrupt:
-            run = _run(results.read_run(directory.path, study.header))
+            run = as_api_run(results.read_run(directory.path, study.header))
             _say_failed(run, display)
             display.say(_stopped_line(run))
             raise
