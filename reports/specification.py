@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from balbench.reports.savings_table import SPLITS, records
+from balbench.reports.vote_slopes import Slope, clustered_sum_error, slope_trend, vote_slope
 from balbench.reports.wording import split_name
 
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 Array = np.ndarray
 EDGES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # quantiles of the distance
 BINS = ("nearest quarter", "25 to 50%", "50 to 75%", "75 to 90%", "farthest tenth")
-ALL_PAIRS, FARTHEST = "all pairs", BINS[-1]
+ALL_PAIRS, FARTHEST, TREND = "all pairs", BINS[-1], "change, nearest to farthest"
 MISFIT = 0.8  # see `misfits`
-STEEPEST = 1e3  # slopes beyond it count as unknown
 NORMAL_975 = 1.959964
 OLDER_VERSION = "an older version of balbench made the run, without predictions of held-out pairs; run the study again"
 DELETED = "the files predictions.f16 of the reference are missing"
@@ -38,41 +38,6 @@ COLUMNS = [
     *["setting", "split", "bin", "low", "high", "pairs", "seeds", "distance"],
     *["slope", "slope_se", "slope_low", "slope_high", "accuracy", "accuracy_se"],
 ]
-
-
-class Slope(NamedTuple):
-    """A slope of votes on predicted logits, and its standard error; NaN where it is unknown."""
-
-    value: float
-    error: float
-
-
-def vote_slope(logit_V: Array, share_V: Array, cluster_V: Array) -> Slope:
-    """Fit the logistic regression, without intercept, of votes on predicted logits by maximum likelihood.
-
-    The slope is 1 / T for the temperature T that would calibrate these predictions. Its error is the sandwich estimate
-    for scores that are independent between clusters only.
-
-    Args:
-        logit_V: predicted logits.
-        share_V: share of votes for the first response.
-        cluster_V: the prompt of each pair, as an index from 0.
-
-    Returns:
-        The slope; NaN if all logits are 0 or the slope is beyond +-1000. The error is NaN for fewer than two clusters.
-    """
-    from scipy.optimize import brentq
-    from scipy.special import expit
-
-    def score(slope: float) -> float:
-        return float(np.sum(logit_V * (share_V - expit(slope * logit_V))))
-
-    if not score(-STEEPEST) > 0 > score(STEEPEST):
-        return Slope(np.nan, np.nan)
-    slope = float(brentq(score, -STEEPEST, STEEPEST))
-    predicted_V = expit(slope * logit_V)
-    information = float(np.sum(logit_V**2 * predicted_V * (1 - predicted_V)))
-    return Slope(slope, _clustered_sum_error(logit_V * (share_V - predicted_V), cluster_V) / information)
 
 
 def specification(run: Run, setting: str, split: str) -> pd.DataFrame:
@@ -87,12 +52,12 @@ def specification(run: Run, setting: str, split: str) -> pd.DataFrame:
         split: "test" or "ood".
 
     Returns:
-        One row for `ALL_PAIRS` and for each of `BINS`, or no rows if the run has no predictions (see `why_missing`):
+        One row for `ALL_PAIRS`, each of `BINS` and `TREND`, or no rows without predictions (see `why_missing`):
 
         - setting, split, bin; low, high: quantiles of the distance between which the bin's pairs are;
         - pairs, seeds: numbers of pairs with a vote, and of seeds;
         - distance: mean distance of the bin over the mean distance of all pairs;
-        - slope, slope_se, slope_low, slope_high: see `vote_slope`, with a 95% interval;
+        - slope, slope_se, slope_low, slope_high: see `vote_slope`, with a 95% interval; for `TREND` see `slope_trend`;
         - accuracy, accuracy_se: share of votes that the model predicts.
 
     Raises:
@@ -125,7 +90,12 @@ def bought_distances(run: Run, setting: str) -> pd.DataFrame:
     table = means.groupby("policy").mean()
     table.insert(0, "seeds", means.groupby("policy").size())
     table = table.reindex([policy for policy in run.policies if policy in table.index])
-    return table.rename_axis("policy").reset_index().assign(setting=setting)[["setting", "policy", "seeds", *metrics]]
+    return (
+        table.rename_axis("policy")
+        .reset_index()
+        .rename_axis(columns=None)
+        .assign(setting=setting)[["setting", "policy", "seeds", *metrics]]
+    )
 
 
 @dataclass(frozen=True)
@@ -167,13 +137,21 @@ def specification_texts(run: Run) -> list[str]:
 def misfits(slopes: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `FARTHEST` that show a misfit, with the slope of all pairs as `overall`.
 
-    The rule: the upper end of the slope's 95% interval is below `MISFIT` times the slope of all pairs, and the latter
-    is clearly positive. The comparison with all pairs sets a global lack of calibration aside.
+    The rule: the slope is below `MISFIT` times the slope of all pairs, which is clearly positive, and either the upper
+    end of its 95% interval is too, or the slope clearly falls with the distance (`TREND`). The farthest tenth of a
+    small split has a wide interval; the trend uses all pairs. The comparison with all pairs sets a global lack of
+    calibration aside.
     """
     key = ["setting", "split"]
-    overall = slopes[slopes["bin"] == ALL_PAIRS].rename(columns={"slope": "overall", "slope_low": "overall_low"})
-    far = slopes[slopes["bin"] == FARTHEST].merge(overall[[*key, "overall", "overall_low"]], on=key)
-    return far[(far["overall_low"] > 0) & (far["slope_high"] < MISFIT * far["overall"])]
+    far = slopes[slopes["bin"] == FARTHEST]
+    for name, column, prefix in ((ALL_PAIRS, "slope", "overall"), (ALL_PAIRS, "slope_low", "overall_low")):
+        rows = slopes[slopes["bin"] == name]
+        far = far.merge(rows[[*key, column]].rename(columns={column: prefix}), on=key)
+    trend = slopes[slopes["bin"] == TREND].rename(columns={"slope_high": "trend_high"})
+    far = far.merge(trend[[*key, "trend_high"]], on=key)
+    limit = MISFIT * far["overall"]
+    clear = (far["slope_high"] < limit) | (far["trend_high"] < 0)
+    return far[(far["overall_low"] > 0) & (far["slope"] < limit) & clear]
 
 
 def misfit_texts(slopes: pd.DataFrame, bought: pd.DataFrame, reference: str, settings: int) -> list[str]:
@@ -252,38 +230,34 @@ def _rows(logit_SN: Array, held_out: HeldOut) -> list[dict[str, object]]:
     bin_N = np.searchsorted(np.quantile(distance_N, EDGES[1:-1]), distance_N)
     groups = [(ALL_PAIRS, EDGES[0], EDGES[-1], np.ones(len(bin_N), dtype=bool))]
     groups += [(name, EDGES[i], EDGES[i + 1], bin_N == i) for i, name in enumerate(BINS)]
-    return [
+    rows = [
         {"bin": name, "low": low, "high": high, "pairs": int(inside_N.sum()), "seeds": len(logit_SN)}
         | {"distance": _mean(distance_N[inside_N]) / (_mean(distance_N) or np.nan)}
         | _fit(logit_SN[:, inside_N], share_N[inside_N], prompt_N[inside_N])
         for name, low, high, inside_N in groups
     ]
+    rank_N = np.argsort(np.argsort(distance_N, kind="stable"), kind="stable") / max(len(distance_N) - 1, 1)
+    trend = slope_trend(*_stacked(logit_SN, share_N, prompt_N, rank_N))
+    return [*rows, {**rows[0], "bin": TREND, "accuracy": np.nan, "accuracy_se": np.nan} | _slope_columns(trend)]
 
 
 def _fit(logit_SN: Array, share_N: Array, prompt_N: Array) -> dict[str, float]:
     """Return slope and accuracy of a group of pairs over all seeds."""
-    logit_V, share_V, prompt_V = (each.ravel() for each in np.broadcast_arrays(logit_SN, share_N[None], prompt_N[None]))
-    slope, error = vote_slope(logit_V, share_V, prompt_V)
+    logit_V, share_V, prompt_V = _stacked(logit_SN, share_N, prompt_N)
     agree_V = np.where(logit_V > 0, share_V, np.where(logit_V < 0, 1 - share_V, 0.5))
     accuracy = _mean(agree_V)
-    accuracy_error = _clustered_sum_error(agree_V - accuracy, prompt_V) / max(len(agree_V), 1)
-    return {
-        "slope": slope,
-        "slope_se": error,
-        "slope_low": slope - NORMAL_975 * error,
-        "slope_high": slope + NORMAL_975 * error,
-        "accuracy": accuracy,
-        "accuracy_se": accuracy_error,
-    }
+    error = clustered_sum_error(agree_V - accuracy, prompt_V) / max(len(agree_V), 1)
+    return _slope_columns(vote_slope(logit_V, share_V, prompt_V)) | {"accuracy": accuracy, "accuracy_se": error}
 
 
-def _clustered_sum_error(value_V: Array, cluster_V: Array) -> float:
-    """Return the standard error of a sum of values with mean 0 that are independent between clusters only."""
-    clusters = len(np.unique(cluster_V))
-    if clusters < 2:
-        return float("nan")
-    sum_P = np.bincount(cluster_V, weights=value_V)
-    return float(np.sqrt(clusters / (clusters - 1) * np.sum(sum_P**2)))
+def _stacked(logit_SN: Array, *facts: Array) -> list[Array]:
+    """Return the logits of all seeds (V,), and facts about pairs (N,) repeated for each seed."""
+    return [logit_SN.ravel(), *(np.tile(fact_N, len(logit_SN)) for fact_N in facts)]
+
+
+def _slope_columns(slope: Slope) -> dict[str, float]:
+    ends = {"slope_low": slope.value - NORMAL_975 * slope.error, "slope_high": slope.value + NORMAL_975 * slope.error}
+    return {"slope": slope.value, "slope_se": slope.error, **ends}
 
 
 def _mean(value_N: Array) -> float:

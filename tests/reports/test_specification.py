@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 
@@ -21,12 +22,15 @@ from balbench.reports.specification import (
     DELETED,
     NO_ROUNDS,
     OLDER_VERSION,
+    TREND,
+    _rows,
     bought_distances,
     check_specification,
+    misfits,
     specification,
     specification_texts,
-    vote_slope,
 )
+from balbench.reports.vote_slopes import vote_slope
 
 N, SEEDS = 4_000, 3
 STUDY = {
@@ -43,7 +47,7 @@ def cell(policy, seed):
     }  # fmt: skip
 
 
-def votes(slope_of_distance, scale=1.0, seed=0):
+def votes(slope_of_distance, scale=1.0, seed=0, N=N):
     """Logits that grow with the distance, and votes with a slope on the logits that depends on its quantile."""
     generator = np.random.default_rng(seed)
     distance_N = generator.lognormal(size=N)
@@ -89,35 +93,6 @@ def finished(number, distance, logit_N):
     return FinishedRound(record, {"round": number, "seconds": {"fit": 1.0}}, logits)
 
 
-def test_slopes_and_errors_cover_the_truth_where_votes_of_a_prompt_depend_on_each_other():
-    inside, slope = 0, 0.7
-    for seed in range(200):
-        generator = np.random.default_rng(seed)
-        logit_V, cluster_V = generator.normal(size=600), np.repeat(np.arange(200), 3)
-        logit_V = np.repeat(logit_V[::3], 3)  # a prompt's pairs are nearly the same
-        share_V = (np.repeat(generator.random(200), 3) < expit(slope * logit_V)).astype(float)
-        actual = vote_slope(logit_V, share_V, cluster_V)
-        inside += abs(actual.value - slope) < 1.96 * actual.error
-    assert 180 <= inside <= 198
-
-
-def test_the_slope_is_the_most_likely_one_and_may_be_negative():
-    logit_V = np.random.default_rng(0).normal(size=500)
-    share_V = expit(-0.4 * logit_V)
-    assert vote_slope(logit_V, share_V, np.arange(500)).value == pytest.approx(-0.4)
-
-
-@pytest.mark.parametrize(
-    ("logit_V", "share_V"),
-    [([0.0, 0.0], [1.0, 0.0]), ([1.0, -1.0], [1.0, 0.0]), ([], [])],
-    ids=["0", "perfect", "none"],
-)
-def test_without_information_the_slope_is_unknown(logit_V, share_V):
-    actual = vote_slope(np.array(logit_V), np.array(share_V), np.arange(len(logit_V)))
-    assert np.isnan(actual.value)
-    assert np.isnan(actual.error)
-
-
 def test_seeds_that_predict_the_same_add_no_information(tmp_path):
     run = write_run(tmp_path / "run", *votes(lambda quantile_N: 1.0))
     rows = specification(run, "", "test")
@@ -128,14 +103,11 @@ def test_seeds_that_predict_the_same_add_no_information(tmp_path):
     )
     assert rows["slope"].iloc[0] == pytest.approx(one.value)
     assert rows["slope_se"].iloc[0] == pytest.approx(one.error)
-    assert rows["bin"].tolist() == [ALL_PAIRS, *BINS]
-    assert rows["seeds"].tolist() == [SEEDS] * 6
-    assert rows["pairs"].tolist() == [
-        voted_N.sum(),
-        *(round(voted_N.sum() * share) for share in (0.25, 0.25, 0.25, 0.15, 0.1)),
-    ]
+    assert rows["bin"].tolist() == [ALL_PAIRS, *BINS, TREND]
+    assert rows["seeds"].tolist() == [SEEDS] * 7
+    assert rows["pairs"].tolist() == [round(voted_N.sum() * share) for share in (1, 0.25, 0.25, 0.25, 0.15, 0.1, 1)]
     assert rows["distance"].iloc[0] == 1
-    assert rows["distance"].iloc[1:].is_monotonic_increasing
+    assert rows["distance"].iloc[1:6].is_monotonic_increasing
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.2, 3.0])
@@ -159,6 +131,18 @@ def test_votes_on_far_pairs_that_are_no_clearer_than_others_are_a_misfit(tmp_pat
     assert "policies that buy far pairs (bald most: 1.30 times the pool's mean distance) may lose or lead" in text
 
 
+def is_misfit(slope_of_distance, seed, pairs):
+    """Whether a split shows a misfit."""
+    logit_N, held_out = votes(slope_of_distance, seed=seed, N=pairs)
+    rows = pd.DataFrame([{"setting": "", "split": "test", **row} for row in _rows(logit_N[None], held_out)])
+    return len(misfits(rows)) == 1
+
+
+def test_few_small_splits_of_the_right_form_are_called_a_misfit_and_most_others_are():
+    assert sum(is_misfit(lambda quantile_N: 1.0, seed, 600) for seed in range(200)) <= 10
+    assert sum(is_misfit(lambda quantile_N: 1.8 - 1.4 * quantile_N, seed, 2_000) for seed in range(50)) >= 40
+
+
 def test_the_page_has_the_check_and_its_tables(tmp_path):
     run = write_run(tmp_path / "run", *votes(lambda quantile_N: np.where(quantile_N > 0.9, 0.3, 1.2)))
     text = write_report(analyse([run]), tmp_path / "report").read_text()
@@ -168,7 +152,7 @@ def test_the_page_has_the_check_and_its_tables(tmp_path):
     assert "<td>1.30</td><td>6%</td>" in text
     content = json.loads((tmp_path / "report" / "report.json").read_text())
     check = content["specification"]["a"]
-    assert [row["bin"] for row in check["slopes"]] == [ALL_PAIRS, *BINS]
+    assert [row["bin"] for row in check["slopes"]] == [ALL_PAIRS, *BINS, TREND]
     assert len(check["warnings"]) == 1
     assert [row["policy"] for row in check["bought"]] == ["random", "bald"]
     for name in ("specification.csv", "distances.csv"):

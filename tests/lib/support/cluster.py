@@ -29,7 +29,7 @@ class DaskCluster:
         directory.mkdir(parents=True, exist_ok=True)
         place = directory / "scheduler.json"
         self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", place, environment=environment)
-        wait_for(place.exists)
+        wait_for(lambda: place.exists() and place.stat().st_size)  # the file exists before it is written
         self.address: str = json.loads(place.read_text())["address"]
         self.workers = [self.add_worker() for _ in range(workers)]
 
