@@ -140,7 +140,7 @@ def is_misfit(slope_of_distance, seed, pairs):
 
 def test_few_small_splits_of_the_right_form_are_called_a_misfit_and_most_others_are():
     assert sum(is_misfit(lambda quantile_N: 1.0, seed, 600) for seed in range(200)) <= 10
-    assert sum(is_misfit(lambda quantile_N: 1.8 - 1.4 * quantile_N, seed, 2_000) for seed in range(50)) >= 40
+    assert sum(is_misfit(lambda quantile_N: 1.8 - 1.4 * quantile_N, seed, 2_000) for seed in range(50)) >= 35
 
 
 def test_the_page_has_the_check_and_its_tables(tmp_path):
