@@ -256,6 +256,24 @@ def claims(
 
 
 @app.command()
+def power(
+    run: RunArgument,
+    effect: Annotated[float, typer.Option(help="Savings to find, as a share of labels.")] = 0.1,
+    width: Annotated[float, typer.Option(help="Width of the 95% interval, as a share of labels.")] = 0.2,
+    power: Annotated[float, typer.Option(help="Chance of finding the effect.")] = 0.8,
+    metric: Annotated[str, typer.Option(help="log_likelihood, accuracy or brier.")] = "log_likelihood",
+) -> None:
+    """Print how many seeds a study like this run needs for a narrow interval, or to find savings of some size."""
+    from balbench.benchmarks.power import power_parts
+    from balbench.reports.power import power_table
+    from balbench.run import read_run
+
+    table = power_table(read_run(run), effect, width, power, metric)
+    for part in power_parts(table, effect, width, power):
+        standard_output().print(part)
+
+
+@app.command()
 def cache(
     remove: Annotated[
         list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove this data set (repeat for several).")

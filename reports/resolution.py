@@ -28,8 +28,18 @@ def resolution(reference: Curve, metric: str) -> float:
     error, labels_T = seed_error(reference.values_ST[:, -1]), reference.labels_T
     if math.isnan(error) or len(labels_T) < 2:
         return math.nan
-    mean_T = isotonic_regression(direction(metric) * reference.mean_T).x
-    before = max(labels_T[-1] / 2, labels_T[0])
-    gain = (mean_T[-1] - np.interp(before, labels_T, mean_T)) / math.log2(labels_T[-1] / before)
+    gain = gain_of_last_doubling(reference, direction(metric))
     exponent = error / gain if gain > 0 else math.inf
     return 2**exponent - 1 if exponent < 60 else math.inf
+
+
+def gain_of_last_doubling(reference: Curve, sign: int) -> float:
+    """Return the gain of the last doubling of labels, scaled to a doubling where there are fewer labels.
+
+    Args:
+        reference: a curve of at least two rounds; its mean is made monotone by isotonic regression.
+        sign: 1 if more of the metric is better, -1 if less is.
+    """
+    labels_T, mean_T = reference.labels_T, isotonic_regression(sign * reference.mean_T).x
+    before = max(labels_T[-1] / 2, labels_T[0])
+    return float((mean_T[-1] - np.interp(before, labels_T, mean_T)) / math.log2(labels_T[-1] / before))
