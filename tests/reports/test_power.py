@@ -10,7 +10,7 @@ import pytest
 from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curve
 from balbench.reports.differences import differences
-from balbench.reports.power import Noise, noise_at_end, power_table
+from balbench.reports.power import Noise, _seeds_for_effect, noise_at_end, power_table
 from balbench.reports.savings import label_savings
 
 LABELS = 64.0 * np.arange(1, 16)
@@ -48,8 +48,6 @@ def test_studies_of_the_size_that_it_names_find_the_effect():
     generator, effect = np.random.default_rng(1), 0.3
     pilot = _study(generator, 400, 400, effect)
     noise = noise_at_end(*pilot)
-    from balbench.reports.power import _seeds_for_effect
-
     seeds = int(_seeds_for_effect(noise, 0.02 * math.log2(1 / (1 - effect)), 0.8, 0.05))
     results = [label_savings(*_study(generator, seeds, max(20, 2 * seeds), effect), "accuracy") for _ in range(400)]
     share = np.mean([result.savings.p_value <= 0.05 and result.savings.estimate.value > 0 for result in results])
