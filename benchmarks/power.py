@@ -39,7 +39,7 @@ def power_parts(table: pd.DataFrame, effect: float, width: float, power: float) 
     yield (
         "Seeds of each policy; the reference has twice as many, and at least 20. A width is that of the 95% interval. "
         f"Power is the chance ({percent(power)}% for the last two columns) of finding savings of {share}, for one "
-        "policy or with the correction for all policies. Variances are those of this run; with few seeds they are rough."
+        "policy or with the correction for all policies. Variances are those of this run; rough with few seeds."
     )
 
 
