@@ -37,7 +37,8 @@ def test_the_wheel_has_one_top_level_name(wheel_names):
 
 @pytest.mark.slow
 def test_the_wheel_has_all_modules_and_data_and_no_speed_benchmarks(wheel_names):
-    expected = {"balbench/py.typed", "balbench/benchmarks/studies/quickstart.yaml"}
+    data = ("py.typed", "benchmarks/claims.yaml", "benchmarks/studies/quickstart.yaml")
+    expected = {f"balbench/{path}" for path in data}
     for package in ("oracles", "harness", "reports", "benchmarks"):
         modules = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")]
         expected |= {f"balbench/{path.as_posix()}" for path in modules if path.parts[1] != "speed"}
