@@ -13,6 +13,7 @@ import pandas as pd
 from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curves
 from balbench.reports.files import significant
+from balbench.reports.posterior_verdicts import PosteriorVerdicts, posterior_verdicts
 from balbench.reports.run_scores import RunScores
 from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, rows_of, savings_table
 from balbench.reports.specification import SpecificationCheck, check_specification
@@ -67,6 +68,11 @@ class Analysis:
     def specification(self) -> SpecificationCheck:
         """Whether the reward model fits near and far pairs alike."""
         return check_specification(self.run)
+
+    @cached_property
+    def posterior_verdicts(self) -> list[PosteriorVerdicts]:
+        """The outcomes under several posteriors side by side; empty with one posterior."""
+        return [] if self.leading_table is None else posterior_verdicts(self.run, self.leading_table)
 
     @property
     def warnings(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ class RunView:
     unfinished: list[dict[str, Any]] = field(default_factory=list)
     unlisted: int = 0
     settings: list[SettingView] = field(default_factory=list)
+    posterior_verdicts: Markup = field(default_factory=Markup)
     csv: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
@@ -119,6 +120,7 @@ def _write(analyses: Sequence[Analysis], out: Path, page: Path, manifest: Path, 
         "results": [record for each in analyses for record in each.records()],
         "training": {each.name: each.faults for each in analyses},
         "specification": {each.name: specification_records(each.specification) for each in analyses},
+        "posteriors": {each.name: [asdict(part) for part in each.posterior_verdicts] for each in analyses},
         "across": section.records,
         "files": ["report.html", *files],
     }
@@ -148,6 +150,8 @@ def _run_view(analysis: Analysis, number: int, out: Path, policy_looks: dict[str
     for setting_number, setting in enumerate(analysis.curves.settings, start=1):
         view.settings.append(_setting_view(analysis, view, setting, f"{view.anchor}s{setting_number}", policy_looks))
     view.outcome, view.warnings = _outcome(view, analysis), analysis.warnings
+    verdicts = TEMPLATES.get_template("posterior_verdicts.html.j2").render(verdicts=analysis.posterior_verdicts)
+    view.posterior_verdicts = Markup(verdicts)
     view.protocol = ", ".join(f"{key} {value}" for key, value in run.protocol.items())
     view.policies = [_policy_settings(run, policy) for policy in run.policies]
     view.study = yaml.safe_dump(json.loads(json.dumps(run.study, default=str)), sort_keys=False)

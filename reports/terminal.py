@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from balbench.reports.analysis import Analysis
+from balbench.reports.posterior_verdicts import PosteriorVerdicts
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import SPLITS, reference_of, rows_of, sorted_by_savings
 from balbench.reports.tables import caption, display_rows
@@ -37,7 +38,18 @@ def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
                     yield terminal_table(table, setting, split, name)
             if (finals := final_table(analysis, setting, name)) is not None:
                 yield finals
+        yield from map(verdicts_table, analysis.posterior_verdicts)
         yield from (escape(f"{name}: {text}" if name else text) for text in analysis.warnings)
+
+
+def verdicts_table(verdicts: PosteriorVerdicts) -> Table:
+    """Return the savings under each posterior side by side, with the verdict of each policy."""
+    printed = Table(title=escape(verdicts.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(["policy", *verdicts.posteriors, "verdict"]):
+        printed.add_column(escape(name), justify="right" if number else "left", overflow="fold")
+    for policy, savings, verdict in verdicts.rows:
+        printed.add_row(*map(escape, [policy, *savings, verdict]))
+    return printed
 
 
 def final_table(analysis: Analysis, setting: str, run: str = "") -> Table | None:
