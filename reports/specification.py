@@ -170,13 +170,15 @@ def misfit_texts(slopes: pd.DataFrame, bought: pd.DataFrame, reference: str, set
     splits = " and ".join(dict.fromkeys(split_name(row["split"]) for row in rows))
     affected = len({row["setting"] for row in rows})
     scope = f" in {affected} of {settings} settings" if settings > 1 else ""
+    place = f" of {worst['setting']}" if settings > 1 else ""
+    group = f"the farthest tenth of {split_name(worst['split'])} pairs{place}"
     interval = f"{worst['slope']:.2f} [{worst['slope_low']:.2f}, {worst['slope_high']:.2f}]"
     return [
-        f"Misfit on {splits}{scope}: among the farthest tenth of {split_name(worst['split'])} pairs, votes follow the "
-        f"logits of {reference}'s last fit with a slope of {interval}, against {worst['overall']:.2f} for all pairs. "
-        "The posterior expects pairs that are far apart to be clear-cut, and the votes are not. This is a sign of "
-        f"misfit, not of who wins: policies that buy far pairs{_farthest_buyer(bought, worst['setting'])} may lose or "
-        "lead because of it. Compare the verdict under a second posterior."
+        f"Misfit on {splits}{scope}: among {group}, votes follow the logits of {reference}'s last fit with a slope of "
+        f"{interval}, against {worst['overall']:.2f} for all pairs. The posterior expects pairs that are far apart to "
+        "be clear-cut, and the votes are not. This is a sign of misfit, not of who wins: policies that buy far pairs"
+        f"{_farthest_buyer(bought, worst['setting'])} may lose or lead because of it. Compare the verdict under a "
+        "second posterior."
     ]
 
 

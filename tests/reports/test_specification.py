@@ -26,6 +26,7 @@ from balbench.reports.specification import (
     _rows,
     bought_distances,
     check_specification,
+    misfit_texts,
     misfits,
     specification,
     specification_texts,
@@ -141,6 +142,24 @@ def is_misfit(slope_of_distance, seed, pairs):
 def test_few_small_splits_of_the_right_form_are_called_a_misfit_and_most_others_are():
     assert sum(is_misfit(lambda quantile_N: 1.0, seed, 600) for seed in range(200)) <= 10
     assert sum(is_misfit(lambda quantile_N: 1.8 - 1.4 * quantile_N, seed, 2_000) for seed in range(50)) >= 35
+
+
+def test_one_warning_describes_the_worst_of_several_settings():
+    def rows(setting, far, trend_high):
+        slopes = {ALL_PAIRS: (1.0, 0.8, 1.2), BINS[-1]: (far, far - 0.3, far + 0.3), TREND: (-1.0, -2.0, trend_high)}
+        return [
+            {"setting": setting, "split": "test", "bin": name, "slope": slope, "slope_low": low, "slope_high": high}
+            for name, (slope, low, high) in slopes.items()
+        ]
+
+    slopes = pd.DataFrame([*rows("a", 0.6, -0.1), *rows("b", 0.3, 0.1), *rows("c", 0.6, 0.1), *rows("d", 0.9, -0.1)])
+    assert misfits(slopes)["setting"].tolist() == ["a", "b"]
+    bought = pd.DataFrame([{"setting": "b", "policy": "bald", "distance_mean": 1.5, "farthest_share": 0.2}])
+    (text,) = misfit_texts(slopes, bought, "random", settings=4)
+    assert text.startswith(
+        "Misfit on test in 2 of 4 settings: among the farthest tenth of test pairs of b, votes follow"
+    )
+    assert "a slope of 0.30 [0.00, 0.60], against 1.00 for all pairs" in text
 
 
 def test_the_page_has_the_check_and_its_tables(tmp_path):
