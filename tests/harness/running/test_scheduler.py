@@ -62,7 +62,7 @@ def test_bytes_do_not_depend_on_processes_or_fleets(quiet, tmp_path):
         outcome, said = schedule(path, jobs, fleet)
         assert not outcome.failed
         assert bytes_of(path) == quiet
-    assert said.startswith("10 cells as 2 fleets of 2 to 8 on 1 process (cpu)")
+    assert "10 cells as 2 fleets of 2 to 8 on 1 process (cpu)" in said
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 99.0])
@@ -228,7 +228,7 @@ def test_on_a_gpu_a_fleet_is_what_fits(quiet, tmp_path, monkeypatch):
     monkeypatch.setattr(Ensemble, "training_bytes", lambda self, dimension: 10**6 * dimension, raising=False)
     engine = InProcess(1, seconds=99.0, free=30_000_000)  # for three cells of dimension 8
     _, said = schedule(tmp_path / "run", engine=engine)
-    assert said.startswith("10 cells as 4 fleets of 2 to 3 on 1 process (here)")
+    assert "10 cells as 4 fleets of 2 to 3 on 1 process (here)" in said
     assert bytes_of(tmp_path / "run") == quiet
 
 
@@ -239,7 +239,7 @@ def test_a_fleet_that_does_not_fit_is_halved(tmp_path, name):
         engine = InProcess(1)
         outcome, said = schedule(tmp_path / f"{fleet}", fleet=fleet, engine=engine, posterior=posterior)
         assert not outcome.failed
-    assert said.splitlines()[1:] == [
+    assert said.splitlines()[2:] == [
         "out of memory on cuda:3 with 8 cells; continuing with 4 and 4",
         "out of memory on cuda:3 with 4 cells; continuing with 2 and 2",
         "out of memory on cuda:3 with 4 cells; continuing with 2 and 2",
