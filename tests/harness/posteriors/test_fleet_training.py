@@ -24,6 +24,9 @@ POSTERIORS = {
     "impatient": Ensemble(members=3, **(SETTINGS | {"patience": 1, "evaluate_every": 1, "epochs": 8})),
     "relu": Ensemble(members=2, activation="relu", weight_decay=0.1, **SETTINGS),
     "linear": Ensemble(members=2, **(SETTINGS | {"hidden": []})),
+    "linked": Ensemble(members=3, link="distance_normalised", **SETTINGS),
+    "temperature": Ensemble(members=2, link="distance_temperature", **SETTINGS),
+    "automatic": Ensemble(members=2, **(SETTINGS | {"learning_rate": "auto", "evaluate_every": "auto"})),
     "mc_dropout": McDropout(members=2, samples=4, **SETTINGS),
     "epinet": Epinet(samples=4, **SETTINGS),
     "laplace": Laplace(samples=4, **SETTINGS),
@@ -56,11 +59,12 @@ def test_a_cells_bits_do_not_depend_on_its_fleet(name, counts):
             assert torch.equal(mine, expected)
 
 
-@pytest.mark.parametrize("name", ["ensemble", "impatient", "relu"])
+@pytest.mark.parametrize("name", ["ensemble", "impatient", "relu", "linked"])
 def test_filled_up_minibatches_train_as_their_cells_do_alone(name):
     # Adam scales gradients that are only rounding, as those of biases that cancel in a pair, to whole steps.
     posterior = POSTERIORS[name].model_copy(update={"epsilon": 1e-4})
-    trains = [pairs(n, seed) for seed, n in enumerate([25, 18, 1, 33, 24])]
+    link = posterior.pair_link(VALIDATION)
+    trains = [link.for_training(pairs(n, seed)) for seed, n in enumerate([25, 18, 1, 33, 24])]
     streams = [stream(seed) for seed in range(len(trains))]
     orders = [posterior.orders_KEn(train, each) for train, each in zip(trains, streams, strict=True)]
     models = []
