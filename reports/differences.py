@@ -78,7 +78,7 @@ def differences(
     Args:
         policy_SH: values of the policy, one row for each seed.
         policy_seeds_S: the seed of each row, each once.
-        reference_MH: values of the reference.
+        reference_MH: values of the reference; one column counts for all points.
         reference_seeds_M: the seed of each row, each once.
     """
     S, M = len(policy_seeds_S), len(reference_seeds_M)
@@ -101,8 +101,8 @@ def _sum_of_parts(parts: list[tuple[np.ndarray, np.ndarray | int]]) -> tuple[np.
     Args:
         parts: estimated variance and degrees of freedom of each part.
     """
-    variance_H = np.sum([part_H for part_H, _ in parts], axis=0)
-    squares_H = np.sum([part_H**2 / np.maximum(freedom, 1) for part_H, freedom in parts], axis=0)
+    variance_H = np.asarray(sum(part_H for part_H, _ in parts))
+    squares_H = np.asarray(sum(part_H**2 / np.maximum(freedom, 1) for part_H, freedom in parts))
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom_H = np.where(squares_H > 0, variance_H**2 / squares_H, MANY)
     return np.sqrt(variance_H), np.minimum(freedom_H, MANY)

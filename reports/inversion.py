@@ -148,10 +148,10 @@ def _zero(differences: Differences) -> float:
     return _position(isotonic_regression(differences.mean_H).x, 0.0, first=True)
 
 
-def refined(labels_T: np.ndarray) -> np.ndarray:
-    """Insert `STEPS` - 1 points between numbers of labels."""
-    steps = np.arange(len(labels_T) - 1)[:, None] + np.arange(STEPS) / STEPS
-    return np.append(np.interp(steps.ravel(), np.arange(len(labels_T)), labels_T), labels_T[-1])
+def refined(labels_T: np.ndarray, steps: int = STEPS) -> np.ndarray:
+    """Insert `steps` - 1 points between neighbouring numbers of labels."""
+    position_H = np.arange(len(labels_T) - 1)[:, None] + np.arange(steps) / steps
+    return np.append(np.interp(position_H.ravel(), np.arange(len(labels_T)), labels_T), labels_T[-1])
 
 
 def _position(value_H: np.ndarray, level: float, *, first: bool) -> float:

@@ -15,7 +15,7 @@ Generalizability Theory, chapter 3), with prompts as clusters (Miller 2024, 2411
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +42,7 @@ class PairScores:
     share_N: np.ndarray
     prompt_N: np.ndarray
     metric: str
+    _known: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def _voted(self) -> np.ndarray:
@@ -58,8 +59,10 @@ class PairScores:
 
     def cluster_parts(self, step: int) -> np.ndarray:
         """Return the centred share of each cluster in each seed's mean at a round, shape (S, G); rows sum to 0."""
-        parts = [self._parts(np.asarray(logit_TN[step], dtype=np.float64)) for logit_TN in self.logits]
-        return np.stack(parts)
+        if step not in self._known:
+            parts = [self._parts(np.asarray(logit_TN[step], dtype=np.float64)) for logit_TN in self.logits]
+            self._known[step] = np.stack(parts)
+        return self._known[step]
 
     def _parts(self, logit_N: np.ndarray) -> np.ndarray:
         score_V = pair_scores(logit_N[self._voted], self.share_N[self._voted], self.metric)
@@ -100,13 +103,8 @@ def pair_variance(
         (_nearest(policy.labels_T, path.policy_H[node]), _nearest(reference.labels_T, path.reference_H[node]))
         for node in nodes
     ]
-    parts: dict[tuple[str, int], np.ndarray] = {}
-    for own_step, other_step in steps:
-        for name, scores, step in (("own", own, own_step), ("other", other, other_step)):
-            if (name, step) not in parts:
-                parts[name, step] = scores.cluster_parts(step)
     variances = [
-        _between_clusters(parts["own", own_step], policy, parts["other", other_step], reference)
+        _between_clusters(own.cluster_parts(own_step), policy, other.cluster_parts(other_step), reference)
         for own_step, other_step in steps
     ]
     return np.interp(np.arange(H), nodes, variances), own.clusters

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from balbench.reports.curves import Curve
 from balbench.reports.pair_scores import PairScores
 
@@ -16,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunScores:
-    """Reads predictions of a run; those of the reference are kept in memory, because every comparison needs them."""
+    """Reads predictions of a run; scores of the reference stay in memory, because every comparison needs them."""
 
     run: Run
     _held_out: dict[str, dict[str, HeldOut] | None] = field(default_factory=dict)
-    _reference: dict[tuple[str, int], dict[str, np.ndarray] | None] = field(default_factory=dict)
+    _reference: dict[tuple[str, str, str, bytes], PairScores | None] = field(default_factory=dict)
 
     def scores(self, setting: str, policy: str, split: str, metric: str, curve: Curve) -> PairScores | None:
         """Return the predictions of a policy for the seeds and rounds of a curve; None if some were not stored.
@@ -28,6 +26,14 @@ class RunScores:
         Raises:
             RunDirectoryError: a file of the run is damaged.
         """
+        if policy != self.run.reference:
+            return self._read(setting, policy, split, metric, curve)
+        key = (setting, split, metric, curve.seeds_S.tobytes() + b"/" + curve.rounds_T.tobytes())
+        if key not in self._reference:
+            self._reference[key] = self._read(setting, policy, split, metric, curve)
+        return self._reference[key]
+
+    def _read(self, setting: str, policy: str, split: str, metric: str, curve: Curve) -> PairScores | None:
         if setting not in self._held_out:
             self._held_out[setting] = self.run.held_out(setting)
         pairs = (self._held_out[setting] or {}).get(split)
@@ -35,15 +41,8 @@ class RunScores:
             return None
         logits = []
         for seed in curve.seeds_S.tolist():
-            by_split = self._predictions(setting, policy, seed)
+            by_split = self.run.predictions(setting, policy, seed)
             if by_split is None or split not in by_split:
                 return None
             logits.append(by_split[split][curve.rounds_T])
         return PairScores(logits, pairs.share_N, pairs.prompt_N, metric)
-
-    def _predictions(self, setting: str, policy: str, seed: int) -> dict[str, np.ndarray] | None:
-        if policy != self.run.reference:
-            return self.run.predictions(setting, policy, seed)
-        if (setting, seed) not in self._reference:
-            self._reference[setting, seed] = self.run.predictions(setting, policy, seed)
-        return self._reference[setting, seed]

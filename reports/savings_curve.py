@@ -27,8 +27,8 @@ from balbench.reports.inversion import (
     refined,
 )
 from balbench.reports.learning import direction
-from balbench.reports.savings import compare
 
+STEPS = 4  # points between two rounds, fewer than for the headline, because there are many levels
 DRAWS = 2000  # of the t process
 _SEED = 20_241
 
@@ -51,10 +51,12 @@ def savings_curve(policy: Curve, reference: Curve, metric: str) -> pd.DataFrame:
     Raises:
         BalbenchError: the metric has no savings.
     """
-    sign, grid_G = direction(metric), refined(policy.labels_T)
+    sign, grid_G = direction(metric), refined(policy.labels_T, STEPS)
     has_interval = min(len(policy.seeds_S), len(reference.seeds_S)) >= FEWEST_SEEDS
+    own_SG, other_MT = sign * policy.at(grid_G), sign * reference.values_ST
     compared = [
-        compare(policy, reference, grid_G, np.full(len(grid_G), labels), sign) for labels in reference.labels_T[1:]
+        differences(own_SG, policy.seeds_S, other_MT[:, step, None], reference.seeds_S)
+        for step in range(1, len(reference.labels_T))
     ]
     paths = [Path(grid_G, np.full(len(grid_G), labels)) for labels in reference.labels_T[1:]]
     points = [point_at(path, each) for path, each in zip(paths, compared, strict=True)]

@@ -127,7 +127,7 @@ def read_run(path: Path | str, requested: StudyHeader | None = None) -> Run:
         fingerprint=frames.fingerprint(header),
         lines=_lines_frame(header["lines"]),
         stored=frames.stored,
-        datasets={cell["setting"]: cell["keys"]["dataset"] for cell in header["cells"]},
+        datasets={cell["setting"]: cell["keys"].get("dataset", "") for cell in header["cells"]},
         **frames.tables(),
     )
 
