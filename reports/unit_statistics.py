@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 TRIMMED = 0.25  # share of the units that the interquartile mean leaves out at each end
@@ -34,7 +34,7 @@ def mean_interval(values_U: np.ndarray) -> Interval:
     value, units = float(values_U.mean()), len(values_U)
     if units < 2:
         return Interval(value, math.nan, math.nan)
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1) * values_U.std(ddof=1) / math.sqrt(units))
+    width = float(_stats().t.ppf((1 + CONFIDENCE) / 2, units - 1) * values_U.std(ddof=1) / math.sqrt(units))
     return Interval(value, value - width, value + width)
 
 
@@ -53,7 +53,7 @@ def iqm_interval(values_U: np.ndarray) -> Interval:
         return Interval(value, math.nan, math.nan)
     winsorised_U = np.clip(values_U, sorted_U[cut], sorted_U[units - cut - 1])
     error = winsorised_U.std(ddof=1) * math.sqrt(units) / kept
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, kept - 1) * error)
+    width = float(_stats().t.ppf((1 + CONFIDENCE) / 2, kept - 1) * error)
     return Interval(value, value - width, value + width)
 
 
@@ -67,25 +67,25 @@ def signed_rank_p(values_U: np.ndarray) -> float:
         return 1.0
     finite_U = np.abs(nonzero_U[np.isfinite(nonzero_U)])
     beyond = 1 + (finite_U.max() if len(finite_U) else 0.0)
-    return float(stats.wilcoxon(np.clip(nonzero_U, -beyond, beyond)).pvalue)
+    return float(_stats().wilcoxon(np.clip(nonzero_U, -beyond, beyond)).pvalue)
 
 
 def average_ranks(values_UP: np.ndarray) -> np.ndarray:
     """Return each policy's rank, averaged over units, shape (P,); rank 1 has the highest value, ties share a rank."""
-    return stats.rankdata(-values_UP, axis=1).mean(axis=0)
+    return _stats().rankdata(-values_UP, axis=1).mean(axis=0)
 
 
 def friedman_p(values_UP: np.ndarray) -> float:
     """Return the p-value of Friedman's test of equal ranks of all policies; NaN for fewer than three policies."""
     if values_UP.shape[1] < 3:
         return math.nan
-    ranks_UP = stats.rankdata(-values_UP, axis=1)
-    return 1.0 if (ranks_UP == ranks_UP[:, :1]).all() else float(stats.friedmanchisquare(*ranks_UP.T).pvalue)
+    ranks_UP = _stats().rankdata(-values_UP, axis=1)
+    return 1.0 if (ranks_UP == ranks_UP[:, :1]).all() else float(_stats().friedmanchisquare(*ranks_UP.T).pvalue)
 
 
 def critical_difference(policies: int, units: int) -> float:
     """Return the difference of two average ranks from which on policies differ (Nemenyi's test, Demsar 2006, at 5%)."""
-    q = float(stats.studentized_range.ppf(CONFIDENCE, policies, np.inf)) / math.sqrt(2)
+    q = float(_stats().studentized_range.ppf(CONFIDENCE, policies, np.inf)) / math.sqrt(2)
     return q * math.sqrt(policies * (policies + 1) / (6 * units))
 
 
@@ -135,3 +135,10 @@ def profile(values_U: np.ndarray, threshold_H: np.ndarray) -> tuple[np.ndarray, 
         counts_BU @ reached_UH / len(values_U), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0
     )
     return reached_UH.mean(axis=0), low_H, high_H
+
+
+def _stats() -> Any:
+    """Import scipy.stats, which takes half a second, only for reports with several units."""
+    from scipy import stats
+
+    return stats
