@@ -18,7 +18,19 @@ OBJECTS_PER_COLLECTION = 100_000
 # Settings that error messages name. The flag of a setting has the same name, except those in FLAGS.
 SETTINGS = {
     *("out", "seeds", "reference_seeds", "until_width", "max_seeds", "override", "jobs", "device", "fleet"),
-    *("fleets_per_device", "cluster", "features", "grace", "reuse", "remove", "older_than", "posterior"),
+    *(
+        "fleets_per_device",
+        "cluster",
+        "features",
+        "grace",
+        "reuse",
+        "remove",
+        "older_than",
+        "posterior",
+        "effect",
+        "width",
+        "power",
+    ),
 }
 FLAGS = {"override": "--set"}
 # Patterns in typer's messages, and their replacements in the style of our own messages.

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from balbench.harness.errors import BalbenchError
+from balbench.harness.errors import BalbenchError, shortened
 
+MOST_NUMBER = 2.0**63  # seeds and rounds are below this number
 KEYS = ["setting", "policy", "split", "metric"]
 
 
@@ -27,15 +28,16 @@ class Curve:
             and ascending. The mean over seeds where an oracle's abstentions make seeds differ.
         values: the metric in its own unit, shape (S, T): nats for log-likelihood, shares for accuracy.
         seeds: the seed of each row, shape (S,), each once; 0, 1, ... by default. Two curves are paired by their seeds.
-        rounds: the round of each column, shape (T,); 0, 1, ... by default.
-        pair_errors: the standard error of each value over the held-out pairs, shape (S, T), if known.
+        rounds: the round of each column, shape (T,), each once; 0, 1, ... by default.
+        pair_errors: the standard error of each value over the held-out pairs, shape (S, T), at least 0, if known.
 
     Attributes:
         labels_T, values_ST, seeds_S, rounds_T: the arguments as arrays.
         pair_errors_ST: the argument as an array, or None.
 
     Raises:
-        BalbenchError: a shape is wrong, a value is not finite, or labels do not ascend.
+        BalbenchError: a shape is wrong, a value is not finite, labels do not ascend, a seed or round is not a whole
+            number or occurs twice, or an error is negative.
     """
 
     def __init__(
@@ -50,13 +52,15 @@ class Curve:
         self.labels_T, self.values_ST = _array("labels", labels, 1), _array("values", values, 2)
         S, T = self.values_ST.shape
         _check_labels(self.labels_T, T)
-        self.seeds_S = np.arange(S) if seeds is None else _array("seeds", seeds, 1).astype(np.int64)
-        self.rounds_T = np.arange(T) if rounds is None else _array("rounds", rounds, 1).astype(np.int64)
+        self.seeds_S = np.arange(S) if seeds is None else _numbers("seeds", seeds)
+        self.rounds_T = np.arange(T) if rounds is None else _numbers("rounds", rounds)
         self.pair_errors_ST = None if pair_errors is None else _array("pair_errors", pair_errors, 2)
         _check_length("seeds", self.seeds_S, (S,), "one for each row of values")
         _check_length("rounds", self.rounds_T, (T,), "one for each column of values")
         if self.pair_errors_ST is not None:
             _check_length("pair_errors", self.pair_errors_ST, (S, T), "the shape of values")
+            if (self.pair_errors_ST < 0).any():
+                raise BalbenchError("pair_errors: some are negative; give standard errors")
 
     def __repr__(self) -> str:
         S, T = self.values_ST.shape
@@ -98,6 +102,17 @@ def _array(name: str, values: ArrayLike, axes: int) -> np.ndarray:
         index = ", ".join(str(number) for number in np.argwhere(~np.isfinite(array))[0])
         raise BalbenchError(f"{name}: is {array[~np.isfinite(array)][0]} at index [{index}]; give finite numbers")
     return array
+
+
+def _numbers(name: str, values: ArrayLike) -> np.ndarray:
+    """Return seeds or rounds as integers; curves are matched by them, so each occurs once."""
+    array = _array(name, values, 1)
+    if (array != np.rint(array)).any() or np.abs(array).max() >= MOST_NUMBER:
+        raise BalbenchError(f"{name}: must be whole numbers below 2**63")
+    integers = np.array(values, dtype=np.int64)  # directly: floats round integers above 2**53
+    if len(np.unique(integers)) < len(integers):
+        raise BalbenchError(f"{name}: a number occurs twice in {shortened(str(integers.tolist()))}; remove one")
+    return integers
 
 
 def _check_labels(labels_T: np.ndarray, T: int) -> None:
@@ -143,7 +158,8 @@ class Curves:
     def __init__(self, frame: pd.DataFrame) -> None:
         self.settings = [str(setting) for setting in frame["setting"].unique()]
         finite = frame[np.isfinite(frame["value"].to_numpy(dtype=float))]
-        self._columns = {name: finite[name].to_numpy(dtype=float) for name in ("seed", "round", "labels", "value")}
+        types = {"seed": np.int64, "round": np.int64, "labels": np.float64, "value": np.float64}
+        self._columns = {name: finite[name].to_numpy(dtype=kind) for name, kind in types.items()}
         self._rows = finite.groupby(KEYS, sort=False, observed=True).indices
         self._tables: dict[tuple[str, ...], _Table] = {}
         self._present = {(setting, split, metric) for setting, _, split, metric in self._rows}
@@ -217,7 +233,7 @@ def _table(seed: np.ndarray, round: np.ndarray, labels: np.ndarray, value: np.nd
     rounds_T, column_N = np.unique(round, return_inverse=True)
     labels_ST, values_ST = (np.full((len(seeds_S), len(rounds_T)), np.nan) for _ in range(2))
     labels_ST[row_N, column_N], values_ST[row_N, column_N] = labels, value
-    return _Table(seeds_S.astype(np.int64), rounds_T.astype(np.int64), labels_ST, values_ST)
+    return _Table(seeds_S, rounds_T, labels_ST, values_ST)
 
 
 def _largest_rectangle(present_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -157,24 +157,22 @@ def refined(labels_T: np.ndarray, steps: int = STEPS) -> np.ndarray:
 def _position(value_H: np.ndarray, level: float, *, first: bool) -> float:
     """Return the position of the first (or last) rise of a sequence through a level, between points.
 
-    -inf: the sequence is at or above the level from the start on. inf: it never is (or not at its end).
+    -inf: the sequence is at or above the level from the start on. inf: it never is (or not at its end). A missing value
+    counts as not rejected. Beside an infinite value, where the curves have no error, the whole step between two points
+    belongs to the interval.
     """
-    if first:
-        at = np.flatnonzero(value_H >= level)
-        if not len(at):
-            return np.inf
-        after = at[0]
-        if after == 0:
-            return -np.inf
-    else:
-        at = np.flatnonzero(value_H <= level)
-        if not len(at):
-            return -np.inf
-        after = at[-1] + 1
-        if after == len(value_H):
-            return np.inf
+    at = np.flatnonzero(~(value_H < level) if first else ~(value_H > level))
+    if not len(at):
+        return np.inf if first else -np.inf
+    after = at[0] if first else at[-1] + 1
+    if after == 0:
+        return -np.inf
+    if after == len(value_H):
+        return np.inf
     before_value, after_value = value_H[after - 1], value_H[after]
-    if not np.isfinite([before_value, after_value]).all() or before_value == after_value:
+    if not np.isfinite([before_value, after_value]).all():
+        return float(after - 1 if first else after)
+    if before_value == after_value:
         return float(after)
     return float(after - 1 + (level - before_value) / (after_value - before_value))
 

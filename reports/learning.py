@@ -84,7 +84,7 @@ def direction(metric: str) -> int:
     Raises:
         BalbenchError: the metric has no savings.
     """
-    if metric not in DIRECTIONS:
+    if not isinstance(metric, str) or metric not in DIRECTIONS:
         raise BalbenchError(f"no savings for the metric {metric!r}; choose one of: {', '.join(DIRECTIONS)}")
     return DIRECTIONS[metric]
 

@@ -85,7 +85,8 @@ def power_table(
     """
     for name, value, most in (("effect", effect, 1.0), ("width", width, math.inf), ("power", power, 1.0)):
         if not 0 < value < most:
-            raise BalbenchError(f"{name} {value:g}: must be above 0{'' if most == math.inf else ' and below 1'}")
+            allowed = f"above 0{'' if most == math.inf else ' and below 1'}"
+            raise BalbenchError(f"{name} {value:g}: must be {allowed}", setting=name)
     curves, rows = report_curves(run), []
     table = savings_table(run, metric, curves)
     for row in table[~table["is_reference"] & (table["seeds"] >= FEWEST_SEEDS)].to_dict("records"):

@@ -20,13 +20,14 @@ Savings mean nothing where the reference did not learn: see `balbench.reports.le
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from balbench.harness.errors import BalbenchError
+from balbench.harness.errors import BalbenchError, shortened
 from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
 from balbench.reports.inversion import CONFIDENCE, Inversion, Path, invert, savings_path
@@ -140,9 +141,17 @@ def label_savings(
         pair_scores: scores of single held-out pairs of policy and reference, for `new_pairs`.
 
     Raises:
-        BalbenchError: the metric has no savings, or the labels of the curves do not overlap.
+        BalbenchError: the metric has no savings, an argument is not a `Curve`, `chance` is not finite, or the labels of the
+            curves do not overlap.
     """
     sign = direction(metric)
+    for name, curve in (("policy", policy), ("reference", reference)):
+        if not isinstance(curve, Curve):
+            raise BalbenchError(
+                f"{name}: must be a balbench.Curve, not {type(curve).__name__}; give Curve(labels, values)"
+            )
+    if chance is not None and not (isinstance(chance, (int, float)) and math.isfinite(chance)):
+        raise BalbenchError(f"chance: must be a finite number, not {shortened(repr(chance))}")
     _check_overlap(policy, reference)
     budget = level_budget(reference, metric)
     path = savings_path(policy.labels_T, reference.labels_T, budget.labels)

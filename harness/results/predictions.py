@@ -84,7 +84,7 @@ def read_predictions(path: Path, rows: Sequence[PredictionsRow | None]) -> dict[
     content = path.read_bytes()
     for number, row in enumerate(known):
         if row["pairs"] != pairs or not _is_intact(content[number * size : (number + 1) * size], row):
-            remedy = f"delete {path.parent} and run the study again"
+            remedy = f"delete the file (all other results stay), or delete {path.parent} and run the study again"
             raise RunDirectoryError(f"{path}: the row of round {number} is damaged; {remedy}")
     logit_TN = np.frombuffer(content, LOGIT, len(known) * size // LOGIT.itemsize).reshape(len(known), -1)
     parts = np.split(logit_TN, np.cumsum(list(pairs.values()))[:-1], axis=1)

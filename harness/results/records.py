@@ -2,7 +2,7 @@
 
 # This module has no `from __future__ import annotations`, because typing then ignores NotRequired at run time.
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict, get_args, get_origin
 
 import numpy as np
 
@@ -190,6 +190,16 @@ def _without_acquisition(record: RoundRecord) -> RoundRecord:
 
 
 def lacks(value: Any, record: type) -> bool:
-    """Return whether a value is not a mapping with the required keys of a record."""
+    """Return whether a value is not a mapping with the required keys of a record, or a key has another type."""
     required: frozenset[str] = getattr(record, "__required_keys__")  # noqa: B009  (mypy does not know it)
-    return not (isinstance(value, Mapping) and value.keys() >= required)
+    if not (isinstance(value, Mapping) and value.keys() >= required):
+        return True
+    return not all(_is_of(value[key], record.__annotations__[key]) for key in required)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Return whether a value has a type; of a mapping of mappings, the inner mappings are checked too."""
+    if not isinstance(value, get_origin(kind) or kind):
+        return False
+    inner = get_args(kind)[1] if get_origin(kind) is dict else None
+    return get_origin(inner) is not dict or all(isinstance(part, dict) for part in value.values())

@@ -152,6 +152,8 @@ def _check_posteriors(file: StudyFile, source: str) -> None:
     if file.posterior is not None and file.posteriors:
         raise StudyError(f"{source}: posterior: `posteriors` is given too; remove one of the two")
     for label, settings in file.posteriors.items():
+        if not label.strip():
+            raise StudyError(f"{source}: posteriors: a label is empty; name each posterior")
         _part("posteriors", settings, source, f"posteriors.{label}")
 
 

@@ -75,7 +75,7 @@ class StudyFile(BaseModel):
     """The policy that label savings are measured against: its label, or its name if only one policy has that name."""
     seeds: Annotated[list[Seed], BeforeValidator(_as_list)] = Field(default=[0, 1, 2, 3, 4], min_length=1)
     """A number of seeds (5 means 0 to 4), or a list of seeds."""
-    reference_seeds: Annotated[int, Field(strict=True, le=MOST_CELLS)] | list[Seed] | None = None
+    reference_seeds: Annotated[int, Field(strict=True)] | list[Seed] | None = None
     """Seeds of the reference, in each setting: a number of seeds, or a list that contains `seeds`. The reference has
     the study's seeds first, then the smallest others. By default 20, or twice the number of seeds if that is more:
     the error of the reference is part of every number of savings."""
@@ -95,7 +95,7 @@ def reference_seeds(file: StudyFile, source: str) -> list[int]:
         source: name of the file, for errors.
 
     Raises:
-        StudyError: `reference_seeds` is less than the number of seeds, lacks one of the seeds, or repeats a seed.
+        StudyError: `reference_seeds` is out of range, lacks one of the study's seeds, or repeats a seed.
     """
     here, value, own = f"{source}: reference_seeds", file.reference_seeds, set(file.seeds)
     if isinstance(value, list):
@@ -107,6 +107,8 @@ def reference_seeds(file: StudyFile, source: str) -> list[int]:
     number = default_reference_seeds(len(own)) if value is None else value
     if number < len(own):
         raise StudyError(f"{here}: must be at least the number of seeds, {len(own)}, not {shown(value)}")
+    if value is not None and value > MOST_CELLS:
+        raise StudyError(f"{here}: must be at most {MOST_CELLS:,}, not {shown(value)}")
     return extended(file.seeds, count(), number)
 
 

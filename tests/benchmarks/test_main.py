@@ -166,6 +166,7 @@ def test_a_signal_while_modules_are_imported_is_no_traceback(tmp_path, module, n
         ("jobs 0: must be at least 1", "jobs", "--jobs 0: must be at least 1"),
         ("fleets_per_device 0: must be", "fleets_per_device", "--fleets-per-device 0: must be"),
         ("override x: must", "override", "--set x: must"),
+        ("effect 0: must be above 0", "effect", "--effect 0: must be above 0"),
         ("run: give another `out`, not `name`", None, "run: give another --out, not `name`"),
         ("kind 'x': known", "kind", "kind 'x': known"),
         ("jobs are many", None, "jobs are many"),

@@ -98,6 +98,32 @@ def test_seeds_rounds_and_errors_of_another_length_are_refused():
             Curve([10, 20], [[1, 2], [3, 4]], **{name: value})
 
 
+@pytest.mark.parametrize("name", ["seeds", "rounds"])
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([1, 1], r"a number occurs twice in \[1, 1\]; remove one"),
+        ([0.1, 0.2], "must be whole numbers"),
+        ([0, 2.0**63], r"must be whole numbers below 2\*\*63"),
+    ],
+)
+def test_seeds_and_rounds_are_different_whole_numbers(name, numbers, message):
+    with pytest.raises(BalbenchError, match=f"^{name}: {message}"):
+        Curve([10, 20], [[1, 2], [3, 4]], **{name: numbers})
+
+
+def test_large_seeds_are_not_rounded(run):
+    large = 2**62 + np.arange(5)
+    assert list(Curve([10], [[1.0]] * 5, seeds=large).seeds_S) == list(large)
+    frame = run.curves.assign(seed=run.curves["seed"] + 2**62)
+    assert len(Curves(frame).curve("", "BALD", "test", "accuracy").seeds_S) > 1
+
+
+def test_negative_errors_over_pairs_are_refused():
+    with pytest.raises(BalbenchError, match="^pair_errors: some are negative; give standard errors"):
+        Curve([10], [[0.6]], pair_errors=[[-0.1]])
+
+
 def test_a_curve_has_the_errors_over_pairs_where_all_rounds_have_them(run):
     curve = Curves(run.curves).curve("", "BALD", "test", "accuracy")
     assert curve.pair_errors_ST.shape == curve.values_ST.shape

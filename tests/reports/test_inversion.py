@@ -111,3 +111,16 @@ def test_intervals_cover_the_truth(seeds, reference_seeds):
         low += savings.low.value > truth
     assert 0.01 <= high / 1500 <= 0.04
     assert 0.01 <= low / 1500 <= 0.04
+
+
+def test_the_interval_of_curves_without_noise_contains_the_estimate():
+    policy, reference = (Curve(LABELS, [values] * 3) for values in ([0.5, 0.66, 0.72, 0.74], [0.5, 0.6, 0.64, 0.7]))
+    savings = label_savings(policy, reference, "accuracy").savings
+    assert savings.low.value < savings.estimate.value < savings.high.value
+
+
+def test_one_seed_says_nothing_about_the_ends():
+    policy, reference = (Curve(LABELS, [values]) for values in ([0.5, 0.66, 0.72, 0.74], [0.5, 0.6, 0.64, 0.7]))
+    savings = label_savings(policy, reference, "accuracy").savings
+    assert (savings.low.kind, savings.high.kind) == (Kind.AT_MOST, Kind.AT_LEAST)
+    assert savings.low.value < savings.high.value

@@ -58,8 +58,9 @@ def test_studies_of_the_size_that_it_names_find_the_effect():
     ("setting", "message"), [({"effect": 0}, "effect 0"), ({"power": 1.2}, "power 1.2"), ({"width": -1}, "width -1")]
 )
 def test_numbers_out_of_range_are_refused_in_one_line(run, setting, message):
-    with pytest.raises(BalbenchError, match=f"^{message}: must be above 0"):
+    with pytest.raises(BalbenchError, match=f"^{message}: must be above 0") as error:
         power_table(run, **setting)
+    assert error.value.setting in setting
 
 
 def test_a_run_without_enough_seeds_is_refused(run_of):

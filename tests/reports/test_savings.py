@@ -268,3 +268,18 @@ def test_an_outcome_needs_learning_and_seeds(curve_of):
     assert label_savings(better, flat, "accuracy").outcome == Outcome.NO_LEVEL
     two = Curve(learnt.labels_T, learnt.values_ST[:2]), Curve(learnt.labels_T, better.values_ST[:2])
     assert label_savings(two[1], two[0], "accuracy").outcome in (Outcome.NO_INTERVAL, Outcome.NO_LEVEL)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": LINE}, "policy: must be a balbench.Curve, not list"),
+        ({"chance": math.nan}, "chance: must be a finite number, not nan"),
+        ({"chance": "half"}, "chance: must be a finite number, not 'half'"),
+        ({"metric": ["accuracy"]}, "no savings for the metric"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(change, message):
+    curve = Curve([10, 20, 30, 40], LINE)
+    with pytest.raises(BalbenchError, match=f"^{message}"):
+        label_savings(**{"policy": curve, "reference": curve} | change)

@@ -91,7 +91,17 @@ def test_rounds_must_follow_each_other(tmp_path, lines):
         log.open(FACTS, 4)
 
 
-@pytest.mark.parametrize("line", [b"{}", b"[]", b'{"round":0}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"{}", b"[]", b'{"round":0}'),
+        *(
+            b'{"round":0,"labels":"5","metrics":{},"acquired":[]}',
+            b'{"round":0,"labels":5,"metrics":"a","acquired":[]}',
+        ),
+        b'{"round":0,"labels":5,"metrics":{"test":3},"acquired":[]}',
+    ],
+)
 def test_a_line_that_is_no_round_is_named(tmp_path, line):
     log = log_with(tmp_path, 0)
     (tmp_path / "cell" / "rounds.jsonl").write_bytes(line + b"\n")
@@ -269,7 +279,7 @@ def test_rounds_from_the_first_damaged_row_run_again(tmp_path_factory, whole_log
     if damage == "delete":
         assert predictions(log) is None
     else:
-        with pytest.raises(RunDirectoryError, match=rf"the row of round {place // 14} is damaged; delete"):
+        with pytest.raises(RunDirectoryError, match=rf"the row of round {place // 14} is damaged; delete the file "):
             predictions(log)
     done = len(log.open(FACTS, 6))
     assert done == (0 if damage == "delete" else place // 14)

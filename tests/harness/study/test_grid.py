@@ -80,6 +80,7 @@ def test_a_key_of_one_posterior_can_be_overridden(tmp_path):
         ({"posteriors": {}}, "t: posterior: is missing; give it"),
         ({"posterior": "ensemble"}, "t: posterior: `posteriors` is given too; remove one of the two"),
         ({"posteriors": ["ensemble"]}, "t: posteriors: must be a mapping such as {ensemble: {name: ensemble}"),
+        ({"posteriors": {"a": "laplace", "": "ensemble"}}, "t: posteriors: a label is empty; name each posterior"),
         ({"posteriors": {"a": 3}}, "t: posteriors.a: must be a name, or a mapping with `name` and settings, not 3"),
         ({"posteriors": {"a": "ensembel"}}, "t: posteriors.a: no 'ensembel'; did you mean 'ensemble'?"),
         ({"posteriors": {"a": {"name": "ensemble", "members": 0}}}, "t: posteriors.a.members: must be at least 1"),

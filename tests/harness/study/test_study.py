@@ -76,7 +76,7 @@ def broken(path: str, value: object) -> dict:
         ("reference_seeds", 10**6, ["has 1,000,006 cells, more than 1,000,000; take fewer seeds or grid values"]),
         ("reference_seeds", 1, ["reference_seeds: must be at least the number of seeds, 2, not 1"]),
         ("reference_seeds", -1, ["reference_seeds: must be at least the number of seeds, 2, not -1"]),
-        ("reference_seeds", 10**7, ["reference_seeds: must be a number of seeds, or a list of seeds, not 10000000"]),
+        ("reference_seeds", 10**7, ["reference_seeds: must be at most 1,000,000, not 10000000"]),
         ("reference_seeds", True, ["reference_seeds: must be a number of seeds, or a list of seeds, not true"]),
         ("reference_seeds", "all", ["reference_seeds: must be a number of seeds, or a list of seeds, not 'all'"]),
         ("reference_seeds", [-1], ["reference_seeds: must be a number of seeds, or a list of seeds, not [-1]"]),
