@@ -141,8 +141,8 @@ def label_savings(
         pair_scores: scores of single held-out pairs of policy and reference, for `new_pairs`.
 
     Raises:
-        BalbenchError: the metric has no savings, an argument is not a `Curve`, `chance` is not finite, or the labels of the
-            curves do not overlap.
+        BalbenchError: the metric has no savings, an argument is not a `Curve`, `chance` is not finite, or the labels of
+            the curves do not overlap.
     """
     sign = direction(metric)
     for name, curve in (("policy", policy), ("reference", reference)):

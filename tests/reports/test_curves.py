@@ -120,7 +120,7 @@ def test_large_seeds_are_not_rounded(run):
 
 
 def test_negative_errors_over_pairs_are_refused():
-    with pytest.raises(BalbenchError, match="^pair_errors: some are negative; give standard errors"):
+    with pytest.raises(BalbenchError, match=r"^pair_errors: some are negative; give standard errors"):
         Curve([10], [[0.6]], pair_errors=[[-0.1]])
 
 
