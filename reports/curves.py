@@ -52,8 +52,8 @@ class Curve:
         self.labels_T, self.values_ST = _array("labels", labels, 1), _array("values", values, 2)
         S, T = self.values_ST.shape
         _check_labels(self.labels_T, T)
-        self.seeds_S = np.arange(S) if seeds is None else _numbers("seeds", seeds)
-        self.rounds_T = np.arange(T) if rounds is None else _numbers("rounds", rounds)
+        self.seeds_S: np.ndarray = np.arange(S) if seeds is None else _numbers("seeds", seeds)
+        self.rounds_T: np.ndarray = np.arange(T) if rounds is None else _numbers("rounds", rounds)
         self.pair_errors_ST = None if pair_errors is None else _array("pair_errors", pair_errors, 2)
         _check_length("seeds", self.seeds_S, (S,), "one for each row of values")
         _check_length("rounds", self.rounds_T, (T,), "one for each column of values")

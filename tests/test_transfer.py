@@ -106,6 +106,12 @@ def test_a_pool_that_changed_is_refused_in_one_line(source, tmp_path):
         balbench.transfer(own, "epinet", tmp_path / "other", progress=False)
 
 
+def test_the_run_itself_is_no_place_for_its_transfer(source):
+    with pytest.raises(balbench.BalbenchError, match="is the run itself; give another directory") as error:
+        balbench.transfer(source, "epinet", source.path, progress=False)
+    assert error.value.setting == "out"
+
+
 def test_data_are_rebuilt_if_the_cache_has_lost_them(source, tmp_path):
     shutil.rmtree(cache_directory() / "data")
     run = balbench.transfer(source, "epinet", tmp_path / "out", reuse=False, progress=False)

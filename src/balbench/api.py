@@ -205,7 +205,9 @@ def transfer(
     several = isinstance(posterior, Sequence) and not isinstance(posterior, str)
     posteriors: Any = posterior if several else [posterior]
     study = load_transfer(results.RunDirectory(source), posteriors)
-    directory = source.with_name("-".join([source.name, *study.learnt_by])) if out is None else out
+    directory = source.with_name("-".join([source.name, *study.learnt_by])) if out is None else Path(out)
+    if directory.resolve() == source.resolve():
+        raise StudyError(f"out {out}: is the run itself; give another directory", setting="out")
     return run_study(study, directory, **settings)
 
 
