@@ -16,6 +16,7 @@ from balbench.benchmarks.trust.false_claims import coin_flip_claims, new_pairs_c
 from balbench.benchmarks.trust.populations import Population, of_arrays, run_arrays, shipped, write_arrays
 from balbench.benchmarks.trust.stopping import FIRST_SEEDS, coverage_after_stopping
 from balbench.harness.errors import BalbenchError
+from balbench.harness.machine import count
 from balbench.harness.results import read_run
 from balbench.reports.stopping import StoppingRule
 
@@ -68,7 +69,8 @@ def false_claims_table(
     print("|---|---|")
     for seeds in (1, 3, 5):
         for metric, share in coin_flip_claims(studies, seeds).items():
-            print(f"| coin-flip labels, {seeds} seeds, {metric.replace('_', ' ')} | {share:.1%} |", flush=True)
+            number = count(seeds, "seed")
+            print(f"| coin-flip labels, {number}, {metric.replace('_', ' ')} | {share:.1%} |", flush=True)
     for name, share in new_pairs_claims(studies).items():
         words = "seeds and pairs" if name == "new_pairs" else "seeds only"
         print(f"| new test pairs, interval over {words} | {share:.1%} |", flush=True)
