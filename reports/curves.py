@@ -7,7 +7,9 @@ its seeds and rounds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
@@ -88,6 +90,25 @@ class Curve:
         width_H = np.maximum(after_H - before_H, np.finfo(float).tiny)
         share_H = np.clip((labels_H - before_H) / width_H, 0, 1)
         return (1 - share_H) * self.values_ST[:, right_H - 1] + share_H * self.values_ST[:, right_H]
+
+
+def chosen(name: str, value: str | None, values: Iterable[str]) -> str:
+    """Return a value if a run has it, or the first of the run's values in place of None.
+
+    Raises:
+        BalbenchError: the run has no values yet, or not this one; the message names the nearest.
+    """
+    choices = list(dict.fromkeys(values))
+    if not choices:
+        raise BalbenchError(f"{name}: the run has no results yet; wait for its first rounds")
+    if value is None:
+        return choices[0]
+    if value not in choices:
+        near = [f"did you mean {choice!r}? " for choice in get_close_matches(value, choices, 1)]
+        listed = ", ".join(map(repr, choices))
+        message = f"{name}: {value!r} has no learning curves; {''.join(near)}choose one of: {listed}"
+        raise BalbenchError(message, setting=name)
+    return value
 
 
 def _array(name: str, values: ArrayLike, axes: int) -> np.ndarray:

@@ -10,11 +10,13 @@ Plagborg-Moller 2019, Journal of Applied Econometrics 34).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from balbench.harness.errors import BalbenchError, shortened
 from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
 from balbench.reports.inversion import (
@@ -83,7 +85,12 @@ def labels_to(curve: Curve, target: float, metric: str) -> tuple[float, float, f
     Returns:
         The estimate, the lower and the upper end. 0 means fewer labels than the first round has, infinity more than the
         last round has; the ends are NaN with fewer than three seeds.
+
+    Raises:
+        BalbenchError: the metric has no direction, or the target is not a finite number.
     """
+    if not (isinstance(target, (int, float)) and math.isfinite(target)):
+        raise BalbenchError(f"target: must be a finite number, not {shortened(repr(target))}")
     sign, grid_G = direction(metric), refined(curve.labels_T)
     values_SG = sign * (curve.at(grid_G) - target)
     compared = differences(values_SG, curve.seeds_S, np.zeros_like(values_SG), curve.seeds_S)

@@ -35,7 +35,7 @@ class TrainingFault:
     Attributes:
         setting, policy, split: the setting, policy and split of the fault; `split` is "fit" for INITIAL_WEIGHTS.
         fault: the kind of fault.
-        gain: nats per vote that `temperature` would gain; NaN for INITIAL_WEIGHTS.
+        gain: nats per vote that temperatures below 1 would gain; NaN for INITIAL_WEIGHTS.
         temperature: the best temperature (median over seeds); NaN for INITIAL_WEIGHTS.
         share: share of members whose best weights are the initial ones; NaN for UNDERTRAINED.
         diverged: whether the loss on the eval split ended above its start; False if unknown.
@@ -68,7 +68,8 @@ def undertrained(curves: Curves, setting: str, policy: str, split: str) -> Train
     accuracy = curves.curve(setting, policy, split, "accuracy")
     if gain_S is None or temperature_S is None or accuracy is None:
         return None
-    gain, temperature = float(gain_S.mean()), float(np.median(temperature_S))
+    # a temperature above 1 gains too, but shows logits that are too large
+    gain, temperature = float(np.where(temperature_S < 1, gain_S, 0).mean()), float(np.median(temperature_S))
     if gain <= NOTABLE_GAIN or temperature >= 1 or learning(accuracy, "accuracy").missing == NOT_ABOVE_CHANCE:
         return None
     trained = curves.has(setting, FIT, "best_is_initial")

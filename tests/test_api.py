@@ -57,6 +57,28 @@ def test_a_run_has_savings_a_plot_and_a_report(run):
     assert not len(run.failed)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: run.savings_at_levels("varance"), "policy: 'varance' has no learning curves; did you mean"),
+        (
+            lambda run: run.savings_at_levels("variance", split="tset"),
+            "split: 'tset' has no learning curves; did you mean",
+        ),
+        (lambda run: run.savings_at_levels("variance", metric="ece"), "no savings for the metric 'ece'"),
+        (lambda run: run.savings_at_levels("variance", setting="x"), "setting: 'x' has no learning curves"),
+        (lambda run: run.labels_to(0.6, split="tset"), "split: 'tset' has no learning curves"),
+        (lambda run: run.labels_to(0.6, metric="acuracy"), "metric: 'acuracy' has no learning curves; did you mean"),
+        (lambda run: run.labels_to(float("nan")), "target: must be a finite number, not nan"),
+        (lambda run: run.held_out("x"), "setting: no 'x'"),
+        (lambda run: run.predictions("", "blad", 0), r"the run has no cell \('', 'blad', 0\); `cells` lists"),
+    ],
+)
+def test_a_run_names_what_it_does_not_have(run, call, message):
+    with pytest.raises(balbench.BalbenchError, match=f"^{message}"):
+        call(run)
+
+
 def test_a_run_stays_valid_when_the_working_directory_changes(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run.path.parent)
     relative = balbench.read_run("run")

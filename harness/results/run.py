@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from balbench.harness.errors import RunDirectoryError
+from balbench.harness.errors import BalbenchError, RunDirectoryError, shortened
 from balbench.harness.results.cell_log import CellLog
 from balbench.harness.results.directory import RunDirectory
 from balbench.harness.results.held_out import HeldOut, read_held_out
@@ -77,8 +77,10 @@ class Run:
             The pairs of each split; None if an older version made the run, which did not store them.
 
         Raises:
-            RunDirectoryError: the file is damaged.
+            BalbenchError: the run has no such setting, or the file is damaged.
         """
+        if setting not in self.datasets:
+            raise BalbenchError(f"setting: no {shortened(repr(setting))}; known: {', '.join(map(repr, self.datasets))}")
         return read_held_out(RunDirectory(self.path).data(self.datasets[setting]))
 
     def predictions(self, setting: str, policy: str, seed: int) -> dict[str, np.ndarray] | None:
@@ -89,8 +91,11 @@ class Run:
             no rounds, if an older version made the run, or if the file was deleted.
 
         Raises:
-            RunDirectoryError: the file is damaged.
+            BalbenchError: the run has no such cell, or the file is damaged.
         """
+        if (setting, policy, seed) not in self.stored:
+            place = shortened(repr((setting, policy, seed)))
+            raise BalbenchError(f"the run has no cell {place}; `cells` lists settings, policies and seeds")
         cell = self.stored[setting, policy, seed]
         return read_predictions(RunDirectory(self.path).cell(cell.directory).directory / FILE, cell.rows)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from balbench.harness.errors import BalbenchError
-from balbench.reports.curves import Curves
+from balbench.reports.curves import Curves, chosen
 from balbench.reports.figures import learning_curves, small_multiples
 from balbench.reports.figures.learning_curves import Panel
 from balbench.reports.learning import DIRECTIONS
@@ -42,24 +39,10 @@ def plot(run: Run, split: str = "test", metric: str = "log_likelihood", setting:
     Raises:
         BalbenchError: the run has no such setting, split or metric.
     """
-    setting = _chosen("setting", setting, run.curves["setting"])
+    setting = chosen("setting", setting, run.curves["setting"])
     frame = run.curves[run.curves["setting"] == setting]
-    frame = frame[frame["split"] == _chosen("split", split, frame["split"])]
-    frame = frame[frame["metric"] == _chosen("metric", metric, frame["metric"])]
+    frame = frame[frame["split"] == chosen("split", split, frame["split"])]
+    frame = frame[frame["metric"] == chosen("metric", metric, frame["metric"])]
     savings = savings_table(run, metric) if metric in DIRECTIONS else pd.DataFrame()
     panel = learning_curves.make_panel(run, Curves(frame), savings, setting, split, metric)
     return figure_module(panel).draw(panel, looks(run.policies, run.reference))
-
-
-def _chosen(name: str, value: str | None, values: Iterable[str]) -> str:
-    choices = list(dict.fromkeys(values))
-    if not choices:
-        raise BalbenchError(f"{name}: the run has no results yet; wait for its first rounds")
-    if value is None:
-        return choices[0]
-    if value not in choices:
-        near = [f"did you mean {choice!r}? " for choice in get_close_matches(value, choices, 1)]
-        listed = ", ".join(map(repr, choices))
-        message = f"{name}: {value!r} has no learning curves; {''.join(near)}choose one of: {listed}"
-        raise BalbenchError(message, setting=name)
-    return value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balbench.harness import results
-from balbench.harness.errors import BalbenchError, shortened
+from balbench.harness.errors import BalbenchError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,17 +76,15 @@ class Run(results.Run):
         Raises:
             BalbenchError: the run has no such curves.
         """
-        from balbench.reports.curves import Curves
+        from balbench.reports.curves import Curves, chosen
         from balbench.reports.savings_curve import savings_curve
 
+        values = {"policy": policy, "split": split, "metric": metric, "setting": setting}
+        setting = [chosen(name, value, self.curves[name]) for name, value in values.items()][-1]
         curves = Curves(self.curves)
-        setting = (curves.settings or [""])[0] if setting is None else setting
         pair = curves.pair(setting, policy, self.reference, split, metric)
         if pair is None:
-            raise BalbenchError(
-                f"no {metric} of {shortened(repr(policy))} and {self.reference} on {split} in common; "
-                f"policies: {', '.join(self.policies)}"
-            )
+            raise BalbenchError(f"policy: {policy!r} and {self.reference!r} have no common round in {setting!r} yet")
         return savings_curve(*pair, metric)
 
     def labels_to(self, target: float, split: str = "test", metric: str = "log_likelihood") -> pd.DataFrame:
@@ -102,13 +100,15 @@ class Run(results.Run):
             0 means fewer labels than the first round has, infinity more than the last round has.
 
         Raises:
-            BalbenchError: the metric has no direction.
+            BalbenchError: the run has no such curves, the metric has no direction, or the target is not finite.
         """
         import pandas as pd
 
-        from balbench.reports.curves import Curves
+        from balbench.reports.curves import Curves, chosen
         from balbench.reports.savings_curve import labels_to
 
+        chosen("split", split, self.curves["split"])
+        chosen("metric", metric, self.curves["metric"])
         curves = Curves(self.curves)
         rows = [
             (setting, policy, *labels_to(curve, target, metric))

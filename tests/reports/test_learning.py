@@ -212,3 +212,10 @@ def test_plain_arrays_get_the_same_judgement():
     bald = Curve([10, 20, 30], [[0.50, 0.60, 0.70], [0.52, 0.61, 0.70], [0.48, 0.62, 0.71]])
     assert label_savings(bald, random, "accuracy").outcome == Outcome.NO_LEVEL
     assert label_savings(random, bald, "accuracy").outcome == Outcome.LOST
+
+
+def test_seeds_with_too_large_logits_do_not_make_a_model_undertrained(run):
+    _add(run, "test", {"temperature": 0.9, "temperature_gain": 0.001})
+    rows = run.curves.query("split == 'test' and metric in ['temperature', 'temperature_gain'] and seed == 0").index
+    run.curves.loc[rows, "value"] = run.curves.loc[rows, "metric"].map({"temperature": 3.0, "temperature_gain": 0.5})
+    assert analyse([run])[0].faults == []

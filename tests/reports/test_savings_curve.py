@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from balbench.harness.errors import BalbenchError
 from balbench.reports.curves import Curve
 from balbench.reports.savings import label_savings
 from balbench.reports.savings_curve import labels_to, savings_curve
@@ -83,3 +84,9 @@ def test_the_band_holds_for_all_levels_at_once(seeds):
             missed[prefix] += bool((above | below).any())
     assert missed["band_"] <= 0.075 * 400
     assert missed[""] > 0.1 * 400
+
+
+@pytest.mark.parametrize("target", [math.nan, math.inf, "0.6"])
+def test_a_target_is_a_finite_number(curve_of, target):
+    with pytest.raises(BalbenchError, match=r"^target: must be a finite number, not "):
+        labels_to(curve_of([[0.5, 0.6]]), target, "accuracy")
