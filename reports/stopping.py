@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from balbench.harness.errors import StudyError
+from balbench.harness.errors import StudyError, shortened
 
 SPLIT = "test"  # the split of the headline
 LOOKS = 2  # looks in a row at which the intervals are narrow
@@ -51,8 +51,13 @@ class StoppingRule:
         """Check the rule against the number of seeds at the first look.
 
         Raises:
-            StudyError: the width is not positive, or there are more seeds already.
+            StudyError: the width is not positive, there are more seeds already, or one of both is no number.
         """
+        for name, value, kind in (("until_width", self.until_width, (int, float)), ("max_seeds", self.max_seeds, int)):
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise StudyError(
+                    f"{name} {shortened(repr(value))}: must be a {'whole ' if kind is int else ''}number", setting=name
+                )
         if not (self.until_width > 0 and math.isfinite(self.until_width)):
             raise StudyError(
                 f"until_width {self.until_width:g}: must be greater than 0; 0.2 is a fifth of the labels",

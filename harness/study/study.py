@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
@@ -89,9 +89,9 @@ def load_study(
     if seeds is not None:
         if isinstance(seeds, int) and seeds < 1:
             raise StudyError(f"seeds {seeds}: must be at least 1", setting="seeds")
-        raw["seeds"] = seeds if isinstance(seeds, int) else list(seeds)
+        raw["seeds"] = _as_written(seeds)
     if reference_seeds is not None:
-        raw["reference_seeds"] = reference_seeds if isinstance(reference_seeds, int) else list(reference_seeds)
+        raw["reference_seeds"] = _as_written(reference_seeds)
     return check_study(raw, name)
 
 
@@ -140,6 +140,11 @@ def check_study(raw: dict[str, Any], source: str) -> Study:
             raise StudyError(f"{source}: {key}: {shown(twin)} and {shown(setting)} are the same; remove one")
         cells += point_cells
     return Study(file.model_copy(update={"reference": reference_label(file, source)}), tuple(cells))
+
+
+def _as_written(seeds: Any) -> Any:
+    """Return seeds as a study file has them: a list instead of other sequences; the check refuses all other types."""
+    return list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else seeds
 
 
 def _checked_file(raw: dict[str, Any], source: str) -> StudyFile:

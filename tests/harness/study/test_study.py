@@ -366,3 +366,10 @@ def test_labels_that_are_long_are_shortened_in_messages():
     twins = [{"name": "random"}, {"name": "bald", "label": LONG}, {"name": "variance", "label": LONG}]
     with pytest.raises(StudyError, match=r"two policies are called 'very long .*\.\.\.; give one a label"):
         check_study(broken("policies", twins), "study.yaml")
+
+
+@pytest.mark.parametrize("argument", ["seeds", "reference_seeds"])
+@pytest.mark.parametrize("value", [2.5, "two"])
+def test_seeds_of_another_type_are_refused(argument, value):
+    with pytest.raises(StudyError, match=f"^study: {argument}: must be a number of seeds, or a list of seeds, not "):
+        load_study(tiny(), **{argument: value})
