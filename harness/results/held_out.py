@@ -59,4 +59,5 @@ def read_held_out(folder: Path) -> dict[str, HeldOut] | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
+        remedy = "delete it; reports then lack only the intervals for other pairs and the specification check"
+        raise RunDirectoryError(f"{path}: cannot be read ({error}); {remedy}") from None
