@@ -39,7 +39,7 @@ class TestNotebook:
         assert "failed" not in shown["text/plain"]
 
     def test_savings_of_arrays(self, notebook):
-        assert "32% of the labels: saved" in outputs(notebook, "savings.final.estimate")[-1]["text/plain"]
+        assert "32% of the labels: saved" in outputs(notebook, "savings.savings.estimate")[-1]["text/plain"]
 
 
 def test_the_notebook_is_kept_without_outputs():
