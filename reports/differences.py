@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 FEWEST_SEEDS = 3  # fewer seeds give no interval
 MANY = 1e9  # degrees of freedom at which Student's t is the normal distribution
@@ -53,9 +53,10 @@ class Differences:
         """One-sided p-values of a mean difference that is above zero."""
         return stdtr(self.freedom_H, -self.t_H)
 
-    def ratio_H(self, confidence: float) -> np.ndarray:
-        """The t statistics as multiples of the critical value of a two-sided test."""
-        return self.t_H / stdtrit(self.freedom_H, (1 + confidence) / 2)
+    @property
+    def z_H(self) -> np.ndarray:
+        """The normal quantiles of the one-sided p-values; infinite where a p-value is too small for a number."""
+        return np.where(self.t_H > 0, -ndtri(self.p_above_H), ndtri(self.p_below_H))
 
     def widened(self, variance_H: np.ndarray, freedom: int) -> Differences:
         """Add the variance of an independent error that was estimated with `freedom` degrees of freedom."""

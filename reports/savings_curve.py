@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri, stdtr
 
 from balbench.harness.errors import BalbenchError, shortened
 from balbench.reports.curves import Curve
@@ -33,6 +34,7 @@ from balbench.reports.learning import direction
 STEPS = 4  # points between two rounds, fewer than for the headline, because there are many levels
 DRAWS = 2000  # of the t process
 _SEED = 20_241
+_SINGLE = float(-ndtri((1 - CONFIDENCE) / 2))  # the critical z score of a single level
 
 
 def savings_curve(policy: Curve, reference: Curve, metric: str) -> pd.DataFrame:
@@ -68,8 +70,8 @@ def savings_curve(policy: Curve, reference: Curve, metric: str) -> pd.DataFrame:
         row = {"reference_labels": reference.labels_T[step], "level": reference.mean_T[step]}
         row |= _columns("savings", estimate) | _crossings(policy, reference.mean_T[step], sign)
         if has_interval:
-            row |= _interval(path, each, each.ratio_H(CONFIDENCE), "")
-            row |= _interval(path, each, each.t_H / critical, "band_")
+            row |= _interval(path, each, _SINGLE, "")
+            row |= _interval(path, each, critical, "band_")
         rows.append(row)
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -98,7 +100,7 @@ def labels_to(curve: Curve, target: float, metric: str) -> tuple[float, float, f
     labels = [_labels(point_at(path, compared)[0])]
     if len(curve.seeds_S) < FEWEST_SEEDS:
         return labels[0], np.nan, np.nan
-    low, high = ends_at(path, compared.ratio_H(CONFIDENCE))
+    low, high = ends_at(path, compared, _SINGLE)
     return labels[0], _labels(high), _labels(low)
 
 
@@ -108,7 +110,7 @@ def _labels(savings: Estimate) -> float:
 
 
 def _critical(policy: Curve, reference: Curve, sign: int, points: list[tuple[Estimate, float]]) -> float:
-    """Return the critical value of |t| for all levels together."""
+    """Return the critical z score for all levels together."""
     labels_L = np.array([labels for _, labels in points])
     own_SL, other_ML = sign * policy.at(labels_L), sign * reference.values_ST[:, 1:]
     compared = differences(own_SL, policy.seeds_S, other_ML, reference.seeds_S)
@@ -124,7 +126,7 @@ def _critical(policy: Curve, reference: Curve, sign: int, points: list[tuple[Est
     normal_DL = generator.normal(size=(DRAWS, len(seeds))) @ (part_UL[:, varies_L] / norm_L[varies_L])
     freedom = float(np.median(compared.freedom_H[varies_L]))
     largest_D = np.abs(normal_DL).max(axis=1) / np.sqrt(generator.chisquare(freedom, DRAWS) / freedom)
-    return float(np.quantile(largest_D, CONFIDENCE))
+    return float(-ndtri(stdtr(freedom, -np.quantile(largest_D, CONFIDENCE))))
 
 
 def _crossings(policy: Curve, level: float, sign: int) -> dict[str, float]:
@@ -145,8 +147,8 @@ def _crossing(policy: Curve, level: float, step: int) -> float:
     return float(start + (level - before) / (after - before) * (end - start))
 
 
-def _interval(path: Path, compared: Differences, ratio_H: np.ndarray, prefix: str) -> dict[str, Any]:
-    low, high = ends_at(path, ratio_H)
+def _interval(path: Path, compared: Differences, critical: float, prefix: str) -> dict[str, Any]:
+    low, high = ends_at(path, compared, critical)
     return _columns(f"{prefix}low", low) | _columns(f"{prefix}high", high)
 
 

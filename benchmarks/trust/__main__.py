@@ -20,7 +20,7 @@ from balbench.harness.machine import count
 from balbench.harness.results import read_run
 from balbench.reports.stopping import StoppingRule
 
-SEEDS = ((5, 20), (10, 20), (20, 40), (5, 5))  # of the policy and of the reference
+SEEDS = ((3, 20), (5, 20), (10, 20), (20, 40), (5, 5))  # of the policy and of the reference
 app = typer.Typer(add_completion=False, help=__doc__)
 
 

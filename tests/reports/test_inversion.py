@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from balbench.reports.curves import Curve
 from balbench.reports.differences import Differences
@@ -46,10 +47,42 @@ def test_ends_are_where_the_test_begins_and_ceases_to_reject():
     path = savings_path(LABELS, LABELS, 40)
     t_H = np.linspace(-6, 6, len(path.policy_H))
     inverted = invert(path, _compared(t_H))
-    critical = 2.2281388520  # Student's t with 10 degrees of freedom at 97.5%
-    expected = np.interp([critical, -critical], t_H, path.savings_H)
+    z_H = stats.norm.ppf(stats.t.cdf(t_H, df=10))
+    expected = np.interp(stats.norm.ppf([0.975, 0.025]), z_H, path.savings_H)
     assert inverted.estimate.value == pytest.approx(np.interp(0, t_H, path.savings_H))
     assert [inverted.low.value, inverted.high.value] == pytest.approx(expected)
+
+
+def test_a_lone_outlier_does_not_widen_the_interval():
+    """The hull of all savings that are not rejected would reach to the outlier."""
+    path = savings_path(LABELS, LABELS, 40)
+    t_H = np.linspace(-6, 6, len(path.policy_H))
+    plain = invert(path, _compared(t_H))
+    t_H[2] = 0.0
+    outlier = invert(path, _compared(t_H))
+    assert outlier.high.value == pytest.approx(plain.high.value)
+    assert outlier.low.value == pytest.approx(plain.low.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=49, max_size=49))
+def test_ends_and_p_values_are_those_of_the_monotone_scores(t_values):
+    """By definition: of all monotone sequences, the one with the smallest sum of squared distances (min-max formula)."""
+    path = savings_path(LABELS, LABELS, 40)
+    z = stats.norm.ppf(stats.t.cdf(t_values, df=10))
+    sums, H = np.append(0, z.cumsum()), len(z)
+    mean = {(a, b): (sums[b + 1] - sums[a]) / (b + 1 - a) for a in range(H) for b in range(a, H)}
+    monotone = np.array([max(min(mean[a, b] for b in range(i, H)) for a in range(i + 1)) for i in range(H)])
+    inverted = invert(path, _compared(t_values))
+    zero = int(np.flatnonzero(path.savings_H == 0)[0])
+    assert inverted.p_saved == pytest.approx(stats.norm.sf(monotone[zero]), abs=1e-9)
+    inside = path.savings_H[np.abs(monotone) < stats.norm.ppf(0.975) - 1e-9]
+    if len(inside):
+        assert inverted.low.value <= inside.min() + 1e-9
+        assert inverted.high.value >= inside.max() - 1e-9
+        step = np.abs(np.diff(path.savings_H)).max()
+        assert inverted.low.value >= inside.min() - step
+        assert inverted.high.value <= inside.max() + step
 
 
 @pytest.mark.parametrize(
