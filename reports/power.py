@@ -12,6 +12,9 @@ with variances and covariance over the seeds at hand. Two questions follow from 
   its last doubling of labels. The power is that of a two-sided t test with a noncentral t distribution (Cohen 1988,
   Statistical Power Analysis, chapter 2), at the level of a single comparison or of Holm's first step.
 
+The savings' own test also uses the rounds around the last one, so where the noise of a seed changes from round to round
+it finds more than this.
+
 Both take the variances as known, although they come from the run's seeds: with five seeds, they may be wrong by a
 factor of two.
 """
