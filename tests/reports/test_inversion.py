@@ -67,7 +67,7 @@ def test_a_lone_outlier_does_not_widen_the_interval():
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=49, max_size=49))
 def test_ends_and_p_values_are_those_of_the_monotone_scores(t_values):
-    """By definition: of all monotone sequences, the one with the smallest sum of squared distances (min-max formula)."""
+    """The slow definition of isotonic regression: the min-max formula of Barlow et al. 1972."""
     path = savings_path(LABELS, LABELS, 40)
     z = stats.norm.ppf(stats.t.cdf(t_values, df=10))
     sums, H = np.append(0, z.cumsum()), len(z)
