@@ -15,13 +15,14 @@ from rich.table import Table
 
 from balbench.harness import results
 from balbench.harness.errors import StudyError
-from balbench.harness.registry import nearest
+from balbench.harness.files import as_path
+from balbench.harness.registry import names, nearest
 from balbench.harness.study.settings import validated
 from balbench.harness.study.yaml_file import plain, read_yaml
 from balbench.reports.claims import ANY_DATASET, Claim, ClaimedDataset, Claims, Paper, Verdict, compare
 from balbench.reports.savings import Outcome
 from balbench.reports.wording import NOTHING, percent, split_name
-from balbench.run import read_run
+from balbench.run import opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ REQUIREMENTS = {
     "claims": "must be a list of one or more claims",
     "claims.*": "must be a mapping with id, paper, says and others",
 }
+PAPER_REQUIREMENTS = {"arxiv": "must be a number of arXiv in quotes, such as '2406.10023'; quote it"}
 
 
 class _File(BaseModel):
@@ -59,8 +61,12 @@ def claims(run: str | Path | results.Run, file: str | Path | None = None) -> pd.
     Raises:
         BalbenchError: the run or the file cannot be read, or a claim is invalid.
     """
-    run = read_run(run) if isinstance(run, (str, Path)) else run
-    return compare(read_claims(file or SHIPPED_CLAIMS), run)
+    return compared(read_claims(SHIPPED_CLAIMS if file is None else as_path("file", file)), opened(run))
+
+
+def compared(checked: Claims, run: results.Run) -> pd.DataFrame:
+    """Compare claims with a run; a claim about a policy that is not known gets the most similar name."""
+    return compare(checked, run, names("policies"))
 
 
 def read_claims(path: str | Path) -> Claims:
@@ -73,7 +79,10 @@ def read_claims(path: str | Path) -> Claims:
     raw = plain(read_yaml(path, "give a file of claims", "papers, datasets, claims"), source)
     file: _File = validated(_File, raw, source, requirements=REQUIREMENTS)
     checked = Claims(
-        papers={key: validated(Paper, entry, source, f"papers.{key}") for key, entry in file.papers.items()},
+        papers={
+            key: validated(Paper, entry, source, f"papers.{key}", requirements=PAPER_REQUIREMENTS)
+            for key, entry in file.papers.items()
+        },
         datasets={
             key: validated(ClaimedDataset, entry, source, f"datasets.{key}") for key, entry in file.datasets.items()
         },

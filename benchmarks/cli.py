@@ -246,12 +246,11 @@ def claims(
     ] = None,
 ) -> None:
     """Print the claims of papers beside what a run measured, with verdicts."""
-    from balbench.benchmarks.claims import SHIPPED_CLAIMS, claims_parts, read_claims
-    from balbench.reports.claims import compare
+    from balbench.benchmarks.claims import SHIPPED_CLAIMS, claims_parts, compared, read_claims
     from balbench.run import read_run
 
     checked = read_claims(file or SHIPPED_CLAIMS)
-    for part in claims_parts(checked, compare(checked, read_run(run))):
+    for part in claims_parts(checked, compared(checked, read_run(run))):
         standard_output().print(part)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from balbench.harness.errors import RunDirectoryError
+from balbench.harness.errors import BalbenchError, RunDirectoryError, shortened
 
 ABANDONED_SECONDS = 24 * 3600.0
 DEEPEST = 50  # levels of nesting that `not_finite` searches
@@ -26,6 +26,19 @@ def cache_directory() -> Path:
     import platformdirs
 
     return Path(os.environ.get("BALBENCH_CACHE") or platformdirs.user_cache_dir("balbench")).expanduser()
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return a path that a caller gave as text or path.
+
+    Raises:
+        BalbenchError: the value is neither; `name` is the name of the argument.
+    """
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise BalbenchError(
+            f"{name}: must be a path, not {shortened(repr(value))}; give a text or a Path", setting=name
+        )
+    return Path(value)
 
 
 @contextmanager

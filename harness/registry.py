@@ -99,7 +99,9 @@ def register(kind: str, name: str, component: type) -> None:
         StudyError: the kind is unknown, or the class is not a component of that kind.
     """
     if kind not in KINDS:
-        raise StudyError(f"kind {kind!r}: {nearest(kind, list(KINDS))}", setting="kind")
+        raise StudyError(f"kind {shortened(repr(kind))}: {nearest(str(kind), list(KINDS))}", setting="kind")
+    if not isinstance(name, str):
+        raise StudyError(f"name {shortened(repr(name))}: must be a text", setting="name")
     _registered[kind][name] = _checked(kind, name, component)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from balbench.harness.errors import BalbenchError
-from balbench.reports.curves import Curves
+from balbench.reports.curves import Curves, check_run
 from balbench.reports.files import significant
 from balbench.reports.posterior_verdicts import PosteriorVerdicts, posterior_verdicts
 from balbench.reports.run_scores import RunScores
@@ -105,10 +105,12 @@ def analyse(runs: Sequence[Run]) -> list[Analysis]:
     """Analyse runs. A name is that of the study; where studies have the same name, the directory is added.
 
     Raises:
-        BalbenchError: there is no run, or a directory occurs twice.
+        BalbenchError: there is no run, one of them is no run, or a directory occurs twice.
     """
     if not runs:
         raise BalbenchError("runs: there are none to report on; give at least one run directory")
+    for run in runs:
+        check_run(run)
     paths = [run.path.resolve() for run in runs]
     if repeated := next((path for path in paths if paths.count(path) > 1), None):
         raise BalbenchError(f"runs: {repeated} is given twice; give each run directory once")

@@ -16,7 +16,8 @@ interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -131,8 +132,13 @@ class Claims(BaseModel):
     claims: list[Claim] = Field(min_length=1)
 
 
-def compare(claims: Claims, run: Run) -> pd.DataFrame:
+def compare(claims: Claims, run: Run, known: Collection[str] = ()) -> pd.DataFrame:
     """Compare claims with a run.
+
+    Args:
+        claims: the claims.
+        run: from `balbench.harness.results.read_run`.
+        known: names of policies. The reason of a claim about another name has the most similar of these, if any is.
 
     Returns:
         One row for each claim, setting, split and policy of the run that the claim is about; one row with an empty
@@ -142,13 +148,15 @@ def compare(claims: Claims, run: Run) -> pd.DataFrame:
     """
     metrics = [metric for metric in METRICS if metric in {claim.metric for claim in claims.claims}]
     tables = {metric: savings_table(run, metric) for metric in metrics}
-    rows = [row for claim in claims.claims for row in _claim_rows(claim, claims, run, tables)]
+    rows = [row for claim in claims.claims for row in _claim_rows(claim, claims, run, tables, known)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _claim_rows(claim: Claim, claims: Claims, run: Run, tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
+def _claim_rows(
+    claim: Claim, claims: Claims, run: Run, tables: Mapping[str, pd.DataFrame], known: Collection[str]
+) -> Iterator[dict[str, Any]]:
     quoted = {"claim": claim.id, "paper": claim.paper, "source": claim.source, "says": claim.says}
-    reason = _not_measured(claim, run)
+    reason = _not_measured(claim, run, known)
     rows = [] if reason else _measured(claim, run, tables[claim.metric])
     another = _another_dataset(claim, claims, run)
     if not rows:
@@ -188,12 +196,12 @@ def _another_dataset(claim: Claim, claims: Claims, run: Run) -> str:
     return "" if dataset.matches(run.study["dataset"]) else f"another data set; the claim is about {dataset.title}"
 
 
-def _not_measured(claim: Claim, run: Run) -> str:
+def _not_measured(claim: Claim, run: Run, known: Collection[str]) -> str:
     """Return why the run does not measure what the claim is about; empty if it does."""
     if claim.metric not in METRICS:
         return f"the claim is about {metric_name(claim.metric)}, which runs do not measure"
     if not any(_is(settings, claim.policy) for settings in run.policy_settings.values()):
-        return f"the policy {_named(claim.policy)} is not in the run"
+        return f"the policy {_named(claim.policy)} is not in the run{_suggestion(str(claim.policy['name']), known)}"
     if not _is(run.policy_settings.get(run.reference, {}), claim.reference):
         return f"the run measures against {run.reference}; set `reference` to {_named(claim.reference)}"
     return ""
@@ -207,6 +215,11 @@ def _measured(claim: Claim, run: Run, table: pd.DataFrame) -> list[dict[str, Any
 
 def _is(settings: Mapping[str, Any], claimed: Mapping[str, Any]) -> bool:
     return all(settings.get(key) == value for key, value in claimed.items())
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    near = [] if name in known else get_close_matches(name, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _named(policy: Mapping[str, Any]) -> str:

@@ -92,6 +92,16 @@ class Curve:
         return (1 - share_H) * self.values_ST[:, right_H - 1] + share_H * self.values_ST[:, right_H]
 
 
+def check_run(run: object) -> None:
+    """Check that a caller gave a run.
+
+    Raises:
+        BalbenchError: the argument is not a run.
+    """
+    if not hasattr(run, "curves"):
+        raise BalbenchError(f"run: must be a run, not {shortened(repr(run))}; give balbench.read_run(PATH)")
+
+
 def chosen(name: str, value: str | None, values: Iterable[str]) -> str:
     """Return a value if a run has it, or the first of the run's values in place of None.
 
@@ -104,9 +114,9 @@ def chosen(name: str, value: str | None, values: Iterable[str]) -> str:
     if value is None:
         return choices[0]
     if value not in choices:
-        near = [f"did you mean {choice!r}? " for choice in get_close_matches(value, choices, 1)]
+        near = [f"did you mean {choice!r}? " for choice in get_close_matches(str(value), choices, 1)]
         listed = ", ".join(map(repr, choices))
-        message = f"{name}: {value!r} has no learning curves; {''.join(near)}choose one of: {listed}"
+        message = f"{name}: {shortened(repr(value))} has no learning curves; {''.join(near)}choose one of: {listed}"
         raise BalbenchError(message, setting=name)
     return value
 

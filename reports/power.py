@@ -29,19 +29,28 @@ import numpy as np
 import pandas as pd
 from scipy.special import nctdtr, stdtrit
 
-from balbench.harness.errors import BalbenchError
-from balbench.reports.curves import Curve
+from balbench.harness.errors import BalbenchError, shortened
+from balbench.reports.curves import Curve, check_run
 from balbench.reports.differences import FEWEST_SEEDS
 from balbench.reports.inversion import CONFIDENCE, Kind
-from balbench.reports.learning import direction
+from balbench.reports.learning import DECLINES, NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND, direction
 from balbench.reports.resolution import gain_of_last_doubling
 from balbench.reports.savings import label_savings
-from balbench.reports.savings_table import SPLITS, report_curves, savings_table
+from balbench.reports.savings_table import NO_PAIR_ERRORS, records, report_curves, savings_table
+from balbench.reports.statement import why_no_level
+from balbench.reports.wording import split_name
 
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
 MOST_SEEDS = 2000
+_REMEDIES = {
+    NOT_ABOVE_CHANCE: "; buy more labels or check the training (more seeds only reduce the standard error)",
+    NOT_ABOVE_FIRST: "",  # the reason names the remedy
+    DECLINES: "",
+    NO_PAIR_ERRORS: "",
+    ONE_ROUND: "; raise protocol.rounds",
+}
 FEWEST_REFERENCE_SEEDS = 20  # as in a study without `reference_seeds`
 
 
@@ -87,9 +96,8 @@ def power_table(
         BalbenchError: an argument is out of range, or no policy has enough seeds.
     """
     for name, value, most in (("effect", effect, 1.0), ("width", width, math.inf), ("power", power, 1.0)):
-        if not 0 < value < most:
-            allowed = f"above 0{'' if most == math.inf else ' and below 1'}"
-            raise BalbenchError(f"{name} {value:g}: must be {allowed}", setting=name)
+        _check_number(name, value, most)
+    check_run(run)
     curves, rows = report_curves(run), []
     table = savings_table(run, metric, curves)
     for row in table[~table["is_reference"] & (table["seeds"] >= FEWEST_SEEDS)].to_dict("records"):
@@ -98,11 +106,32 @@ def power_table(
             names = {name: row[name] for name in ("setting", "split", "policy", "seeds", "reference_seeds")}
             rows.append(names | _row(*pair, metric, effect, width, power, len(run.policies) - 1))
     if not rows:
-        raise BalbenchError(
-            f"{run.path}: no policy has {FEWEST_SEEDS} finished seeds and a level on {' or '.join(SPLITS)}; "
-            "run the study with more seeds"
-        )
+        raise BalbenchError(f"{run.path}: {_why_no_rows(table, run.reference)}")
     return pd.DataFrame(rows)
+
+
+def _check_number(name: str, value: object, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BalbenchError(f"{name} {shortened(repr(value))}: must be a number", setting=name)
+    if not 0 < value < most:
+        allowed = f"above 0{' and finite' if most == math.inf else ' and below 1'}"
+        raise BalbenchError(f"{name} {value:g}: must be {allowed}", setting=name)
+
+
+def _why_no_rows(table: pd.DataFrame, reference: str) -> str:
+    """Explain why no number of seeds can be computed. More seeds help only where there are too few."""
+    rows = table[~table["is_reference"] & (table["seeds"] >= FEWEST_SEEDS)]
+    if not len(rows):
+        return f"no policy has {FEWEST_SEEDS} seeds that {reference} has too; run the study with more seeds"
+    reasons = {
+        f"on {split_name(row['split'])}{f' ({setting})' if (setting := row['setting']) else ''}, "
+        f"{why_no_level(row, reference)}": None
+        for row in records(rows.drop_duplicates(["setting", "split"]))
+    }
+    first, others = next(iter(reasons)), len(reasons) - 1
+    more = f" (and {others} more of this kind)" if others else ""
+    remedy = _REMEDIES.get(rows["no_level"].iloc[0], "; more seeds do not help")
+    return f"there is no level to plan for: {first}{more}{remedy}"
 
 
 def _row(

@@ -20,14 +20,13 @@ Savings mean nothing where the reference did not learn: see `balbench.reports.le
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from balbench.harness.errors import BalbenchError, shortened
+from balbench.reports.curve_checks import check_arguments
 from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
 from balbench.reports.inversion import CONFIDENCE, Inversion, Path, invert, savings_path
@@ -141,18 +140,11 @@ def label_savings(
         pair_scores: scores of single held-out pairs of policy and reference, for `new_pairs`.
 
     Raises:
-        BalbenchError: the metric has no savings, an argument is not a `Curve`, `chance` is not finite, or the labels of
-            the curves do not overlap.
+        BalbenchError: the metric has no savings, an argument is not a `Curve`, a value or `chance` is not in the range
+            of the metric, or the labels of the curves do not overlap.
     """
     sign = direction(metric)
-    for name, curve in (("policy", policy), ("reference", reference)):
-        if not isinstance(curve, Curve):
-            raise BalbenchError(
-                f"{name}: must be a balbench.Curve, not {type(curve).__name__}; give Curve(labels, values)"
-            )
-    if chance is not None and not (isinstance(chance, (int, float)) and math.isfinite(chance)):
-        raise BalbenchError(f"chance: must be a finite number, not {shortened(repr(chance))}")
-    _check_overlap(policy, reference)
+    check_arguments(policy, reference, metric, chance)
     budget = level_budget(reference, metric)
     path = savings_path(policy.labels_T, reference.labels_T, budget.labels)
     compared = compare(policy, reference, path.policy_H, path.reference_H, sign)
@@ -233,12 +225,6 @@ def melo2024_savings(policy: Curve, reference: Curve, metric: str) -> float:
     sign = direction(metric)
     above_T = _smoothed(sign * policy.mean_T) > _smoothed(sign * reference.mean_T)[-1]
     return float(1 - above_T.argmax() / len(above_T))
-
-
-def _check_overlap(policy: Curve, reference: Curve) -> None:
-    if policy.labels_T[0] > reference.labels_T[-1] or reference.labels_T[0] > policy.labels_T[-1]:
-        ranges = " and ".join(f"{curve.labels_T[0]:g} to {curve.labels_T[-1]:g}" for curve in (policy, reference))
-        raise BalbenchError(f"labels: policy and reference have {ranges} labels; give curves that overlap")
 
 
 def _level(policy: Curve, reference: Curve, savings: Inversion) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from balbench.reports.curves import Curve, Curves
+from balbench.reports.curves import Curve, Curves, check_run
 from balbench.reports.inversion import Estimate, Inversion, Kind
 from balbench.reports.learning import CHANCE, Learning, direction, learning
 from balbench.reports.multiplicity import holm
@@ -77,8 +77,9 @@ def savings_table(
         The row of the reference compares it with itself: its interval says how far savings can be told from zero.
 
     Raises:
-        BalbenchError: the metric has no savings.
+        BalbenchError: the metric has no savings, or the argument is not a run.
     """
+    check_run(run)
     direction(metric)
     curves = report_curves(run) if curves is None else curves
     scores = RunScores(run) if scores is None else scores

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from balbench.reports.curves import check_run, chosen
 from balbench.reports.savings_table import SPLITS, records
 from balbench.reports.vote_slopes import Slope, clustered_sum_error, slope_trend, vote_slope
 from balbench.reports.wording import split_name
@@ -40,7 +41,7 @@ COLUMNS = [
 ]
 
 
-def specification(run: Run, setting: str, split: str) -> pd.DataFrame:
+def specification(run: Run, setting: str | None = None, split: str = "test") -> pd.DataFrame:
     """Check the last fit of the reference by distance, on the held-out pairs of a split.
 
     The pairs of all seeds with the most rounds are taken together; errors are clustered by prompt, so they describe
@@ -48,7 +49,7 @@ def specification(run: Run, setting: str, split: str) -> pd.DataFrame:
 
     Args:
         run: from `balbench.harness.results.read_run`.
-        setting: a setting of the run.
+        setting: a setting of the run; by default the first.
         split: "test" or "ood".
 
     Returns:
@@ -61,9 +62,11 @@ def specification(run: Run, setting: str, split: str) -> pd.DataFrame:
         - accuracy, accuracy_se: share of votes that the model predicts.
 
     Raises:
-        RunDirectoryError: a file of the run is damaged.
+        BalbenchError: the run has no such setting, there is no such split, or a file of the run is damaged.
     """
-    return _slopes(run, setting, [split])
+    check_run(run)
+    chosen("split", split, SPLITS)
+    return _slopes(run, chosen("setting", setting, run.cells["setting"]), [split])
 
 
 def why_missing(run: Run, setting: str) -> str:

@@ -60,7 +60,7 @@ class StoppingRule:
                 )
         if not (self.until_width > 0 and math.isfinite(self.until_width)):
             raise StudyError(
-                f"until_width {self.until_width:g}: must be greater than 0; 0.2 is a fifth of the labels",
+                f"until_width {self.until_width:g}: must be finite and greater than 0; 0.2 is a fifth of the labels",
                 setting="until_width",
             )
         if self.max_seeds < seeds:

@@ -66,7 +66,7 @@ def test_failed_cells_end_the_looks(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "setting", "message"),
     [
-        ({"until_width": 0.0}, "until_width", "until_width 0: must be greater than 0; 0.2 is a fifth of the labels"),
+        ({"until_width": 0.0}, "until_width", "until_width 0: must be finite and greater than 0; 0.2 is"),
         ({"until_width": 0.2, "max_seeds": 0}, "max_seeds", "max_seeds 0: must be at least the number of seeds, 1"),
         ({"max_seeds": 9}, "max_seeds", "max_seeds 9: has no effect without `until_width`; give both"),
         ({"study": STUDY | {"policies": ["random"]}, "until_width": 0.2}, "until_width", "until_width: no policy is"),

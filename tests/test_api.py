@@ -13,6 +13,10 @@ import pytest
 
 import balbench
 from balbench.api import CellsFailedWarning, shipped_studies
+from balbench.reports.analysis import analyse
+from balbench.reports.power import power_table
+from balbench.reports.savings_table import savings_table
+from balbench.reports.specification import specification
 from support.studies import tiny, write_study
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -135,6 +139,38 @@ def test_errors_name_settings(tmp_path, arguments, setting, message):
     assert message in str(error.value)
     assert "--" not in str(error.value)
     assert error.value.setting == setting
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: balbench.claims(5), "run: must be a run or its directory, not 5; give"),
+        (lambda run: balbench.claims(run, 5), "file: must be a path, not 5"),
+        (lambda run: balbench.read_run(None), "path: must be a path, not None"),
+        (lambda run: balbench.read_run(b"run"), "path: must be a path, not b'run'"),
+        (lambda run: balbench.run_study(5), "study: must be a path, not 5"),
+        (lambda run: balbench.run_study(SMALL, 5), "out: must be a path, not 5"),
+        (lambda run: balbench.load_study(SMALL, overrides=[5]), "override 5: must be a text"),
+        (lambda run: balbench.transfer(None, "laplace"), "run: must be a path, not None"),
+        (lambda run: balbench.register(5, "name", int), "kind 5: known: datasets"),
+        (lambda run: balbench.register("policies", 5, int), "name 5: must be a text"),
+        (lambda run: run.report(5), "out: must be a path, not 5"),
+        (lambda run: run.plot(5), "split: 5 has no learning curves"),
+        (lambda run: run.held_out([]), r"setting: no \[\]; known: ''"),
+        (lambda run: run.predictions("", [], 0), "the run has no cell"),
+        (lambda run: power_table(run, effect="x"), "effect 'x': must be a number"),
+        (lambda run: power_table("run"), "run: must be a run, not 'run'; give balbench.read_run"),
+        (lambda run: savings_table(None), "run: must be a run, not None"),
+        (lambda run: analyse(["run"]), "run: must be a run, not 'run'"),
+        (lambda run: specification(run, "unknown"), "setting: 'unknown' has no learning curves; choose one of: ''"),
+        (lambda run: specification(run, split="train"), "split: 'train' has no learning curves; choose one of: 'test'"),
+        (lambda run: specification(5), "run: must be a run, not 5"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_in_one_line(run, call, message):
+    with pytest.raises(balbench.BalbenchError, match=f"^{message}") as error:
+        call(run)
+    assert "\n" not in str(error.value)
 
 
 def test_shipped_studies_load_by_name():

@@ -79,7 +79,7 @@ class Run:
         Raises:
             BalbenchError: the run has no such setting, or the file is damaged.
         """
-        if setting not in self.datasets:
+        if setting not in list(self.datasets):  # a list, because the argument can be unhashable
             raise BalbenchError(f"setting: no {shortened(repr(setting))}; known: {', '.join(map(repr, self.datasets))}")
         return read_held_out(RunDirectory(self.path).data(self.datasets[setting]))
 
@@ -93,7 +93,7 @@ class Run:
         Raises:
             BalbenchError: the run has no such cell, or the file is damaged.
         """
-        if (setting, policy, seed) not in self.stored:
+        if (setting, policy, seed) not in list(self.stored):
             place = shortened(repr((setting, policy, seed)))
             raise BalbenchError(f"the run has no cell {place}; `cells` lists settings, policies and seeds")
         cell = self.stored[setting, policy, seed]

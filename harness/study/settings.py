@@ -145,6 +145,8 @@ def _message(errors: Sequence[ErrorDetails], path: Sequence[str | int], requirem
     dotted = ".".join(map(str, path))
     own = next((words for pattern, words in requirements.items() if fnmatchcase(dotted, pattern)), None)
     words = [own] if own else [_words(error) for error in errors]
+    if len(words) > 1:  # a remedy is for one requirement alone
+        words = [word.partition(";")[0] for word in words]
     alternatives = [words[0], *(word.removeprefix("must be ") for word in words[1:])]
     requirement, semicolon, remedy = " or ".join(dict.fromkeys(alternatives)).partition(";")
     return f"{requirement}, not {shown(first['input'])}{semicolon}{remedy}"
@@ -153,6 +155,8 @@ def _message(errors: Sequence[ErrorDetails], path: Sequence[str | int], requirem
 def _words(error: ErrorDetails) -> str:
     kind = error["type"]
     starts = (words for start, words in ERROR_WORDS.items() if kind.startswith(start))
+    if kind == "string_type" and isinstance(error["input"], (int, float)):
+        return "must be a text; quote it"
     words = ERROR_WORDS.get(kind) or next(starts, None)
     if words is None:
         return " ".join(error["msg"].split()).replace("Input should be", "must be").replace("Value should", "must")

@@ -26,6 +26,7 @@ from balbench.harness.study.study_file import (
     default_reference_seeds,
     extended,
     reference_seeds,
+    with_seeds,
 )
 from balbench.harness.study.yaml_file import override, plain, read_yaml
 
@@ -77,7 +78,8 @@ def load_study(
         source: a YAML file, or a mapping with the keys of a study file.
         overrides: values of dotted keys, as a mapping or as texts `key.path=value`.
         seeds: number of seeds, or a list of seeds, instead of the study's seeds.
-        reference_seeds: number of seeds of the reference, or a list of seeds, instead of the study's.
+        reference_seeds: number of seeds of the reference, or a list of seeds, instead of the study's. By default the
+            study's, and with other `seeds` at least these.
 
     Raises:
         StudyError: a key or a value is invalid; the message names the key and the most similar valid name.
@@ -85,6 +87,7 @@ def load_study(
     """
     name = str(source) if isinstance(source, Path) else "study"
     raw = read_yaml(source) if isinstance(source, Path) else copy.deepcopy(dict(source))
+    written = raw.get("seeds"), raw.get("reference_seeds")
     override(raw, overrides)
     if seeds is not None:
         if isinstance(seeds, int) and seeds < 1:
@@ -92,6 +95,8 @@ def load_study(
         raw["seeds"] = _as_written(seeds)
     if reference_seeds is not None:
         raw["reference_seeds"] = _as_written(reference_seeds)
+    elif raw.get("seeds") != written[0] and raw.get("reference_seeds") == written[1]:
+        raw["reference_seeds"] = with_seeds(raw.get("reference_seeds"), raw.get("seeds"))
     return check_study(raw, name)
 
 
@@ -153,7 +158,9 @@ def _checked_file(raw: dict[str, Any], source: str) -> StudyFile:
 
 def _check_posteriors(file: StudyFile, source: str) -> None:
     if file.posterior is None and not file.posteriors:
-        raise StudyError(f"{source}: posterior: is missing; give it")
+        raise StudyError(
+            f"{source}: posterior: is missing; give one, such as `posterior: ensemble`, or several as `posteriors`"
+        )
     if file.posterior is not None and file.posteriors:
         raise StudyError(f"{source}: posterior: `posteriors` is given too; remove one of the two")
     for label, settings in file.posteriors.items():

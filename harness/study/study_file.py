@@ -112,6 +112,23 @@ def reference_seeds(file: StudyFile, source: str) -> list[int]:
     return extended(file.seeds, count(), number)
 
 
+def with_seeds(reference: Any, seeds: Any) -> Any:
+    """Return `reference_seeds` of a study file, raised to the seeds that a caller gives instead of the file's.
+
+    A value that is no number and no list of numbers is returned as it is; the check of the study refuses it.
+    """
+    listed = isinstance(seeds, list) and all(_is_integer(seed) for seed in seeds)
+    if _is_integer(reference) and (listed or _is_integer(seeds)):
+        return max(reference, len(set(seeds)) if listed else seeds)
+    if isinstance(reference, list) and (listed or (_is_integer(seeds) and seeds <= MOST_CELLS)):
+        return [*reference, *(seed for seed in (seeds if listed else range(seeds)) if seed not in reference)]
+    return reference
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def default_reference_seeds(seeds: int) -> int:
     """Return the default number of seeds of the reference, for a number of seeds of the policies."""
     return max(LEAST_REFERENCE_SEEDS, 2 * seeds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,11 @@ def override(raw: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) 
         StudyError: an override has an invalid form, or its key does not exist.
     """
     try:
-        if isinstance(overrides, str):
+        if isinstance(overrides, str) or not isinstance(overrides, Iterable):
             raise StudyError(f"override {shown(overrides)}: must be a list of texts, or a mapping")
         for entry in overrides:
+            if not isinstance(entry, str):
+                raise StudyError(f"override {shown(entry)}: must be a text")
             path, value = (entry, overrides[entry]) if isinstance(overrides, Mapping) else _key_and_value(entry)
             set_path(raw, path, value, f"override {shortened(entry)}")
     except StudyError as error:

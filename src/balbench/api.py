@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from balbench.harness import results
 from balbench.harness.errors import StudyError, shortened
+from balbench.harness.files import as_path
 from balbench.harness.registry import nearest
 from balbench.run import Run, as_api_run
 
@@ -47,7 +48,7 @@ def study_path(study: str | Path) -> Path:
     Raises:
         StudyError: neither a file nor a shipped study has this name.
     """
-    path, shipped = Path(study), shipped_studies()
+    path, shipped = as_path("study", study), shipped_studies()
     if os.path.isfile(path):  # Path.is_file raises an error for a name that is too long
         return path
     if str(study) not in shipped:
@@ -145,7 +146,7 @@ def run_study(
     if placement.cluster is None:
         placement.devices()  # raises an error for an unavailable device before the study is read
     checked = _checked(study, overrides, seeds, reference_seeds)
-    directory = results.RunDirectory(Path(out) if out is not None else Path("runs") / checked.file.name)
+    directory = results.RunDirectory(Path("runs") / checked.file.name if out is None else as_path("out", out))
     display = _display(progress)
 
     def run_cells(block: Study) -> results.Run:
@@ -168,7 +169,9 @@ def _checked(
     seeds: int | Sequence[int] | None,
     reference_seeds: int | Sequence[int] | None,
 ) -> Study:
-    if isinstance(study, (str, Path, Mapping)):
+    from balbench.harness.study.study import Study
+
+    if not isinstance(study, Study):
         return load_study(study, overrides=overrides, seeds=seeds, reference_seeds=reference_seeds)
     if overrides or seeds is not None or reference_seeds is not None:
         raise StudyError("study: is loaded already, so overrides and seeds have no effect; give them to load_study")
@@ -201,11 +204,11 @@ def transfer(
     """
     from balbench.harness.study.transfer import load_transfer
 
-    source = Path(run if isinstance(run, (str, Path)) else run.path).absolute()
+    source = (run.path if isinstance(run, results.Run) else as_path("run", run)).absolute()
     several = isinstance(posterior, Sequence) and not isinstance(posterior, str)
     posteriors: Any = posterior if several else [posterior]
     study = load_transfer(results.RunDirectory(source), posteriors)
-    directory = source.with_name("-".join([source.name, *study.learnt_by])) if out is None else Path(out)
+    directory = source.with_name("-".join([source.name, *study.learnt_by])) if out is None else as_path("out", out)
     if directory.resolve() == source.resolve():
         raise StudyError(f"out {out}: is the run itself; give another directory", setting="out")
     return run_study(study, directory, **settings)

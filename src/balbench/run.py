@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balbench.harness import results
-from balbench.harness.errors import BalbenchError
+from balbench.harness.errors import BalbenchError, shortened
+from balbench.harness.files import as_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,12 +142,12 @@ class Run(results.Run):
             out: directory of the report, by default `report` in the run directory.
 
         Raises:
-            RunDirectoryError: the directory cannot be written.
+            BalbenchError: the directory cannot be written, or is no path.
         """
         from balbench.reports.analysis import analyse
         from balbench.reports.page import write_report
 
-        return write_report(analyse([self]), Path(out) if out is not None else self.path / "report")
+        return write_report(analyse([self]), self.path / "report" if out is None else as_path("out", out))
 
     def __repr__(self) -> str:
         cells = self.cells
@@ -162,13 +164,28 @@ class Run(results.Run):
         return f"<p>{html.escape(repr(self))}</p>{self.savings().to_html(na_rep='-')}"
 
 
-def read_run(path: str | Path) -> Run:
+def read_run(path: str | os.PathLike[str]) -> Run:
     """Read a run directory, finished or not.
 
     Raises:
-        RunDirectoryError: the directory has no run, or a file of the run is damaged.
+        BalbenchError: the path is no path, the directory has no run, or a file of the run is damaged.
     """
-    return as_api_run(results.read_run(path))
+    return as_api_run(results.read_run(as_path("path", path)))
+
+
+def opened(run: str | Path | results.Run) -> results.Run:
+    """Return a run that a caller gave as a run, or as its directory.
+
+    Raises:
+        BalbenchError: the argument is neither, or the directory cannot be read.
+    """
+    if isinstance(run, results.Run):
+        return run
+    if isinstance(run, (str, os.PathLike)):
+        return read_run(run)
+    raise BalbenchError(
+        f"run: must be a run or its directory, not {shortened(repr(run))}; give balbench.read_run(PATH)"
+    )
 
 
 def as_api_run(run: results.Run) -> Run:

@@ -82,7 +82,15 @@ def write(tmp_path):
         ),
         (lambda file: file["claims"][2].update(id="arm_fi"), "id: 'arm_fi' occurs twice; give another id"),
         (lambda file: file["claims"][2].update(at_most=0.1), "claims.2: has saves and at_most; remove one"),
-        (lambda file: file["papers"]["melo2024"].update(arxiv="nips"), "papers.melo2024.arxiv: must match"),
+        (
+            lambda file: file["papers"]["melo2024"].update(arxiv="nips"),
+            "papers.melo2024.arxiv: must be a number of arXiv in",
+        ),
+        (
+            lambda file: file["papers"]["melo2024"].update(arxiv=2406.10023),
+            "arxiv: must be a number of arXiv in quotes, such as '2406.10023', not 2406.10023; quote it",
+        ),
+        (lambda file: file["claims"][2].update(says=33), "claims.2.says: must be a text, not 33; quote it"),
     ],
 )
 def test_an_error_names_file_key_and_remedy(write, change, message):
@@ -92,6 +100,13 @@ def test_an_error_names_file_key_and_remedy(write, change, message):
     assert str(error.value).startswith(f"{path}: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_policy_is_named_with_the_most_similar(run, write):
+    path = write(lambda file: file["claims"][0]["policy"].update(name="bal_pn"))
+    whys = balbench.claims(run, path)["why"]
+    assert whys[0].endswith("the policy bal_pn (estimator ksg) is not in the run (did you mean 'bal_pm'?)")
+    assert whys.str.contains("did you mean").sum() == 1  # policies that are known but did not run get no suggestion
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

@@ -116,7 +116,8 @@ def test_the_interval_is_mirrored_when_policy_and_reference_change_places():
     generator = np.random.default_rng(3)
     labels = np.arange(10, 160, 10)
     first, second = (
-        Curve(labels, gain * (1 - (labels / 10) ** -0.6) + generator.normal(0, 0.02, size=(6, 15))) for gain in (1, 1.2)
+        Curve(labels, 0.5 + gain * (1 - (labels / 10) ** -0.6) + generator.normal(0, 0.005, size=(6, 15)))
+        for gain in (0.25, 0.3)
     )
     saved, lost = (label_savings(a, b, "accuracy").savings for a, b in ((second, first), (first, second)))
     assert saved.estimate.value > 0 > lost.estimate.value
@@ -131,14 +132,14 @@ def test_intervals_cover_the_truth(seeds, reference_seeds):
     generator = np.random.default_rng(seeds)
     labels = np.arange(32, 32 * 13, 32.0)
     shape = 1 - (labels / 32) ** -0.5
-    level, own = 0.25 * shape[-1], 0.28 * (1 - (labels / 32) ** -0.6)
+    level, own = 0.5 + 0.25 * shape[-1], 0.5 + 0.28 * (1 - (labels / 32) ** -0.6)
     truth = 1 - np.interp(level, own, labels) / labels[-1]
     high = low = 0
     for _ in range(1500):
         noise = generator.normal(0, 0.01, size=(seeds + reference_seeds, len(labels)))
         noise = noise.cumsum(axis=1) * 0.3 + noise
         noise[seeds : 2 * seeds] += 0.5 * noise[:seeds]
-        policy, reference = Curve(labels, own + noise[:seeds]), Curve(labels, 0.25 * shape + noise[seeds:])
+        policy, reference = Curve(labels, own + noise[:seeds]), Curve(labels, 0.5 + 0.25 * shape + noise[seeds:])
         savings = label_savings(policy, reference, "accuracy").savings
         high += savings.high.value < truth and savings.high.kind != Kind.AT_LEAST
         low += savings.low.value > truth

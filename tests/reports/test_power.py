@@ -71,5 +71,37 @@ def test_numbers_out_of_range_are_refused_in_one_line(run, setting, message):
 
 
 def test_a_run_without_enough_seeds_is_refused(run_of):
-    with pytest.raises(BalbenchError, match="no policy has 3 finished seeds"):
+    with pytest.raises(BalbenchError, match="no policy has 3 seeds that random has too; run the study with more seeds"):
         power_table(run_of(["random", "BALD"], seeds=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "remedy"),
+    [
+        (
+            lambda round_N: -math.log(2) + 0.0 * round_N,
+            "on test, random did not learn beyond chance",
+            "buy more labels",
+        ),
+        (
+            lambda round_N: -0.5 - 0.01 * round_N,
+            "on test, random did not clearly improve between",
+            "more labels or seeds",
+        ),
+        (
+            lambda round_N: -0.6 + 0.1 * (round_N == 5) + 0.01 * round_N,
+            "the curve of random declines",
+            "posterior.epochs",
+        ),
+    ],
+)
+def test_where_there_is_no_level_the_reason_is_given_in_place_of_more_seeds(run_of, change, reason, remedy):
+    run = run_of(["random", "BALD"], splits=["test", "ood"])
+    flat = run.curves["metric"] == "log_likelihood"
+    noise_N = np.random.default_rng(0).normal(0, 1e-3, flat.sum())
+    run.curves.loc[flat, "value"] = change(run.curves.loc[flat, "round"].to_numpy()) + noise_N
+    with pytest.raises(BalbenchError, match="there is no level to plan for") as error:
+        power_table(run)
+    assert reason in str(error.value)
+    assert remedy in str(error.value)
+    assert "run the study with more seeds" not in str(error.value)

@@ -18,7 +18,8 @@ from balbench.reports.inversion import Kind
 from balbench.reports.savings import Outcome, label_savings, level_budget, melo2024_savings, outcome
 from balbench.reports.savings_table import savings_table
 
-LINE = [[0.0, 1.0, 2.0, 3.0]]  # at 10, 20, 30, 40 labels
+LINE = [[0.0, 0.1, 0.2, 0.3]]  # at 10, 20, 30, 40 labels
+RISES = [number / 100 for number in range(1, 10)]
 
 
 def slow_n(labels: list[float], mean: list[float], level: float) -> float:
@@ -33,7 +34,7 @@ def slow_n(labels: list[float], mean: list[float], level: float) -> float:
 def rising_curves(draw):
     """Two rising matrices of seeds x steps that begin with the same values."""
     seeds, steps = draw(st.integers(1, 4)), draw(st.integers(2, 7))
-    rises = st.lists(st.integers(1, 9), min_size=seeds * (steps - 1), max_size=seeds * (steps - 1))
+    rises = st.lists(st.sampled_from(RISES), min_size=seeds * (steps - 1), max_size=seeds * (steps - 1))
     start = np.zeros((seeds, 1))
     return [
         np.concatenate([start, np.cumsum(np.reshape(draw(rises), (seeds, steps - 1)), axis=1)], axis=1)
@@ -44,8 +45,8 @@ def rising_curves(draw):
 @settings(max_examples=200, deadline=None)
 @given(rising_curves(), st.sampled_from(["log_likelihood", "brier"]))
 def test_savings_of_rising_curves_follow_their_definition(curve_of, values, metric):
-    sign = -1 if metric == "brier" else 1
-    policy, reference = (curve_of(sign * values_ST) for values_ST in values)
+    sign, start = (-1, 1) if metric == "brier" else (1, -1)
+    policy, reference = (curve_of(start + sign * values_ST) for values_ST in values)
     result = label_savings(policy, reference, metric)
     labels = list(reference.labels_T)
     means = [list(values_ST.mean(axis=0)) for values_ST in values]
@@ -55,40 +56,42 @@ def test_savings_of_rising_curves_follow_their_definition(curve_of, values, metr
     assert result.savings.estimate.kind == Kind.EXACT
     # between two points of the path, savings are interpolated linearly
     assert result.savings.estimate.value == pytest.approx(expected, abs=0.02)
-    assert result.level == pytest.approx(sign * level, rel=0.05, abs=0.05)
+    assert result.level == pytest.approx(start + sign * level, abs=0.005)
 
 
 def test_three_quarters_of_the_labels_are_a_quarter_saved(curve_of):
-    savings = label_savings(curve_of([[0.0, 1.5, 3.0, 4.0]]), curve_of(LINE), "accuracy").savings
-    assert (savings.n_policy, savings.n_reference) == (30, 40)
+    savings = label_savings(curve_of([[0.0, 0.15, 0.3, 0.4]]), curve_of(LINE), "accuracy").savings
+    assert (savings.n_policy, savings.n_reference) == (pytest.approx(30), pytest.approx(40))
     assert savings.estimate.kind == Kind.EXACT
-    assert savings.estimate.value == 0.25
+    assert savings.estimate.value == pytest.approx(0.25)
 
 
 def test_a_policy_below_the_level_is_compared_at_its_own_last_value(curve_of):
-    result = label_savings(curve_of([[0.0, 0.5, 1.0, 2.0]]), curve_of(LINE), "accuracy")
-    assert (result.savings.n_policy, result.savings.n_reference) == (40, 30)
+    result = label_savings(curve_of([[0.0, 0.05, 0.1, 0.2]]), curve_of(LINE), "accuracy")
+    assert (result.savings.n_policy, result.savings.n_reference) == (pytest.approx(40), pytest.approx(30))
     assert result.savings.estimate.value == pytest.approx(1 - 40 / 30)
-    assert result.level == pytest.approx(2)
-    assert result.final_difference == -1
+    assert result.level == pytest.approx(0.2)
+    assert result.final_difference == pytest.approx(-0.1)
 
 
 def test_a_policy_above_the_level_from_the_start_gives_a_lower_bound(curve_of):
-    estimate = label_savings(curve_of([[5.0, 6, 7, 8]]), curve_of(LINE), "accuracy").savings.estimate
+    estimate = label_savings(curve_of([[0.5, 0.6, 0.7, 0.8]]), curve_of(LINE), "accuracy").savings.estimate
     assert (estimate.kind, estimate.value) == (Kind.AT_LEAST, 1 - 10 / 40)
 
 
 def test_a_policy_below_the_first_value_of_the_reference_gives_an_upper_bound(curve_of):
-    estimate = label_savings(curve_of([[-4.0, -3, -2, -1]]), curve_of(LINE), "accuracy").savings.estimate
+    estimate = label_savings(
+        curve_of([[0.1, 0.2, 0.3, 0.4]]), curve_of([[0.5, 0.6, 0.7, 0.8]]), "accuracy"
+    ).savings.estimate
     assert (estimate.kind, estimate.value) == (Kind.AT_MOST, 1 - 40 / 10)
 
 
 def test_a_reference_on_a_plateau_gets_a_smaller_budget(curve_of):
-    plateau = curve_of([[0.0, 9.5, 9.6, 9.7, 9.8, 9.9, 10, 10]] * 3)
+    plateau = curve_of([[0.0, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0, 1.0]] * 3)
     budget = level_budget(plateau, "accuracy")
-    assert (budget.labels, budget.gain) == (20, 0.95)
+    assert (budget.labels, budget.gain) == (pytest.approx(20), 0.95)
     assert level_budget(curve_of(LINE * 3), "accuracy").labels == 40
-    result = label_savings(curve_of([[0.0, 9.0, 9.5, 9.7, 9.8, 9.9, 10, 10]]), plateau, "accuracy")
+    result = label_savings(curve_of([[0.0, 0.9, 0.95, 0.97, 0.98, 0.99, 1.0, 1.0]]), plateau, "accuracy")
     assert result.savings.estimate.value == pytest.approx(1 - 30 / 20, abs=0.01)
 
 
@@ -112,10 +115,10 @@ def test_the_reference_against_itself_saves_nothing_and_shows_the_noise(run):
 
 
 def test_less_is_better_for_the_brier_score(curve_of):
-    faster, slower = curve_of([[4.0, 2, 1, 0]]), curve_of([[4.0, 3, 2, 1]])
+    faster, slower = curve_of([[0.4, 0.2, 0.1, 0.0]]), curve_of([[0.4, 0.3, 0.2, 0.1]])
     result = label_savings(faster, slower, "brier")
-    assert result.savings.estimate.value == 1 - 30 / 40
-    assert result.level == 1
+    assert result.savings.estimate.value == pytest.approx(1 - 30 / 40)
+    assert result.level == pytest.approx(0.1)
     assert result.area_difference < 0
     assert label_savings(faster, slower, "accuracy").savings.estimate.value < 0
 
@@ -141,11 +144,13 @@ def test_fewer_than_three_seeds_give_no_interval(curve_of, seeds, has_interval):
 def test_seeds_are_paired_by_their_numbers(curve_of):
     """Seeds differ widely; policy and reference differ by a constant, and the policy's rows are in another order."""
     generator = np.random.default_rng(5)
-    reference_ST = np.cumsum(generator.uniform(0.5, 2, size=(8, 6)), axis=1) + generator.normal(0, 9, size=(8, 1))
+    reference_ST = np.cumsum(generator.uniform(0.01, 0.04, size=(8, 6)), axis=1) + generator.uniform(
+        0, 0.6, size=(8, 1)
+    )
     reference = curve_of(reference_ST)
-    policy = Curve(reference.labels_T, reference_ST[::-1] + 0.25, seeds=np.arange(8)[::-1])
+    policy = Curve(reference.labels_T, reference_ST[::-1] + 0.1, seeds=np.arange(8)[::-1])
     low, high = label_savings(policy, reference, "accuracy").final_difference_interval
-    assert (low, high) == (pytest.approx(0.25), pytest.approx(0.25))
+    assert (low, high) == (pytest.approx(0.1), pytest.approx(0.1))
 
 
 def test_further_seeds_of_the_reference_narrow_the_interval():
@@ -153,8 +158,8 @@ def test_further_seeds_of_the_reference_narrow_the_interval():
     labels = np.arange(10, 110, 10)
     widths = {5: [], 40: []}
     for _ in range(20):
-        curves = np.linspace(0, 1, 10) + generator.normal(0, 0.1, size=(40, 10))
-        policy = Curve(labels, np.linspace(0, 1.2, 10) + generator.normal(0, 0.1, size=(5, 10)))
+        curves = np.linspace(0.4, 0.7, 10) + generator.normal(0, 0.03, size=(40, 10))
+        policy = Curve(labels, np.linspace(0.4, 0.76, 10) + generator.normal(0, 0.03, size=(5, 10)))
         for seeds in widths:
             low, high = label_savings(policy, Curve(labels, curves[:seeds]), "accuracy").final_difference_interval
             widths[seeds].append(high - low)
@@ -276,10 +281,29 @@ def test_an_outcome_needs_learning_and_seeds(curve_of):
         ({"policy": LINE}, "policy: must be a balbench.Curve, not list"),
         ({"chance": math.nan}, "chance: must be a finite number, not nan"),
         ({"chance": "half"}, "chance: must be a finite number, not 'half'"),
+        ({"chance": True}, "chance: must be a finite number, not True"),
         ({"metric": ["accuracy"]}, "no savings for the metric"),
+        ({"chance": 50}, "chance: log_likelihood must be at most 0, not 50; give"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(change, message):
-    curve = Curve([10, 20, 30, 40], LINE)
+    curve = Curve([10, 20, 30, 40], np.array(LINE) - 1)
     with pytest.raises(BalbenchError, match=f"^{message}"):
         label_savings(**{"policy": curve, "reference": curve} | change)
+
+
+@pytest.mark.parametrize(
+    ("metric", "wrong", "right", "message"),
+    [
+        ("accuracy", 61.0, 0.61, "accuracy must be from 0 to 1, not 61; give shares, 0.61 not 61"),
+        ("accuracy", -0.2, 0.0, "accuracy must be from 0 to 1, not -0.2; give shares"),
+        ("brier", 1.2, 1.0, "brier must be from 0 to 1, not 1.2; give"),
+        ("log_likelihood", 0.61, -0.61, "log_likelihood must be at most 0, not 0.61; give"),
+    ],
+)
+@pytest.mark.parametrize("name", ["policy", "reference"])
+def test_values_that_the_metric_cannot_have_are_refused(metric, wrong, right, message, name):
+    curves = {key: Curve([10, 20], [[right, right]] * 3) for key in ("policy", "reference")}
+    label_savings(**curves, metric=metric)
+    with pytest.raises(BalbenchError, match=f"^{name}: {message}"):
+        label_savings(**curves | {name: Curve([10, 20], [[right, right]] * 2 + [[right, wrong]])}, metric=metric)

@@ -19,7 +19,7 @@ def _study(generator, seeds=6, reference_seeds=20, noise=0.006):
     curves = []
     for gain, number in ((0.3, seeds), (0.25, reference_seeds)):
         steps = generator.normal(0, noise, size=(number, len(LABELS)))
-        curves.append(Curve(LABELS, gain * (1 - (LABELS / 32) ** -0.6) + steps + 0.3 * steps.cumsum(axis=1)))
+        curves.append(Curve(LABELS, 0.5 + gain * (1 - (LABELS / 32) ** -0.6) + steps + 0.3 * steps.cumsum(axis=1)))
     return curves
 
 

@@ -57,8 +57,9 @@ def test_intervals_are_narrow_at_two_looks_in_a_row(widths, is_narrow):
 @pytest.mark.parametrize(
     ("rule", "setting", "message"),
     [
-        (StoppingRule(0), "until_width", "until_width 0: must be greater than 0"),
-        (StoppingRule(math.nan), "until_width", "until_width nan: must be greater than 0"),
+        (StoppingRule(0), "until_width", "until_width 0: must be finite and greater than 0"),
+        (StoppingRule(math.nan), "until_width", "until_width nan: must be finite and greater than 0"),
+        (StoppingRule(math.inf), "until_width", "until_width inf: must be finite and greater than 0"),
         (StoppingRule("wide"), "until_width", "until_width 'wide': must be a number"),
         (StoppingRule(0.2, 5.5), "max_seeds", "max_seeds 5.5: must be a whole number"),
         (StoppingRule(0.2, 4), "max_seeds", "max_seeds 4: must be at least the number of seeds, 5"),

@@ -77,7 +77,7 @@ def test_a_key_of_one_posterior_can_be_overridden(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"posteriors": {}}, "t: posterior: is missing; give it"),
+        ({"posteriors": {}}, "t: posterior: is missing; give one, such as `posterior: ensemble`, or several as"),
         ({"posterior": "ensemble"}, "t: posterior: `posteriors` is given too; remove one of the two"),
         ({"posteriors": ["ensemble"]}, "t: posteriors: must be a mapping such as {ensemble: {name: ensemble}"),
         ({"posteriors": {"a": "laplace", "": "ensemble"}}, "t: posteriors: a label is empty; name each posterior"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from balbench.harness.study.study import check_study, with_more_seeds
+from balbench.harness.errors import StudyError
+from balbench.harness.study.study import check_study, load_study, with_more_seeds
 from support.studies import tiny
 
 
@@ -54,3 +55,33 @@ def test_more_seeds_are_added_to_those_of_a_study(reference_seeds, expected):
     assert more.file.seeds == list(expected)[:12]  # seeds of the reference, so that cells are paired
     assert {cell.key for cell in study.cells} < {cell.key for cell in more.cells}
     assert with_more_seeds(study, 2) == study
+
+
+@pytest.mark.parametrize(
+    ("written", "changes", "expected"),
+    [
+        (3, {"seeds": 5}, [0, 1, 2, 3, 4]),
+        (3, {"seeds": [7, 8, 9, 6]}, [7, 8, 9, 6]),
+        (6, {"seeds": 5}, [0, 1, 2, 3, 4, 5]),
+        ([0, 1, 9], {"seeds": 3}, [0, 1, 2, 9]),
+        (3, {"overrides": ["seeds=4"]}, [0, 1, 2, 3]),
+        (3, {"overrides": {"seeds": [1, 2, 3, 4]}}, [1, 2, 3, 4]),
+    ],
+)
+def test_more_seeds_than_the_files_reference_has_raise_the_references_seeds(written, changes, expected):
+    study = load_study(tiny(seeds=2, reference_seeds=written, policies=["random", "bald"]), **changes)
+    assert study.file.reference_seeds == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": 5, "reference_seeds": 4},
+        {"seeds": 5, "overrides": ["reference_seeds=4"]},
+        {"seeds": [0, 1, 5], "reference_seeds": [0, 1]},
+        {"seeds": 5, "overrides": ["reference_seeds=many"]},
+    ],
+)
+def test_too_few_seeds_of_the_reference_are_refused_where_the_caller_gives_them(changes):
+    with pytest.raises(StudyError, match="reference_seeds: must"):
+        load_study(tiny(seeds=2, reference_seeds=3, policies=["random", "bald"]), **changes)
