@@ -48,7 +48,7 @@ def across_section(analyses: Sequence[Analysis], out: Path, policy_looks: Mappin
     Raises:
         OSError: a file cannot be written.
     """
-    compared = [each for metric in METRICS for split in SPLITS if (each := across(analyses, split, metric)) is not None]
+    compared = comparisons(analyses)
     if not compared:
         return AcrossSection()
     csv = write_bytes(out / FOLDER / "across.csv", csv_bytes(pd.concat([_with_names(each) for each in compared])))
@@ -67,6 +67,11 @@ def across_section(analyses: Sequence[Analysis], out: Path, policy_looks: Mappin
         csv=csv.relative_to(out).as_posix(),
     )
     return AcrossSection(Markup(html), [_record(each) for each in compared], files)
+
+
+def comparisons(analyses: Sequence[Analysis], metrics: Sequence[str] = METRICS) -> list[Across]:
+    """Compare the policies over all units of a report, for each metric and split with enough units."""
+    return [each for metric in metrics for split in SPLITS if (each := across(analyses, split, metric)) is not None]
 
 
 def _with_names(compared: Across) -> pd.DataFrame:
@@ -99,7 +104,7 @@ def _split(compared: Across) -> dict[str, Any]:
         "name": split_name(compared.split),
         "outcome": outcome(compared),
         "left_out": [f"{words}: {'; '.join(names)}." for words, names in left_out.items() if names],
-        "rows": [_row(row) for row in rows],
+        "rows": [row_texts(row) for row in rows],
         "caption": _caption(compared),
     }
 
@@ -129,7 +134,8 @@ def _listed(row: Mapping[str, Any]) -> str:
     return f"{row['policy']} (savings of {mean_text(row)})"
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, str]:
+def row_texts(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of a row of `Across.table`, and its outcome."""
     clear = row["p_adjusted"] <= SIGNIFICANT
     return {
         "policy": str(row["policy"]),

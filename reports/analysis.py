@@ -15,7 +15,7 @@ from balbench.reports.curves import Curves, check_run
 from balbench.reports.files import significant
 from balbench.reports.posterior_verdicts import PosteriorVerdicts, posterior_verdicts
 from balbench.reports.run_scores import RunScores
-from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, rows_of, savings_table
+from balbench.reports.savings_table import METRICS, SPLITS, records, report_curves, rows_of, savings_tables
 from balbench.reports.specification import SpecificationCheck, check_specification
 from balbench.reports.statement import fault_texts, statement
 from balbench.reports.training import training_faults
@@ -43,10 +43,14 @@ class Analysis:
         return report_curves(self.run)
 
     @cached_property
+    def scores(self) -> RunScores:
+        """The run's predictions of single held-out pairs."""
+        return RunScores(self.run)
+
+    @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The `savings_table` of each metric that the run has."""
-        scores = RunScores(self.run)
-        tables = {metric: savings_table(self.run, metric, curves=self.curves, scores=scores) for metric in METRICS}
+        tables = savings_tables(self.run, METRICS, self.curves, self.scores)
         return {metric: table for metric, table in tables.items() if len(table)}
 
     @cached_property
@@ -67,7 +71,7 @@ class Analysis:
     @cached_property
     def specification(self) -> SpecificationCheck:
         """Whether the reward model fits near and far pairs alike."""
-        return check_specification(self.run)
+        return check_specification(self.run, self.scores)
 
     @cached_property
     def posterior_verdicts(self) -> list[PosteriorVerdicts]:
@@ -76,8 +80,14 @@ class Analysis:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about what confounds the savings: faults of training, and misfits of the reward model."""
-        return [*self.faults, *self.specification.texts]
+        """Sentences about what confounds the savings (faults of training, misfits of the reward model), and damages."""
+        return [*self.faults, *self.specification.texts, *self.damages]
+
+    @property
+    def damages(self) -> list[str]:
+        """Sentences about damaged files of held-out pairs, without which parts of the report are missing."""
+        _ = self.tables, self.specification  # they read the files
+        return self.scores.warnings
 
     def rows(self, setting: str, split: str, metric: str) -> pd.DataFrame:
         """Return the rows of `tables` of one setting, split and metric."""

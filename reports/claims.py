@@ -25,7 +25,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from balbench.reports.savings import Outcome
-from balbench.reports.savings_table import METRICS, records, savings_table
+from balbench.reports.savings_table import METRICS, records, savings_tables
 from balbench.reports.wording import interval_words, metric_name, percent
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def compare(claims: Claims, run: Run, known: Collection[str] = ()) -> pd.DataFra
         number by the paper's formula; `paper_verdict` and `paper_why` judge the claim by that number.
     """
     metrics = [metric for metric in METRICS if metric in {claim.metric for claim in claims.claims}]
-    tables = {metric: savings_table(run, metric) for metric in metrics}
+    tables = savings_tables(run, metrics)
     rows = [row for claim in claims.claims for row in _claim_rows(claim, claims, run, tables, known)]
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from balbench.harness.errors import RunDirectoryError
 from balbench.reports.across_section import across_section
 from balbench.reports.analysis import Analysis
+from balbench.reports.data_view import DataView, data_views
 from balbench.reports.figure_view import FigureView, figure_view
 from balbench.reports.figures import learning_curves, savings_curves, timings
 from balbench.reports.figures.plot import figure_module
@@ -29,7 +30,7 @@ from balbench.reports.wording import axis_name, metric_name, split_name
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-REPORT_VERSION = 8  # raise this number when the same results no longer give the same report
+REPORT_VERSION = 9  # raise this number when the same results no longer give the same report
 _MOST_CELLS_LISTED = 60
 
 
@@ -70,6 +71,7 @@ class RunView:
     protocol: str = ""
     policies: list[dict[str, str]] = field(default_factory=list)
     study: str = ""
+    data: list[DataView] = field(default_factory=list)
     progress: str = ""
     unfinished: list[dict[str, Any]] = field(default_factory=list)
     unlisted: int = 0
@@ -97,6 +99,7 @@ def write_report(analyses: Sequence[Analysis], out: Path, force: bool = False) -
     """
     page, manifest = out / "report.html", out / "report.json"
     identity = {"version": REPORT_VERSION, "runs": [[each.name, each.run.fingerprint] for each in analyses]}
+    identity |= {"damages": [each.damages for each in analyses]}  # the fingerprint knows nothing of these files
     if not force and _is_current(manifest, identity):
         return page
     try:
@@ -155,6 +158,7 @@ def _run_view(analysis: Analysis, number: int, out: Path, policy_looks: dict[str
     view.protocol = ", ".join(f"{key} {value}" for key, value in run.protocol.items())
     view.policies = [_policy_settings(run, policy) for policy in run.policies]
     view.study = yaml.safe_dump(json.loads(json.dumps(run.study, default=str)), sort_keys=False)
+    view.data = data_views(run)
     _describe_cells(view, run.cells)
     return view
 

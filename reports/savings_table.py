@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,16 +80,29 @@ def savings_table(
     Raises:
         BalbenchError: the metric has no savings, or the argument is not a run.
     """
+    return savings_tables(run, [metric], curves, scores)[metric]
+
+
+def savings_tables(
+    run: Run, metrics: Sequence[str], curves: Curves | None = None, scores: RunScores | None = None
+) -> dict[str, pd.DataFrame]:
+    """Return the `savings_table` of each metric; the predictions of a policy are read once for all of them.
+
+    Raises:
+        BalbenchError: a metric has no savings, or the argument is not a run.
+    """
     check_run(run)
-    direction(metric)
+    for metric in metrics:
+        direction(metric)
     curves = report_curves(run) if curves is None else curves
     scores = RunScores(run) if scores is None else scores
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {metric: [] for metric in metrics}
     for setting in curves.settings:
-        for split in SPLITS:
-            if curves.has(setting, split, metric):
-                rows += _adjusted([_row(scores, curves, (setting, split, metric, policy)) for policy in run.policies])
-    return pd.DataFrame(rows, columns=_COLUMNS)
+        groups = [(split, metric) for metric in metrics for split in SPLITS if curves.has(setting, split, metric)]
+        by_policy = [[_row(scores, curves, (setting, *group, policy)) for group in groups] for policy in run.policies]
+        for (_, metric), of_policies in zip(groups, zip(*by_policy, strict=True), strict=True):
+            rows[metric] += _adjusted(list(of_policies))
+    return {metric: pd.DataFrame(rows[metric], columns=_COLUMNS) for metric in metrics}
 
 
 def sorted_by_savings(rows: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from balbench.reports.curves import check_run, chosen
+from balbench.reports.run_scores import RunScores
 from balbench.reports.savings_table import SPLITS, records
 from balbench.reports.vote_slopes import Slope, clustered_sum_error, slope_trend, vote_slope
 from balbench.reports.wording import split_name
@@ -33,7 +34,8 @@ ALL_PAIRS, FARTHEST, TREND = "all pairs", BINS[-1], "change, nearest to farthest
 MISFIT = 0.8  # see `misfits`
 NORMAL_975 = 1.959964
 OLDER_VERSION = "an older version of balbench made the run, without predictions of held-out pairs; run the study again"
-DELETED = "the files predictions.f16 of the reference are missing"
+DELETED = "the files predictions.f16 of the reference are missing or damaged"
+DAMAGED = "the file held_out.safetensors is damaged"
 NO_ROUNDS = "the reference has no finished rounds"
 COLUMNS = [
     *["setting", "split", "bin", "low", "high", "pairs", "seeds", "distance"],
@@ -66,16 +68,17 @@ def specification(run: Run, setting: str | None = None, split: str = "test") -> 
     """
     check_run(run)
     chosen("split", split, SPLITS)
-    return _slopes(run, chosen("setting", setting, run.cells["setting"]), [split])
+    return _slopes(run, run, chosen("setting", setting, run.cells["setting"]), [split])
 
 
-def why_missing(run: Run, setting: str) -> str:
-    """Explain why a setting has no specification check; empty if it has one."""
+def why_missing(run: Run, setting: str, source: RunScores | None = None) -> str:
+    """Explain why a setting has no specification check; empty if it has one (arguments as in `check_specification`)."""
     if not len(_reference_cells(run, setting)):
         return NO_ROUNDS
-    if run.held_out(setting) is None:
-        return OLDER_VERSION
-    return DELETED if _last_logits(run, setting) is None else ""
+    source = RunScores(run) if source is None else source
+    if source.held_out(setting) is None:
+        return DAMAGED if source.damages else OLDER_VERSION
+    return DELETED if _last_logits(run, source, setting) is None else ""
 
 
 def bought_distances(run: Run, setting: str) -> pd.DataFrame:
@@ -118,17 +121,19 @@ class SpecificationCheck:
     texts: list[str]
 
 
-def check_specification(run: Run) -> SpecificationCheck:
-    """Check all settings and splits of a run.
+def check_specification(run: Run, source: RunScores | None = None) -> SpecificationCheck:
+    """Check all settings and splits of a run; a setting whose files are damaged has no check.
 
-    Raises:
-        RunDirectoryError: a file of the run is damaged.
+    Args:
+        run: from `balbench.harness.results.read_run`.
+        source: the predictions of the run; read if not given.
     """
+    source = RunScores(run) if source is None else source
     settings = list(dict.fromkeys(run.cells["setting"]))
-    slopes = _joined([_slopes(run, setting, SPLITS) for setting in settings])
+    slopes = _joined([_slopes(run, source, setting, SPLITS) for setting in settings])
     bought = _joined([bought_distances(run, setting) for setting in settings])
     checked = set(slopes["setting"])
-    missing = {setting: why_missing(run, setting) for setting in settings if setting not in checked}
+    missing = {setting: why_missing(run, setting, source) for setting in settings if setting not in checked}
     return SpecificationCheck(slopes, bought, missing, misfit_texts(slopes, bought, run.reference, len(settings)))
 
 
@@ -206,18 +211,18 @@ def _reference_cells(run: Run, setting: str) -> pd.DataFrame:
     return cells[cells["rounds_done"] == cells["rounds_done"].max()]
 
 
-def _last_logits(run: Run, setting: str) -> dict[str, Array] | None:
+def _last_logits(run: Run, source: Run | RunScores, setting: str) -> dict[str, Array] | None:
     """Return the logits (S, N) of the reference's last fit by split; None if there are no predictions."""
-    cells = [run.predictions(setting, run.reference, seed) for seed in _reference_cells(run, setting)["seed"]]
+    cells = [source.predictions(setting, run.reference, seed) for seed in _reference_cells(run, setting)["seed"]]
     known = [cell for cell in cells if cell is not None]
     if not known:
         return None
     return {split: np.stack([cell[split][-1] for cell in known]).astype(np.float64) for split in known[0]}
 
 
-def _slopes(run: Run, setting: str, splits: Sequence[str]) -> pd.DataFrame:
+def _slopes(run: Run, source: Run | RunScores, setting: str, splits: Sequence[str]) -> pd.DataFrame:
     """Return the rows of `specification` for several splits of a setting."""
-    held_out, logits = run.held_out(setting), _last_logits(run, setting)
+    held_out, logits = source.held_out(setting), _last_logits(run, source, setting)
     rows = [
         {"setting": setting, "split": split, **row}
         for split in splits

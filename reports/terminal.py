@@ -10,10 +10,12 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from balbench.reports.across import Across
+from balbench.reports.across_section import comparisons, outcome, row_texts
 from balbench.reports.analysis import Analysis
 from balbench.reports.posterior_verdicts import PosteriorVerdicts
 from balbench.reports.savings import Outcome
-from balbench.reports.savings_table import SPLITS, reference_of, rows_of, sorted_by_savings
+from balbench.reports.savings_table import METRICS, SPLITS, records, reference_of, rows_of, sorted_by_savings
 from balbench.reports.tables import caption, display_rows
 from balbench.reports.wording import NOTHING, metric_name, number_text, split_name
 
@@ -27,8 +29,11 @@ _TERMINAL_STYLES = {
 }
 
 
+_ACROSS_STYLES = {"saved": "green", "lost": "red"}
+
+
 def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
-    """Yield the output for the terminal: the table of each setting and split, then the warnings."""
+    """Yield the output for the terminal: the table of each setting and split, warnings, and means over all units."""
     for analysis in analyses:
         name = analysis.name if len(analyses) > 1 else ""
         table = analysis.leading_table
@@ -40,6 +45,29 @@ def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
                 yield finals
         yield from map(verdicts_table, analysis.posterior_verdicts)
         yield from (escape(f"{name}: {text}" if name else text) for text in analysis.warnings)
+    for compared in next(filter(None, (comparisons(analyses, [metric]) for metric in METRICS)), []):
+        yield across_table(compared)
+
+
+def across_table(compared: Across) -> Table:
+    """Return the mean savings of the policies over all units of a report; the page has ranks and other statistics."""
+    title = f"Label savings over {len(compared.units)} units, {split_name(compared.split)}"
+    printed = Table(
+        title=escape(title),
+        title_justify="left",
+        caption=escape(outcome(compared)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    printed.add_column("policy", overflow="fold", max_width=22)
+    for name in ("mean savings [95%]", "saved, unclear, lost", "average rank", "p, adjusted"):
+        printed.add_column(name, justify="right")
+    for row in records(compared.table.sort_values("rank", kind="stable")):
+        texts = row_texts(row)
+        cells = [texts[name] for name in ("policy", "mean", "counts", "rank", "p_adjusted")]
+        printed.add_row(*map(escape, cells), style=_ACROSS_STYLES.get(texts["outcome"], ""))
+    return printed
 
 
 def verdicts_table(verdicts: PosteriorVerdicts) -> Table:

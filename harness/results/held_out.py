@@ -59,5 +59,5 @@ def read_held_out(folder: Path) -> dict[str, HeldOut] | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError) as error:
-        remedy = "delete it; reports then lack only the intervals for other pairs and the specification check"
+        remedy = "delete it and run the study again, which writes it again"
         raise RunDirectoryError(f"{path}: cannot be read ({error}); {remedy}") from None

@@ -75,16 +75,19 @@ def read_predictions(path: Path, rows: Sequence[PredictionsRow | None]) -> dict[
         Float16 logits (T, N) of each split; None if a round has no predictions, or the file was deleted.
 
     Raises:
-        RunDirectoryError: a row is damaged.
+        RunDirectoryError: a row is damaged, or the file cannot be read.
     """
     known = [row for row in rows if row is not None]
     if not known or len(known) < len(rows) or not path.exists():
         return None
     pairs, size = known[0]["pairs"], _size(known[0])
-    content = path.read_bytes()
+    remedy = f"delete the file (all other results stay), or delete {path.parent} and run the study again"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from None
     for number, row in enumerate(known):
         if row["pairs"] != pairs or not _is_intact(content[number * size : (number + 1) * size], row):
-            remedy = f"delete the file (all other results stay), or delete {path.parent} and run the study again"
             raise RunDirectoryError(f"{path}: the row of round {number} is damaged; {remedy}")
     logit_TN = np.frombuffer(content, LOGIT, len(known) * size // LOGIT.itemsize).reshape(len(known), -1)
     parts = np.split(logit_TN, np.cumsum(list(pairs.values()))[:-1], axis=1)

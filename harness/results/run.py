@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from balbench.harness.errors import BalbenchError, RunDirectoryError, shortened
+from balbench.harness.files import read_json
 from balbench.harness.results.cell_log import CellLog
 from balbench.harness.results.directory import RunDirectory
 from balbench.harness.results.held_out import HeldOut, read_held_out
 from balbench.harness.results.predictions import FILE, read_predictions
-from balbench.harness.results.records import CellHeader, Lines, PredictionsRow, StudyHeader, up_to
+from balbench.harness.results.records import (
+    DATA_FACTS,
+    CellHeader,
+    Lines,
+    PredictionsRow,
+    RunData,
+    StudyHeader,
+    lacks,
+    up_to,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,9 +89,23 @@ class Run:
         Raises:
             BalbenchError: the run has no such setting, or the file is damaged.
         """
+        return read_held_out(self._data(setting))
+
+    def data_facts(self, setting: str = "") -> RunData | None:
+        """Read the counts, facts and warnings about the data set of a setting; None before the data set is built.
+
+        Raises:
+            BalbenchError: the run has no such setting, or the file is damaged.
+        """
+        facts = read_json((folder := self._data(setting)) / DATA_FACTS)
+        if facts is not None and lacks(facts, RunData):
+            raise RunDirectoryError(f"{folder / DATA_FACTS}: is damaged; delete it and run the study again")
+        return facts
+
+    def _data(self, setting: str) -> Path:
         if setting not in list(self.datasets):  # a list, because the argument can be unhashable
             raise BalbenchError(f"setting: no {shortened(repr(setting))}; known: {', '.join(map(repr, self.datasets))}")
-        return read_held_out(RunDirectory(self.path).data(self.datasets[setting]))
+        return RunDirectory(self.path).data(self.datasets[setting])
 
     def predictions(self, setting: str, policy: str, seed: int) -> dict[str, np.ndarray] | None:
         """Read the predictions of a cell for the pairs of `held_out`.

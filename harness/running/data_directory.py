@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balbench.harness.errors import DataError, StudyError, answer_of, in_one_line
+from balbench.harness.errors import BalbenchError, DataError, StudyError, answer_of, in_one_line
 from balbench.harness.files import read_json
 from balbench.harness.machine import count
 from balbench.harness.pool.contents import Contents, Sizes
@@ -64,6 +64,19 @@ def prepare(cells: list[Cell], directory: RunDirectory, display: Display) -> dic
     for line in budgets:
         display.say(line)
     return prepared
+
+
+def restore_facts(cells: list[Cell], directory: RunDirectory, display: Display) -> None:
+    """Write facts about data sets that a run with finished cells lacks, for example because a file was deleted.
+
+    The results are complete without these facts, so data that cannot be built any more are only a line.
+    """
+    for key, cell in {cell.dataset_key: cell for cell in cells}.items():
+        if not has_all_facts(directory.data(key)):
+            try:
+                prepare_data(cell, directory, display)
+            except BalbenchError as error:
+                display.say(f"note: the facts about held-out pairs cannot be written again: {error}")
 
 
 def prepare_data(cell: Cell, directory: RunDirectory, display: Display) -> PreparedData:

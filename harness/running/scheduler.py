@@ -20,7 +20,7 @@ from balbench.harness.results import RunDirectory
 from balbench.harness.results.records import FinishedRound
 from balbench.harness.rounds.task import Failure, Task, TaskResult
 from balbench.harness.running.cell_progress import CellProgress
-from balbench.harness.running.data_directory import PreparedData, add_lines, feature_bytes, prepare
+from balbench.harness.running.data_directory import PreparedData, add_lines, feature_bytes, prepare, restore_facts
 from balbench.harness.running.engine import Engine, WorkerDied
 from balbench.harness.running.known_runs import remember
 from balbench.harness.running.pending_fleet import PendingFleet
@@ -34,9 +34,10 @@ POLL_SECONDS = 0.25
 TASK_SECONDS = 2.0  # a kill loses at most the rounds of this time plus one round
 SECONDS_PER_SLOT = 0.02  # least length of a task per slot: the coordinator stores some hundred results per second
 SMALL_WORK = 5_000  # a study with fewer labels to train on takes less time than the start of a second process
-# Time after which a small study gets all processes, because a policy can be slow. On a busy machine the start of the
-# first process alone takes half of this time.
+# Time after which a small study gets all processes, because a policy can be slow. The time begins with the first
+# result, because on a busy machine the start of the first process alone can take longer than this.
 SMALL_SECONDS = 10.0
+FIRST_RESULT_SECONDS = 60.0  # a small study without a result gets all processes after this time
 DEATHS = 3  # a fleet is split or fails after this number of deaths of workers without a finished round in between
 
 
@@ -94,6 +95,7 @@ class Scheduler:
         self.interrupted = False  # set it to end the run with KeyboardInterrupt
         self._next_display = 0.0
         self._small_until = 0.0
+        self._has_result = False
 
     def _progress_of(self, cell: Cell) -> CellProgress:
         return CellProgress(cell, self._directory.cell(cell.directory))
@@ -125,12 +127,14 @@ class Scheduler:
             self._copy_finished()
         self._say_changed_sources()
         if not self._left:
+            restore_facts(self._cells, self._directory, self._display)
             add_lines(self._cells, self._directory)
             remember(self._directory.path)
             return self._outcome
         engine = self._make_engine()  # made before the data are built, so that errors of a cluster come first
         try:
             self._data = prepare(self._left, self._directory, self._display)
+            restore_facts(self._cells, self._directory, self._display)
             add_lines(self._cells, self._directory)
             for cell in self._left:
                 self._progress[cell.directory].open(self._data[cell.dataset_key].pool_pairs)
@@ -155,7 +159,7 @@ class Scheduler:
             )
 
     def _run(self, engine: Engine) -> None:
-        self._small_until = time.monotonic() + SMALL_SECONDS if self._is_small(engine) else 0.0
+        self._small_until = time.monotonic() + FIRST_RESULT_SECONDS if self._is_small(engine) else 0.0
         fleets = self._fleets(engine)
         self._waiting.extend(PendingFleet(cells) for cells in fleets)
         sizes = [len(cells) for cells in fleets]
@@ -178,7 +182,7 @@ class Scheduler:
         return self._placement.jobs is None and engine.location == "cpu" and work <= SMALL_WORK
 
     def _slots(self, engine: Engine) -> int:
-        """Return how many tasks can run now: a small study has one process for its first seconds."""
+        """Return how many tasks can run now: a small study has one process at first."""
         return 1 if time.monotonic() < self._small_until else engine.slots
 
     def _fleets(self, engine: Engine) -> list[list[Cell]]:
@@ -212,6 +216,9 @@ class Scheduler:
             future = self._returned.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return
+        if not self._has_result:
+            self._has_result = True
+            self._small_until = min(self._small_until, time.monotonic() + SMALL_SECONDS)
         fleet = self._running.pop(future)
         error = future.exception()
         if error is None:

@@ -55,8 +55,8 @@ def test_recipe(golden, name):
 
     # The last bias cancels in all differences of rewards: its gradient is rounding noise, not compared.
     best = heads_of(case, "out_")
-    for mine, theirs in zip(heads.parameters[:-1], best.parameters[:-1], strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+    for actual, theirs in zip(heads.parameters[:-1], best.parameters[:-1], strict=True):
+        np.testing.assert_allclose(actual, theirs, rtol=0, atol=1e-5)
     test = pairs_of(case["test"])
     rewards = heads.rewards_KR(test.features_RD)[0]
     probability = torch.sigmoid(rewards[test.responses_n2[:, 0]] - rewards[test.responses_n2[:, 1]])

@@ -75,14 +75,14 @@ class Chosen(Random):
 
 
 def test_the_origin_of_a_component_names_no_module(monkeypatch):
-    point = EntryPoint("mine", "somewhere:Chosen", "balbench.policies")._for(types.SimpleNamespace(name="My_Plug.in"))
+    point = EntryPoint("own", "somewhere:Chosen", "balbench.policies")._for(types.SimpleNamespace(name="My_Plug.in"))
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
     monkeypatch.setattr(EntryPoint, "load", lambda self: Chosen)
     assert registry.origin("policies", "bald") == ("balbench", "")
-    plugged_in = registry.origin("policies", "mine")
+    plugged_in = registry.origin("policies", "own")
     assert plugged_in == ("my-plug-in", source_hash(Chosen))
-    monkeypatch.setattr(registry, "_registered", {"policies": {"mine": Chosen}})
-    assert registry.origin("policies", "mine") == ("", source_hash(Chosen))
+    monkeypatch.setattr(registry, "_registered", {"policies": {"own": Chosen}})
+    assert registry.origin("policies", "own") == ("", source_hash(Chosen))
 
 
 def test_a_class_without_a_source_keeps_its_key_within_a_process_only(monkeypatch):
@@ -93,8 +93,8 @@ def test_a_class_without_a_source_keeps_its_key_within_a_process_only(monkeypatc
         classes.append(module["Mine"])
     origins = []
     for cls in classes:
-        monkeypatch.setattr(registry, "_registered", {"policies": {"mine": cls}})
-        with pytest.warns(UserWarning, match="the source of 'mine' cannot be read, so its cells run again"):
-            origins.append(registry.origin("policies", "mine"))
-        assert registry.origin("policies", "mine") == origins[-1]
+        monkeypatch.setattr(registry, "_registered", {"policies": {"own": cls}})
+        with pytest.warns(UserWarning, match="the source of 'own' cannot be read, so its cells run again"):
+            origins.append(registry.origin("policies", "own"))
+        assert registry.origin("policies", "own") == origins[-1]
     assert origins[0] != origins[1]

@@ -37,6 +37,12 @@ class FakeRun:
     full_data: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=FULL_DATA_COLUMNS))
     timings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=TIMING_COLUMNS))
     cells: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CELL_COLUMNS))
+    datasets: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def data_facts(self, setting: str) -> dict[str, Any] | None:
+        """Return the facts that a test gives."""
+        return self.facts.get(setting)
 
     def held_out(self, setting: str) -> None:
         """Return None, as for a run of a version that stored no single pairs."""

@@ -1,5 +1,6 @@
 """Savings over units: which units and policies count, bounds, the tables, the figures and the section of the page."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from balbench.reports.across import COLUMNS, across
 from balbench.reports.across_section import across_section, mean_text, outcome
@@ -14,6 +16,7 @@ from balbench.reports.analysis import Analysis, analyse
 from balbench.reports.figures import critical_difference, heat_map, performance_profile
 from balbench.reports.page import write_report
 from balbench.reports.style import looks
+from balbench.reports.terminal import terminal_parts
 
 POLICIES = ["random", "BAL-PM", "BALD", "PowerBALD"]
 
@@ -200,3 +203,22 @@ def test_a_report_of_one_setting_has_no_section(run, tmp_path):
     section = across_section(analyse([run]), tmp_path, looks(run.policies, run.reference))
     assert (str(section.html), section.records, section.files) == ("", [], [])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_terminal_ends_with_the_means_over_all_units(grid, run_of):
+    console = Console(width=100, record=True, file=io.StringIO())
+    parts = list(terminal_parts(analyse([grid])))
+    for part in parts[-2:]:
+        console.print(part)
+    text = console.export_text()
+    assert "Label savings over 4 units, test" in text
+    assert "Label savings over 4 units, OOD" in text
+    table = across(analyse([grid]), "test", "log_likelihood").table
+    for row in table.to_dict("records"):
+        (line,) = [line for line in text.split("OOD")[0].splitlines() if line.split()[:1] == [row["policy"]]]
+        assert mean_text(row) in line
+        assert f"{row['saved']}, {row['unclear']}, {row['lost']}" in line
+    assert outcome(across(analyse([grid]), "test", "log_likelihood"))[:40] in text
+    assert not [
+        part for part in terminal_parts(analyse([run_of(POLICIES)])) if "units" in str(getattr(part, "title", ""))
+    ]

@@ -74,6 +74,26 @@ def test_the_page_states_the_outcome_the_variants_and_the_seeds(small, tmp_path)
     assert "f1" in text
 
 
+def test_the_page_describes_the_data_with_their_warnings(run_of, tmp_path):
+    frames = [run_of(["random", "BALD"], rounds=4, splits=["test"], setting=name) for name in ("a", "b", "c")]
+    run = frames[0]
+    run.curves = pd.concat([each.curves for each in frames])
+    run.datasets = {"a": "k1", "b": "k2", "c": "k1"}
+    facts = {"pairs": {"pool": 5000, "eval": 60, "ood": 70}, "responses": 9000, "prompts": 800, "dimension": 384}
+    run.facts = {
+        "a": facts | {"facts": {"rows": {"most_votes": 3}}, "warnings": ["12 of 90 pairs <same>; check them"]},
+        "b": facts | {"facts": {}, "warnings": []},
+    }
+    text = write([run], tmp_path).read_text()
+    sizes = "Pool: 5,000 pairs of 9,000 responses to 800 prompts, with features of 384 numbers. Pairs of the other"
+    assert text.count(f"{sizes} splits: eval 60, OOD 70.") == 2
+    assert "<strong>a; c.</strong>" in text
+    assert "<tr><td>rows</td><td>most votes 3</td></tr>" in text
+    assert "<p>12 of 90 pairs &lt;same&gt;; check them</p>" in text
+    run.datasets = {}
+    assert "<h4>Data</h4>" not in write([run], tmp_path, force=True).read_text()
+
+
 def test_labels_and_reasons_are_escaped(run_of, tmp_path):
     run = run_of(["random", "<b>bold</b> & co"], seeds=1, rounds=3, splits=["test"], metrics=["accuracy"])
     run.name = "<i>study</i>"

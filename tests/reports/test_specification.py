@@ -19,6 +19,7 @@ from balbench.reports.page import write_report
 from balbench.reports.specification import (
     ALL_PAIRS,
     BINS,
+    DAMAGED,
     DELETED,
     NO_ROUNDS,
     OLDER_VERSION,
@@ -219,7 +220,35 @@ def test_damaged_predictions_are_named(tmp_path):
     path = tmp_path / "run" / "cells" / "random-1" / "predictions.f16"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RunDirectoryError, match="the row of round 1 is damaged"):
-        check_specification(run)
+        specification(run)
+
+
+def test_a_damaged_file_is_a_warning_and_leaves_the_rest_of_the_report(tmp_path):
+    run = write_run(tmp_path / "run", *votes(lambda quantile_N: 1.0))
+    whole = analyse([run])[0].specification.slopes
+    assert set(whole["seeds"]) == {3}
+    path = tmp_path / "run" / "cells" / "random-1" / "predictions.f16"
+    path.write_bytes(path.read_bytes()[:-1])
+    analysis = analyse([run])[0]
+    assert set(analysis.specification.slopes["seeds"]) == {2}
+    (warning,) = analysis.damages
+    assert warning.startswith(f"Left out what needs a damaged file: {path}: the row of round 1 is damaged; delete the")
+    assert warning in analysis.warnings
+    page = write_report([analysis], tmp_path / "report")
+    assert "the row of round 1 is damaged" in page.read_text()
+    path.unlink()
+    write_report(analyse([run]), tmp_path / "report")
+    assert "is damaged" not in page.read_text()
+
+
+def test_damaged_held_out_pairs_are_a_warning(tmp_path):
+    run = write_run(tmp_path / "run", *votes(lambda quantile_N: 1.0))
+    (path,) = (tmp_path / "run").glob("data/*/held_out.safetensors")
+    path.write_bytes(b"junk")
+    analysis = analyse([run])[0]
+    assert analysis.specification.missing == {"": DAMAGED}
+    (warning,) = analysis.damages
+    assert "held_out.safetensors: cannot be read" in warning
 
 
 def test_a_reference_without_rounds_has_no_check(tmp_path):

@@ -202,7 +202,7 @@ def test_a_setting_beats_its_preset():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"pool_pairs": 100, "pool_prompts": 200}, "200 to 8000 pairs"),
         ({"pool_pairs": 900, "pool_prompts": 200, "max_pairs_per_prompt": 4}, "200 to 800 pairs"),
@@ -215,8 +215,8 @@ def test_a_setting_beats_its_preset():
         ({"preset": "tldr"}, "tldr_like"),
     ],
 )
-def test_wrong_settings_say_what_is_wrong(wrong, said):
-    with pytest.raises(ValidationError, match=said):
+def test_wrong_settings_say_what_is_wrong(wrong, message):
+    with pytest.raises(ValidationError, match=message):
         Simulated(**wrong)
 
 

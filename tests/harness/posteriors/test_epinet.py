@@ -66,8 +66,8 @@ def test_a_step_has_the_loss_and_the_gradients_of_autograd():
     logit = rewards[:, :4] - rewards[:, 4:]
     loss = F.binary_cross_entropy_with_logits(logit, target.expand(5, -1))
     torch.testing.assert_close(actual[0], loss.detach())
-    for mine, expected in zip(gradients, torch.autograd.grad(loss, trainable.parameters), strict=True):
-        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+    for actual, expected in zip(gradients, torch.autograd.grad(loss, trainable.parameters), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_prior_has_the_size_asked_for():

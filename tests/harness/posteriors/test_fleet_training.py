@@ -55,8 +55,8 @@ def test_a_cells_bits_do_not_depend_on_its_fleet(name, counts):
     trains = [pairs(n, seed) for seed, n in enumerate(counts)]
     alone = [rewards(posterior, [train], seed)[0] for seed, train in enumerate(trains)]
     for size in (3, 8):
-        for mine, expected in zip(rewards(posterior, trains[:size]), alone, strict=False):
-            assert torch.equal(mine, expected)
+        for actual, expected in zip(rewards(posterior, trains[:size]), alone, strict=False):
+            assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("name", ["ensemble", "impatient", "relu", "linked"])
@@ -98,8 +98,8 @@ def test_joined_heads_hold_each_part():
     parts = [POSTERIORS["ensemble"].initial_heads(D, stream(seed)) for seed in range(3)]
     joined = Heads.joined(parts)
     for number, part in enumerate(parts):
-        mine = joined.share(3 * number, 3 * number + 3)
-        for a, b in zip(mine.parameters, part.parameters, strict=True):
+        actual = joined.share(3 * number, 3 * number + 3)
+        for a, b in zip(actual.parameters, part.parameters, strict=True):
             assert torch.equal(a, b)
 
 

@@ -94,8 +94,8 @@ def test_every_member_trains_as_if_alone(activation, n, settings):
         torch.testing.assert_close(batched[: len(alone), k], torch.tensor(alone), rtol=1e-4, atol=1e-5)
         with torch.no_grad():
             rewards = member(pairs.features_RD)[:, 0]
-        mine = heads.rewards_KR(pairs.features_RD)[k]
-        torch.testing.assert_close(mine - mine[0], rewards - rewards[0], rtol=1e-3, atol=1e-4)
+        actual = heads.rewards_KR(pairs.features_RD)[k]
+        torch.testing.assert_close(actual - actual[0], rewards - rewards[0], rtol=1e-3, atol=1e-4)
 
 
 def test_members_that_run_out_of_patience_keep_their_best_weights_while_others_go_on():
@@ -123,8 +123,8 @@ def test_gradients_are_autograds():
     for layer in range(3):
         hidden = torch.baddbmm(leaves[3 + layer], hidden, leaves[layer])
         hidden = torch.tanh(hidden) if layer < 2 else hidden
-    for mine, theirs in zip(gradients, torch.autograd.grad(hidden, leaves, grad), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for actual, theirs in zip(gradients, torch.autograd.grad(hidden, leaves, grad), strict=True):
+        torch.testing.assert_close(actual, theirs)
 
 
 def test_the_learning_rate_follows_the_recipe():

@@ -22,7 +22,7 @@ def started(directory, name="random-seed0-0"):
 
 
 def adopted(path, *headers):
-    """The directory after runs of several studies, and what the last one said."""
+    """The directory after runs of several studies, and the lines of the last one."""
     directory = RunDirectory(path)
     for number, each in enumerate(headers):
         notes = directory.adopt(each)

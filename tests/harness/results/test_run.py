@@ -138,7 +138,5 @@ def test_a_run_of_an_older_version_has_no_held_out_pairs(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x08" + bytes(7) + b'{"a":1} '])
 def test_a_damaged_file_of_held_out_pairs_is_named(tmp_path, content):
     (tmp_path / HELD_OUT).write_bytes(content)
-    with pytest.raises(
-        RunDirectoryError, match=r"held_out.safetensors: cannot be read .*; delete it; reports then lack only"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"held_out.safetensors: cannot be read .*; delete it and run"):
         read_held_out(tmp_path)

@@ -37,8 +37,8 @@ RESULTS = ("rounds.jsonl", "predictions.f16", "manifest.json")
 class Watch(Display):
     """A display that acts once, when the first rounds have come back."""
 
-    def __init__(self, said, action):
-        super().__init__(Console(file=said, width=200))
+    def __init__(self, printed, action):
+        super().__init__(Console(file=printed, width=200))
         self._action = action
 
     def cells(self, states, slots):
@@ -51,15 +51,15 @@ class Watch(Display):
 
 
 def schedule(path, make_engine, action=None, **changes):
-    """Run the study; return the bytes of its results, its outcome and what was said."""
+    """Run the study; return the bytes of its results, its outcome and what was printed."""
     study = check_study(tiny(**STUDY | changes), "tiny")
-    directory, said = RunDirectory(path), io.StringIO()
+    directory, printed = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.header)
-    with Watch(said, action) as display:
+    with Watch(printed, action) as display:
         outcome = Scheduler(study, directory, Placement(), lambda: make_engine(path, display.say), display).run()
         assert display._action is None, "nothing was disturbed"
-    return bytes_of(path, *RESULTS), outcome, said.getvalue()
+    return bytes_of(path, *RESULTS), outcome, printed.getvalue()
 
 
 def on(address, **options):
@@ -152,9 +152,9 @@ def test_a_cluster_of_this_machine_gives_the_same_bytes_and_leaves_no_process(qu
     import psutil
 
     before = set(psutil.Process().children(recursive=True))
-    results, outcome, said = schedule(tmp_path / "run", on("local:2"))
+    results, outcome, printed = schedule(tmp_path / "run", on("local:2"))
     assert (results, outcome.failed) == (quiet, {})
-    assert "on 2 processes (local:2)" in said
+    assert "on 2 processes (local:2)" in printed
     left = [child for child in set(psutil.Process().children(recursive=True)) - before if "python" in child.name()]
     assert not [child for child in left if "resource_tracker" not in " ".join(child.cmdline())]
 
@@ -231,9 +231,9 @@ def test_data_are_sent_to_workers_that_cannot_see_them(quiet, tmp_path, monkeypa
         for _ in range(2):
             worker = cluster.add_worker(prefix=hidden(own_cache.parent), environment={"BALBENCH_CACHE": str(cache)})
             cluster.workers.append(worker)
-        results, outcome, said = schedule(run, on(cluster.address))
+        results, outcome, printed = schedule(run, on(cluster.address))
         assert (results, outcome.failed) == (quiet, {})
-        assert said.count("sending the data set") == 1  # the workers share a disk
+        assert printed.count("sending the data set") == 1  # the workers share a disk
         (kept,), (original,) = (
             (cache / "data").iterdir(),
             (path for path in (own_cache / "data").iterdir() if path.is_dir()),
@@ -242,9 +242,9 @@ def test_data_are_sent_to_workers_that_cannot_see_them(quiet, tmp_path, monkeypa
             (kept / path.name).read_bytes() == path.read_bytes() for path in original.iterdir() if path.is_file()
         )
         shutil.rmtree(run / "cells")
-        results, _, said = schedule(run, on(cluster.address))
+        results, _, printed = schedule(run, on(cluster.address))
         assert results == quiet
-        assert "sending" not in said
+        assert "sending" not in printed
 
 
 @pytest.mark.slow
@@ -254,9 +254,9 @@ def test_data_that_are_sent_to_each_worker(cluster, quiet, tmp_path):
         for number in (1, 2):
             environment = {"BALBENCH_CACHE": str(tmp_path / f"cache{number}")}
             cluster.workers.append(cluster.add_worker(environment=environment))
-        results, outcome, said = schedule(tmp_path / "run", on(cluster.address, _trust_paths=False))
+        results, outcome, printed = schedule(tmp_path / "run", on(cluster.address, _trust_paths=False))
     assert (results, outcome.failed) == (quiet, {})
-    assert said.count("sending the data set") == 2
+    assert printed.count("sending the data set") == 2
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path):
@@ -281,10 +281,10 @@ def test_a_scheduler_without_balbench_is_refused(tmp_path):
 
 def test_other_libraries_are_named_once(cluster, tmp_path):
     versions = dask_engine.versions() | {"torch": "2.0.0"}
-    _, outcome, said = schedule(tmp_path / "run", on(cluster.address, _versions=versions), policies=["random"])
+    _, outcome, printed = schedule(tmp_path / "run", on(cluster.address, _versions=versions), policies=["random"])
     assert not outcome.failed
-    assert said.count("warning:") == 1
-    assert f"has torch {torch.__version__.partition('+')[0]}, this machine torch 2.0.0" in said
+    assert printed.count("warning:") == 1
+    assert f"has torch {torch.__version__.partition('+')[0]}, this machine torch 2.0.0" in printed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
@@ -302,17 +302,17 @@ def test_workers_with_and_without_a_gpu(cluster, tmp_path):
 
 
 def test_a_cluster_that_has_no_worker_yet(tmp_path, monkeypatch):
-    said = []
+    printed = []
 
     def say(line):
-        said.append(line)
+        printed.append(line)
         cluster.workers.append(cluster.add_worker())
 
     with DaskCluster(tmp_path / "dask") as cluster:
         engine = cluster_engine(cluster.address, "cpu", tmp_path, say)
         assert engine.slots == 1
         engine.close()
-    assert said == [f"the cluster at {cluster.address} has no worker yet; waiting for one"]
+    assert printed == [f"the cluster at {cluster.address} has no worker yet; waiting for one"]
 
 
 @pytest.mark.slow
@@ -322,10 +322,10 @@ def test_a_cell_that_kills_its_workers_fails_alone(tmp_path, monkeypatch):
     with DaskCluster(tmp_path / "dask", environment=environment) as cluster:
         cluster.workers.append(cluster.add_worker(environment={"BALBENCH_TEST_DIE": "always"}))
         policies = ["random", {"name": "test_mortal"}]
-        _, outcome, said = schedule(tmp_path / "run", on(cluster.address), policies=policies, seeds=[3])
+        _, outcome, printed = schedule(tmp_path / "run", on(cluster.address), policies=policies, seeds=[3])
     assert list(outcome.failed) == ["test_mortal, seed 3"]
     assert "its worker died 3 times" in outcome.failed["test_mortal, seed 3"]
-    assert "the worker of test_mortal, seed 3 died; continuing from round 0" in said
+    assert "the worker of test_mortal, seed 3 died; continuing from round 0" in printed
 
 
 @pytest.mark.slow
@@ -351,9 +351,9 @@ def test_check_asks_the_cluster(cluster, tmp_path, monkeypatch, capsys):
 def test_a_cell_that_ends_python_fails_alone_and_no_worker_with_it(cluster, tmp_path, monkeypatch):
     monkeypatch.setitem(registry._registered, "policies", {"test_leaving": Leaving})
     policies = ["random", {"name": "test_leaving"}]
-    _, outcome, said = schedule(tmp_path / "run", on(cluster.address), policies=policies, seeds=[3])
+    _, outcome, printed = schedule(tmp_path / "run", on(cluster.address), policies=policies, seeds=[3])
     assert outcome.failed == {"test_leaving, seed 3": "SystemExit: 3"}
-    assert "died" not in said
+    assert "died" not in printed
 
 
 @pytest.mark.slow

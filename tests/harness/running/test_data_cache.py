@@ -43,14 +43,14 @@ def study_of(**changes):
 
 
 def prepared(path, study=None):
-    """Prepare the data of a study; return the directory of the arrays, and what was said."""
-    study, directory, said = study or study_of(), RunDirectory(path), io.StringIO()
+    """Prepare the data of a study; return the directory of the arrays, and what was printed."""
+    study, directory, printed = study or study_of(), RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.header)
-    with Display(Console(file=said, width=200)) as display:
+    with Display(Console(file=printed, width=200)) as display:
         (data,) = prepare(list(study.cells), directory, display).values()
     add_lines(list(study.cells), directory)
-    return data.path, said.getvalue()
+    return data.path, printed.getvalue()
 
 
 def test_two_runs_use_one_data_set(tmp_path, builds):
@@ -108,15 +108,15 @@ def test_data_that_are_built_again_with_other_pairs_are_refused(tmp_path, monkey
 def test_one_of_several_processes_builds_and_the_others_wait(tmp_path, builds):
     arrays, _ = prepared(tmp_path / "run")
     shutil.rmtree(arrays)
-    held, said = FileLock(arrays.with_name(f"{arrays.name}.lock")), []
+    held, printed = FileLock(arrays.with_name(f"{arrays.name}.lock")), []
     with held.acquire():
-        waiting = threading.Thread(target=lambda: said.append(prepared(tmp_path / "run")[1]))
+        waiting = threading.Thread(target=lambda: printed.append(prepared(tmp_path / "run")[1]))
         waiting.start()
         time.sleep(0.5)
         assert len(builds) == 1
     waiting.join(timeout=60)
     assert len(builds) == 2
-    assert "another run builds the same data set; waiting for it" in said[0]
+    assert "another run builds the same data set; waiting for it" in printed[0]
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):

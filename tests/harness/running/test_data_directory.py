@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import fields, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.results import RunDirectory
 from balbench.harness.results.held_out import HELD_OUT, read_held_out
 from balbench.harness.running.data_cache import data_path
-from balbench.harness.running.data_directory import feature_bytes, prepare
+from balbench.harness.running.data_directory import feature_bytes, prepare, restore_facts
 from balbench.harness.running.progress import Display
 from balbench.harness.study.study import check_study
 from support.studies import TINY, tiny
@@ -91,7 +92,7 @@ def write_votes(path, prompts=20, same=""):
     return path
 
 
-def said(study, path) -> str:
+def printed_by(study, path) -> str:
     screen = io.StringIO()
     with Display(Console(file=screen)) as display:
         prepare(list(check_study(study, "texts").cells), RunDirectory(path), display)
@@ -107,7 +108,8 @@ def bert(tmp_path, monkeypatch):
 def test_warnings_of_the_data_are_printed_by_each_run_and_kept(tmp_path, bert):
     study = text_study(write_votes(tmp_path / "votes.jsonl", same="x" * 40), bert)
     for _ in range(2):
-        assert said(study, tmp_path / "run").count("warning: data: 20 of 20 pairs have two responses that are the") == 1
+        line = "warning: data: 20 of 20 pairs have two responses that are the"
+        assert printed_by(study, tmp_path / "run").count(line) == 1
     (facts,) = [json.loads(path.read_text()) for path in (tmp_path / "run").glob("data/*/data.json")]
     assert facts["facts"]["tokens"]["pairs_same_by_cut"] == 20
     assert facts["warnings"][0].startswith("20 of 20 pairs")
@@ -116,7 +118,7 @@ def test_warnings_of_the_data_are_printed_by_each_run_and_kept(tmp_path, bert):
 def test_a_run_says_once_how_many_labels_eval_holds_beside_the_budget(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
     grid = {"dataset.data_seed": [0, 1], "protocol.rounds": [4, 30]}
-    lines = [line for line in said(tiny(grid=grid), tmp_path / "run").splitlines() if line.startswith("eval")]
+    lines = [line for line in printed_by(tiny(grid=grid), tmp_path / "run").splitlines() if line.startswith("eval")]
     assert lines == [
         f"eval holds 60 labels that training uses to choose weights; the budget is 10 to {last}" for last in (40, 300)
     ]
@@ -124,27 +126,27 @@ def test_a_run_says_once_how_many_labels_eval_holds_beside_the_budget(tmp_path, 
 
 def test_a_data_file_that_changed_since_the_last_run_is_named(tmp_path, bert):
     votes = write_votes(tmp_path / "votes.jsonl")
-    assert "changed" not in said(text_study(votes, bert), tmp_path / "run")
-    assert "changed" not in said(text_study(votes, bert), tmp_path / "run")
+    assert "changed" not in printed_by(text_study(votes, bert), tmp_path / "run")
+    assert "changed" not in printed_by(text_study(votes, bert), tmp_path / "run")
     write_votes(votes, prompts=25)
     line = f"note: dataset.path: {votes} changed since the last run in {tmp_path / 'run'}; its cells run again"
-    assert said(text_study(votes, bert), tmp_path / "run").count(line) == 1
-    assert "changed" not in said(text_study(votes, bert), tmp_path / "run")
+    assert printed_by(text_study(votes, bert), tmp_path / "run").count(line) == 1
+    assert "changed" not in printed_by(text_study(votes, bert), tmp_path / "run")
     other = write_votes(tmp_path / "other.jsonl", prompts=30)
-    assert "changed" not in said(text_study(other, bert), tmp_path / "run")
+    assert "changed" not in printed_by(text_study(other, bert), tmp_path / "run")
 
 
 def test_a_dueling_policy_needs_several_pairs_of_a_prompt_before_texts_are_encoded(tmp_path, bert, monkeypatch):
     study = text_study(write_votes(tmp_path / "votes.jsonl"), bert, policy="infomax")
     monkeypatch.setattr(JsonLines, "build", None)
     with pytest.raises(DataError, match="policy infomax: every prompt of the pool has one pair") as error:
-        said(study, tmp_path / "run")
+        printed_by(study, tmp_path / "run")
     assert "\n" not in str(error.value)
 
 
 def test_a_run_keeps_the_votes_prompts_and_distances_of_its_held_out_pairs(tmp_path, bert):
     study = text_study(write_votes(tmp_path / "votes.jsonl"), bert)
-    said(study, tmp_path / "run")
+    printed_by(study, tmp_path / "run")
     (facts,) = (tmp_path / "run").glob("data/*/data.json")
     data = PreferenceData.load(data_path(json.loads(facts.read_text())["cache"]), {})
     held_out = read_held_out(facts.parent)
@@ -158,11 +160,32 @@ def test_a_run_keeps_the_votes_prompts_and_distances_of_its_held_out_pairs(tmp_p
         assert kept.distance_N == pytest.approx(np.linalg.norm(difference_ND, axis=1))
 
 
+def test_facts_are_restored_for_finished_cells_unless_the_data_are_gone(tmp_path, bert):
+    votes = write_votes(tmp_path / "votes.jsonl")
+    study = check_study(text_study(votes, bert), "texts")
+    directory, screen = RunDirectory(tmp_path / "run"), io.StringIO()
+    printed_by(text_study(votes, bert), tmp_path / "run")
+    (path,) = (tmp_path / "run").glob(f"data/*/{HELD_OUT}")
+    before = path.read_bytes()
+    with Display(Console(file=screen, width=400)) as display:
+        restore_facts(list(study.cells), directory, display)
+        assert screen.getvalue() == ""
+        path.unlink()
+        restore_facts(list(study.cells), directory, display)
+        assert path.read_bytes() == before
+        path.unlink()
+        shutil.rmtree(tmp_path / "cache")
+        votes.unlink()
+        restore_facts(list(study.cells), directory, display)
+    assert not path.exists()
+    assert "note: the facts about held-out pairs cannot be written again: dataset.path:" in screen.getvalue()
+
+
 def test_the_held_out_pairs_are_added_to_a_directory_of_an_older_version(tmp_path, bert):
     study = text_study(write_votes(tmp_path / "votes.jsonl"), bert)
-    said(study, tmp_path / "run")
+    printed_by(study, tmp_path / "run")
     (path,) = (tmp_path / "run").glob(f"data/*/{HELD_OUT}")
     before = path.read_bytes()
     path.unlink()
-    said(study, tmp_path / "run")
+    printed_by(study, tmp_path / "run")
     assert path.read_bytes() == before

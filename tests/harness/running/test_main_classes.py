@@ -20,17 +20,17 @@ SHIFT = 0
 class Mine(balbench.Policy):
     """The first pairs after a fixed position."""
 
-    family: ClassVar[str] = "mine"
+    family: ClassVar[str] = "own_policy"
     source: ClassVar[str] = "-"
     needs_rewards: ClassVar[bool] = False
 
     def select(self, view, batch_size, stream):
         return Selection(view.unlabelled_U[SHIFT:][:batch_size], None)
 
-balbench.register("policies", "mine", Mine)
+balbench.register("policies", "own_policy", Mine)
 '''
 STUDY = TINY | {
-    "policies": ["random", "mine"],
+    "policies": ["random", "own_policy"],
     "full_data": False,
     "seeds": 2,
     "protocol": {"initial": 10, "batch": 10, "rounds": 2},
@@ -38,7 +38,7 @@ STUDY = TINY | {
 RUN = f"""
 study = {STUDY!r}
 run = balbench.run_study(study, out, jobs=2, progress=False)
-cells = run.cells[run.cells["policy"] == "mine"]
+cells = run.cells[run.cells["policy"] == "own_policy"]
 result = [cells["key"].tolist(), cells["state"].tolist(), run.curves["value"].sum()]
 """
 NOTEBOOK = """

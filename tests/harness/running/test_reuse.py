@@ -28,9 +28,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def run(path, reuse=True, **changes):
-    """Run the tiny study; return the numbers of rounds that ran, and what was said."""
+    """Run the tiny study; return the numbers of rounds that ran, and what was printed."""
     study = check_study(tiny(**{"policies": ["random", "bald"], "full_data": False} | changes), "tiny")
-    directory, said = RunDirectory(path), io.StringIO()
+    directory, printed = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.header)
     engine, rounds = InProcess(), []
@@ -42,17 +42,17 @@ def run(path, reuse=True, **changes):
         return future
 
     engine.submit = counted
-    with Display(Console(file=said, width=300)) as display:
+    with Display(Console(file=printed, width=300)) as display:
         assert not Scheduler(study, directory, Placement(), lambda: engine, display, reuse=reuse).run().failed
-    return len(rounds), said.getvalue()
+    return len(rounds), printed.getvalue()
 
 
 def test_finished_cells_are_copied_byte_for_byte(tmp_path):
     ran, _ = run(tmp_path / "first")
     assert ran == 16
-    ran, said = run(tmp_path / "second", name="renamed", seeds=3)
+    ran, printed = run(tmp_path / "second", name="renamed", seeds=3)
     assert ran == 8  # the third seed
-    assert said.splitlines()[0] == f"4 finished cells copied from {tmp_path / 'first'}"
+    assert printed.splitlines()[0] == f"4 finished cells copied from {tmp_path / 'first'}"
     for path, content in bytes_of(tmp_path / "first", *COPIED).items():
         assert (tmp_path / "second" / path).read_bytes() == content
     for path in (tmp_path / "first").glob("cells/*"):
@@ -78,9 +78,9 @@ def test_a_run_of_copies_alone_can_be_reported_and_names_where_they_were_run(tmp
 
 def test_fewer_rounds_are_copied_and_continued(tmp_path):
     run(tmp_path / "short", protocol=TINY["protocol"] | {"rounds": 2})
-    ran, said = run(tmp_path / "long")
+    ran, printed = run(tmp_path / "long")
     assert ran == 12  # two and the last of the shorter again, for four cells
-    assert "4 finished cells copied" in said
+    assert "4 finished cells copied" in printed
     run(tmp_path / "alone", reuse=False)
     assert bytes_of(tmp_path / "long", *RESULTS) == bytes_of(tmp_path / "alone", *RESULTS)
     ran, _ = run(tmp_path / "shorter", protocol=TINY["protocol"] | {"rounds": 3})
@@ -129,9 +129,9 @@ def test_a_cell_of_a_plug_in_with_another_source_is_not_copied(tmp_path, monkeyp
     monkeypatch.setattr(registry, "origin", origin)
     run(tmp_path / "first")
     sources["source"] = "b"
-    ran, said = run(tmp_path / "second")
+    ran, printed = run(tmp_path / "second")
     assert ran == 8  # those of the plug-in
-    assert "warning" not in said
+    assert "warning" not in printed
 
 
 def test_own_rounds_are_not_replaced_by_fewer(tmp_path):
@@ -141,9 +141,9 @@ def test_own_rounds_are_not_replaced_by_fewer(tmp_path):
         (path / "manifest.json").unlink()
         lines = (path / "rounds.jsonl").read_bytes().splitlines(keepends=True)
         (path / "rounds.jsonl").write_bytes(b"".join(lines[:3]))
-    ran, said = run(tmp_path / "own")
+    ran, printed = run(tmp_path / "own")
     assert ran == 4
-    assert "copied" not in said
+    assert "copied" not in printed
 
 
 def test_moved_and_damaged_entries_are_passed_over(tmp_path):

@@ -31,19 +31,19 @@ from support.studies import TINY, bytes_of, tiny
 
 
 def schedule(path, jobs=2, fleet=None, engine=None, prepared=None, **changes):
-    """Run a tiny study, on processes or an engine of the test's own; return its outcome and what was said."""
+    """Run a tiny study, on processes or an engine of the test's own; return its outcome and what was printed."""
     study = check_study(tiny(**changes), "tiny")
-    directory, said = RunDirectory(path), io.StringIO()
+    directory, printed = RunDirectory(path), io.StringIO()
     path.mkdir(exist_ok=True)
     directory.adopt(study.header)
     placement = Placement(jobs, "cpu", fleet, grace=0.0)
-    with Display(Console(file=said, width=200)) as display:
+    with Display(Console(file=printed, width=200)) as display:
         make = (lambda: engine) if engine else partial(make_engine, placement, path, display.say)
         scheduler = Scheduler(study, directory, placement, make, display)
         if prepared:
             prepared(scheduler)
         outcome = scheduler.run()
-    return outcome, said.getvalue()
+    return outcome, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,10 @@ def quiet(tmp_path_factory):
 def test_bytes_do_not_depend_on_processes_or_fleets(quiet, tmp_path):
     for jobs, fleet in ((1, None), (3, 1), (2, 3), (1, 8)):
         path = tmp_path / f"{jobs}-{fleet}"
-        outcome, said = schedule(path, jobs, fleet)
+        outcome, printed = schedule(path, jobs, fleet)
         assert not outcome.failed
         assert bytes_of(path) == quiet
-    assert "10 cells as 2 fleets of 2 to 8 on 1 process (cpu)" in said
+    assert "10 cells as 2 fleets of 2 to 8 on 1 process (cpu)" in printed
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 99.0])
@@ -156,9 +156,9 @@ def misbehaving_parts(monkeypatch):
 
 def test_a_worker_that_dies_is_named_and_tried_again(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", str(tmp_path / "died"))
-    outcome, said = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=1)
+    outcome, printed = schedule(tmp_path / "run", policies=["random", {"name": "test_mortal"}], seeds=1)
     assert not outcome.failed
-    assert "the worker of test_mortal, seed 0 died; continuing from round" in said
+    assert "the worker of test_mortal, seed 0 died; continuing from round" in printed
     assert set(read_run(tmp_path / "run").cells["state"]) == {"finished"}
 
 
@@ -196,9 +196,9 @@ def test_a_posterior_that_ends_python_fails_its_cells(tmp_path):
 def test_a_fleet_with_a_deadly_cell_is_split_until_it_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_TEST_DIE", "always")
     policies = ["random", "bald", {"name": "test_mortal"}]
-    outcome, said = schedule(tmp_path / "run", 1, 6, policies=policies, full_data=False)
+    outcome, printed = schedule(tmp_path / "run", 1, 6, policies=policies, full_data=False)
     assert list(outcome.failed) == ["test_mortal, seed 0", "test_mortal, seed 1"]
-    assert "the worker of random, seed 0 and 5 other cells died; continuing from round 0" in said
+    assert "the worker of random, seed 0 and 5 other cells died; continuing from round 0" in printed
     states = read_run(tmp_path / "run").cells.set_index("policy")["state"]
     assert states["random"].tolist() == states["bald"].tolist() == ["finished", "finished"]
 
@@ -227,8 +227,8 @@ def test_cells_that_diverge_fail_alone_whatever_their_fleet(tmp_path):
 def test_on_a_gpu_a_fleet_is_what_fits(quiet, tmp_path, monkeypatch):
     monkeypatch.setattr(Ensemble, "training_bytes", lambda self, dimension: 10**6 * dimension, raising=False)
     engine = InProcess(1, seconds=99.0, free=30_000_000)  # for three cells of dimension 8
-    _, said = schedule(tmp_path / "run", engine=engine)
-    assert "10 cells as 4 fleets of 2 to 3 on 1 process (here)" in said
+    _, printed = schedule(tmp_path / "run", engine=engine)
+    assert "10 cells as 4 fleets of 2 to 3 on 1 process (here)" in printed
     assert bytes_of(tmp_path / "run") == quiet
 
 
@@ -237,9 +237,9 @@ def test_a_fleet_that_does_not_fit_is_halved(tmp_path, name):
     posterior = TINY["posterior"] | {"name": name}
     for fleet in (1, 8):
         engine = InProcess(1)
-        outcome, said = schedule(tmp_path / f"{fleet}", fleet=fleet, engine=engine, posterior=posterior)
+        outcome, printed = schedule(tmp_path / f"{fleet}", fleet=fleet, engine=engine, posterior=posterior)
         assert not outcome.failed
-    assert said.splitlines()[2:] == [
+    assert printed.splitlines()[2:] == [
         "out of memory on cuda:3 with 8 cells; continuing with 4 and 4",
         "out of memory on cuda:3 with 4 cells; continuing with 2 and 2",
         "out of memory on cuda:3 with 4 cells; continuing with 2 and 2",
@@ -351,6 +351,15 @@ def test_a_damaged_data_set_is_built_again_when_its_manifest_is_gone(tmp_path):
     assert bytes_of(tmp_path / "run") == before
 
 
+def test_deleted_facts_of_a_finished_run_are_written_again(tmp_path):
+    schedule(tmp_path / "run", policies=["random"])
+    before = bytes_of(tmp_path / "run", "held_out.safetensors", "rounds.jsonl")
+    next((tmp_path / "run").glob("data/*/held_out.safetensors")).unlink()
+    schedule(tmp_path / "run", engine=(engine := InProcess()), policies=["random"])
+    assert engine.tasks == []
+    assert bytes_of(tmp_path / "run", "held_out.safetensors", "rounds.jsonl") == before
+
+
 def test_data_that_cannot_be_built_stop_the_run(tmp_path):
     with pytest.raises((DataError, StudyError), match="dataset"):
         schedule(tmp_path / "run", dataset={"name": "jsonl", "path": "nowhere.jsonl"})
@@ -366,20 +375,26 @@ def test_data_that_lack_what_a_policy_needs_stop_the_run_before_the_first_round(
 
 
 @pytest.mark.parametrize(
-    ("jobs", "small_work", "small_seconds", "processes"),
-    [(None, 5_000, 99.0, 1), (None, 0, 99.0, 3), (None, 5_000, 0.0, 3), (3, 5_000, 99.0, 3)],
-    ids=["small", "large", "small but slow", "asked for"],
+    ("jobs", "small_work", "seconds", "most_running", "first"),
+    [
+        (None, 5_000, (99.0, 99.0), 1, 1),
+        (None, 0, (99.0, 99.0), 3, 3),
+        (None, 5_000, (99.0, 0.0), 3, 1),
+        (None, 5_000, (0.0, 99.0), 3, 3),
+        (3, 5_000, (99.0, 99.0), 3, 3),
+    ],
+    ids=["small", "large", "small but slow", "no result for long", "asked for"],
 )
-def test_a_small_study_starts_with_one_process(tmp_path, monkeypatch, jobs, small_work, small_seconds, processes):
-    monkeypatch.setattr("balbench.harness.running.scheduler.SMALL_WORK", small_work)
-    monkeypatch.setattr("balbench.harness.running.scheduler.SMALL_SECONDS", small_seconds)
-    engine, most = InProcess(3), []
+def test_a_small_study_starts_with_one_process(tmp_path, monkeypatch, jobs, small_work, seconds, most_running, first):
+    names = ("SMALL_WORK", "FIRST_RESULT_SECONDS", "SMALL_SECONDS")
+    for name, value in zip(names, (small_work, *seconds), strict=True):
+        monkeypatch.setattr(f"balbench.harness.running.scheduler.{name}", value)
+    engine, most, schedulers = InProcess(3), [], []
     engine.location = "cpu"
     engine.before = lambda task: most.append(len(schedulers[0]._running) + 1)
-    schedulers = []
-    protocol = {"initial": 10, "batch": 10, "rounds": 1}
-    changes = {"policies": ["random", "variance", "bald"], "full_data": False, "protocol": protocol}
-    outcome, said = schedule(tmp_path / "run", jobs, 1, engine, schedulers.append, **changes)
+    changes = {"policies": ["random", "variance", "bald"], "full_data": False}
+    changes["protocol"] = {"initial": 10, "batch": 10, "rounds": 1}
+    outcome, printed = schedule(tmp_path / "run", jobs, 1, engine, schedulers.append, **changes)
     assert not outcome.failed
-    assert max(most) == processes
-    assert f"on {processes} process" in said
+    assert max(most) == most_running
+    assert f"on {first} process" in printed

@@ -92,10 +92,10 @@ def test_an_edited_class_is_another_policy(register):
 
     keys = []
     for power in (1, 2, 1):
-        register("mine", made(power))
-        keys.append(keys_of(policies=["random", "mine"]))
+        register("own_policy", made(power))
+        keys.append(keys_of(policies=["random", "own_policy"]))
     assert keys[0] == keys[2]
-    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == [("mine", 0), ("mine", 1)]
+    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == [("own_policy", 0), ("own_policy", 1)]
 
 
 def test_a_plug_in_is_known_by_its_distribution_and_version(monkeypatch):
