@@ -317,7 +317,7 @@ def check(
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .jsonl.gz file of preferences.")],
+    data: Annotated[Path, typer.Argument(metavar="FILE", help="A file or directory of preferences.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="The study file  [default: the data file's name.yaml]")
     ] = None,

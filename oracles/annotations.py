@@ -34,6 +34,9 @@ class PairRecords:
         vote_annotator_V: the annotator of each vote ("" if unknown).
         probability_N: the true P(first preferred), known only for simulated worlds.
         response_length_N2: characters of the two responses, known only for texts.
+        vote_strength_V: how strong each preference is, from 0 on; NaN if unknown, None if nothing was recorded.
+        vote_seconds_V: seconds that each vote took; NaN if unknown, None if nothing was recorded.
+        vote_price_V: price of each vote; NaN if unknown, None if nothing was recorded.
     """
 
     pair_id_N: Array
@@ -42,6 +45,9 @@ class PairRecords:
     vote_annotator_V: Array
     probability_N: Array | None = None
     response_length_N2: Array | None = None
+    vote_strength_V: Array | None = None
+    vote_seconds_V: Array | None = None
+    vote_price_V: Array | None = None
 
     def __post_init__(self) -> None:
         if np.any(np.diff(self.vote_pair_V) < 0):
@@ -78,17 +84,11 @@ class PairRecords:
         within_V = np.arange(len(pair_V)) - np.repeat(np.cumsum(count_B) - count_B, count_B)
         votes = start_N1[rows][pair_V] + within_V
         taken: dict[str, Any] = {
-            field.name: None if getattr(self, field.name) is None else getattr(self, field.name)[rows]
+            field.name: value[votes if field.name.endswith("_V") else rows]
             for field in fields(self)
-            if not field.name.endswith("_V")
+            if (value := getattr(self, field.name)) is not None
         }
-        return replace(
-            self,
-            **taken,
-            vote_pair_V=pair_V,
-            vote_choice_V=self.vote_choice_V[votes],
-            vote_annotator_V=self.vote_annotator_V[votes],
-        )
+        return replace(self, **{**taken, "vote_pair_V": pair_V})
 
 
 @dataclass(frozen=True)

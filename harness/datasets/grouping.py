@@ -21,7 +21,9 @@ from functools import cached_property
 
 import numpy as np
 
-from balbench.harness.datasets.text_pairs import TextPairs
+from balbench.harness.datasets.text_column import TextColumn, TextWriter
+from balbench.harness.datasets.text_pairs import TextPairs, codes
+from balbench.harness.datasets.votes import text_digest
 
 Array = np.ndarray
 OPENING_CHARACTERS = 40  # least length of an opening that counts even if no recorded response follows
@@ -76,53 +78,71 @@ def group_prompts(pairs: TextPairs) -> PromptGroups:
     The prompts are sorted, so that the openings of a text come directly before it: n prompts take O(n log n)
     comparisons.
     """
-    texts = [normalise(prompt) for prompt in pairs.prompt_P]
-    first = {text: row for row, text in reversed(list(enumerate(texts)))}
-    links = [(row, first[text]) for row, text in enumerate(texts) if first[text] != row]
+    texts, first_P = _normalised(pairs)
+    rows = np.arange(len(first_P))
+    links = np.stack([rows, first_P], axis=1)[first_P != rows].tolist()
     equal = len(links)
     if pairs.group_keys is None:
-        links += _continuations(first, _Responses(pairs, texts))
+        links += _continuations(texts, _sorted_rows(texts, first_P), _Responses(pairs, first_P))
     else:
         members: dict[str, int] = {}
         links += [(prompt, members.setdefault(key, prompt)) for prompt, key in pairs.group_keys]
     continued = len(links) - equal if pairs.group_keys is None else 0
-    return PromptGroups(_components(links, len(texts)), equal, continued)
+    return PromptGroups(_components(links, len(first_P)), equal, continued)
+
+
+def _normalised(pairs: TextPairs) -> tuple[TextColumn, Array]:
+    """Return the normalised prompts, and for each the row of the first prompt with the same text."""
+    writer, digests = TextWriter(), bytearray()
+    for block in pairs.prompt_P.blocks():
+        texts = [normalise(text).encode() for text in block.to_pylist()]
+        writer.add(texts)
+        digests += b"".join(text_digest(text) for text in texts)
+    code_P, first_U = codes(np.frombuffer(digests, dtype=np.uint8).reshape(len(pairs.prompt_P), -1))
+    return TextColumn(writer.finish(), np.arange(len(code_P))), first_U[code_P]
+
+
+def _sorted_rows(texts: TextColumn, first_P: Array) -> Array:
+    """Return the rows of distinct texts, in the order of the texts."""
+    import pyarrow.compute as pc
+
+    rows = np.unique(first_P)
+    return rows[pc.sort_indices(texts.take(rows).array()).to_numpy()]
 
 
 class _Responses:
-    """Normalised responses to each normalised prompt; only short prompts are included."""
+    """The responses to each normalised prompt."""
 
-    def __init__(self, pairs: TextPairs, texts: Sequence[str]) -> None:
-        short = {row for row, text in enumerate(texts) if len(text) < OPENING_CHARACTERS}
-        self._of: dict[str, list[str]] = {}
-        for response, prompt in zip(pairs.response_R, pairs.prompt_of_response_R.tolist(), strict=True):
-            if prompt in short:
-                self._of.setdefault(texts[prompt], []).append(normalise(response))
+    def __init__(self, pairs: TextPairs, first_P: Array) -> None:
+        prompt_R = first_P[pairs.prompt_of_response_R]
+        self._responses, self._by_prompt = pairs.response_R, np.argsort(prompt_R, kind="stable")
+        self._prompt = prompt_R[self._by_prompt]
 
-    def continues(self, opening: str, rest: str) -> bool:
-        """Whether the rest of a text starts with a response to the opening."""
-        return any(starts_with(rest, response) for response in self._of.get(opening, []))
+    def continues(self, prompt: int, rest: str) -> bool:
+        """Whether the rest of a text starts with a response to the prompt."""
+        low, high = np.searchsorted(self._prompt, [prompt, prompt + 1])
+        return any(starts_with(rest, normalise(text)) for text in self._responses.take(self._by_prompt[low:high]))
 
 
-def _continuations(first: dict[str, int], responses: _Responses) -> Iterator[tuple[int, int]]:
+def _continuations(texts: TextColumn, rows: Array, responses: _Responses) -> Iterator[tuple[int, int]]:
     """Yield the row of each prompt that has an opening, and the row of its longest opening."""
-    openings: list[str] = []  # each is the start of the next
-    for text in sorted(first):
-        while openings and not text.startswith(openings[-1]):
+    openings: list[tuple[int, str]] = []  # each is the start of the next
+    for row, text in zip(rows.tolist(), texts.take(rows), strict=True):
+        while openings and not text.startswith(openings[-1][1]):
             openings.pop()
-        opening = next((other for other in reversed(openings) if _begins(other, text, responses)), None)
+        opening = next((other for other, start in reversed(openings) if _begins(other, start, text, responses)), None)
         if opening is not None:
-            yield first[text], first[opening]
-        openings.append(text)
+            yield row, opening
+        openings.append((row, text))
 
 
-def _begins(opening: str, text: str, responses: _Responses) -> bool:
+def _begins(row: int, opening: str, text: str, responses: _Responses) -> bool:
     if not starts_with(text, opening):
         return False
-    return len(opening) >= OPENING_CHARACTERS or responses.continues(opening, text[len(opening) :].lstrip())
+    return len(opening) >= OPENING_CHARACTERS or responses.continues(row, text[len(opening) :].lstrip())
 
 
-def _components(links: Sequence[tuple[int, int]], count: int) -> Array:
+def _components(links: Sequence[Sequence[int]], count: int) -> Array:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

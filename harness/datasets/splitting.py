@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,8 +12,8 @@ from pydantic import Field, field_validator, model_validator
 from balbench.harness.component import Component
 from balbench.harness.datasets.feature_cache import spare_array
 from balbench.harness.datasets.grouping import PromptGroups, group_prompts
-from balbench.harness.datasets.reading import OodRule
 from balbench.harness.datasets.text_pairs import TextPairs
+from balbench.harness.datasets.votes import OodRule
 from balbench.harness.errors import DataError
 from balbench.harness.pool.blocks import array_blocks
 from balbench.harness.pool.pairs import PreferencePool, Split
@@ -104,13 +104,12 @@ class SplitSettings(Component):
         return rows | ({"ood": np.flatnonzero(ood_P)} if self.ood_field is not None else {})
 
 
-def _drawn_groups(prompts: list[str], group_P: Array, rows: Array, stream: Stream) -> list[Array]:
+def _drawn_groups(prompts: Sequence[str], group_P: Array, rows: Array, stream: Stream) -> list[Array]:
     """Return the rows of each group, in an order that depends on the texts and the stream only."""
     by_group = rows[np.argsort(group_P[rows], kind="stable")]
     groups = np.split(by_group, np.flatnonzero(np.diff(group_P[by_group])) + 1)
-    names = [min(prompts[row] for row in group) for group in groups]
-    draws = [(stream.uniform(name), name) for name in names]
-    return [groups[number] for number in sorted(range(len(groups)), key=draws.__getitem__)]
+    draws = [stream.uniform(min(prompts[row] for row in group)) for group in groups]
+    return [groups[number] for number in np.argsort(draws, kind="stable").tolist()]
 
 
 def _fill(groups: list[Array], most: Mapping[str, int]) -> dict[str, list[Array]]:
@@ -177,12 +176,15 @@ def _taken(features_RD: Array, rows_S: Array, storage: DTypeLike) -> Array:
 
 
 def all_records(pairs: TextPairs) -> PairRecords:
-    """Return the votes on all pairs, with the lengths of the two responses in characters."""
-    length_R = np.array([len(text) for text in pairs.response_R], dtype=np.int64)
+    """Return the votes on all pairs, with what was recorded about them and the lengths of responses in characters."""
+    length_R = pairs.response_R.lengths()
     return PairRecords(
         pair_id_N=pairs.pair_id_N,
         vote_pair_V=pairs.vote_pair_V,
         vote_choice_V=pairs.vote_choice_V,
         vote_annotator_V=pairs.vote_annotator_V,
         response_length_N2=length_R[pairs.responses_of_pair_N2],
+        vote_strength_V=pairs.vote_strength_V,
+        vote_seconds_V=pairs.vote_seconds_V,
+        vote_price_V=pairs.vote_price_V,
     )

@@ -42,16 +42,16 @@ class RowCounts:
         N = len(pairs.pair_id_N)
         votes_N = np.bincount(pairs.vote_pair_V, minlength=N)
         first_N = np.bincount(pairs.vote_pair_V[pairs.vote_choice_V == Choice.FIRST], minlength=N)
-        rows = zip(
-            pairs.vote_pair_V.tolist(), pairs.vote_choice_V.tolist(), pairs.vote_annotator_V.tolist(), strict=True
-        )
+        second_N = np.bincount(pairs.vote_pair_V[pairs.vote_choice_V == Choice.SECOND], minlength=N)
+        _, annotator_V = np.unique(pairs.vote_annotator_V, return_inverse=True)
+        distinct = np.unique(np.stack([pairs.vote_pair_V, pairs.vote_choice_V, annotator_V]), axis=1).shape[1]
         return cls(
             rows=len(pairs.vote_pair_V),
-            repeated=len(pairs.vote_pair_V) - len(set(rows)),
+            repeated=len(pairs.vote_pair_V) - distinct,
             pairs=N,
             responses=len(pairs.response_R),
             prompts=len(pairs.prompt_P),
-            ties=int((2 * first_N == votes_N).sum()),
+            ties=int((first_N == second_N).sum()),
             most_votes=int(votes_N.max()),
             single_votes=int((votes_N == 1).sum()),
         )
@@ -60,7 +60,7 @@ class RowCounts:
         several = self.pairs - self.single_votes
         votes = "one vote each" if not several else f"{several:,} with 2 to {self.most_votes:,} votes"
         more = [
-            f"even votes on {self.ties:,} of {self.pairs:,} pairs" if self.ties else "",
+            f"ties or even votes on {self.ties:,} of {self.pairs:,} pairs" if self.ties else "",
             f"{self.repeated:,} of {self.rows:,} rows repeat an earlier row and count as further votes"
             if self.repeated
             else "",
@@ -81,6 +81,9 @@ def pairs_of_prompts(pairs: TextPairs) -> Array:
 
 def text_lines(pairs: TextPairs, groups: PromptGroups, splits: Mapping[str, Array]) -> Iterator[str]:
     """Yield lines about rows, groups of prompts and splits; `splits` has the prompts of each split."""
+    yield f"schema: {pairs.facts.schema} {pairs.facts.fields}"
+    if pairs.facts.unusable:
+        yield f"warning: {pairs.facts.unusable_line()}; the study skips them"
     yield f"rows: {RowCounts.of(pairs)}"
     yield f"groups: {groups}"
     pairs_P = np.bincount(pairs_of_prompts(pairs), minlength=len(pairs.prompt_P))

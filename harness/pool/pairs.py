@@ -37,6 +37,9 @@ RECORD_TYPES = {
     "vote_annotator_V": "strings",
     "probability_N": "floats",
     "response_length_N2": "integers",
+    "vote_strength_V": "floats",
+    "vote_seconds_V": "floats",
+    "vote_price_V": "floats",
 }
 
 

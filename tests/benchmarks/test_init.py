@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balbench.benchmarks.init import MOST_BATCH, protocol, write_study
-from balbench.harness.datasets.jsonl import JsonLines
+from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.errors import DataError, StudyError
 from balbench.harness.study.study import load_study
 from support.command import run_here
@@ -39,7 +39,7 @@ def test_the_study_file_is_valid_and_suits_the_data(tmp_path, bert, monkeypatch,
     checked = load_study(study)
     assert checked.file.oracle == {"name": "replay", "votes": answer}
     protocol = checked.file.protocol
-    assert protocol.budget <= JsonLines(path=str(data), encoder=bert).sizes().pairs / 2
+    assert protocol.budget <= PreferenceFile(path=str(data), encoder=bert).sizes().pairs / 2
     text = study.read_text()
     assert "'topic'" in text
     assert all(
@@ -58,7 +58,7 @@ def test_a_study_file_is_never_overwritten(tmp_path, bert):
 def test_a_file_that_is_no_preferences_is_refused_and_nothing_is_written(tmp_path, bert):
     data = tmp_path / "votes.jsonl"
     data.write_text('{"text": "x"}\n')
-    with pytest.raises(DataError, match=r"votes\.jsonl, line 1: the keys \('text'\) fit no layout"):
+    with pytest.raises(DataError, match=r"votes\.jsonl, line 1: the columns \('text'\) fit no known schema"):
         write_study(data, tmp_path / "study.yaml", bert)
     assert not (tmp_path / "study.yaml").exists()
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from balbench.harness.datasets.jsonl import JsonLines
+from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.datasets.simulated import Simulated
 from balbench.testing import check_dataset
 from support.tiny_models import save_bert
@@ -22,7 +22,7 @@ def test_simulated(settings):
     check_dataset(Simulated(**(SMALL | {"dimension": 8, "latent_dimension": 4} | settings)))
 
 
-def test_json_lines(tmp_path):
+def test_preference_file(tmp_path):
     rng, path = np.random.default_rng(0), tmp_path / "votes.jsonl"
     words = ["".join(letters) for letters in rng.choice(list("abcdefgh"), size=(300, 6))]
     rows = [
@@ -31,4 +31,4 @@ def test_json_lines(tmp_path):
     ]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     encoder = str(save_bert(tmp_path / "model"))
-    check_dataset(JsonLines(path=str(path), encoder=encoder, max_length=64, eval_share=0.2, test_share=0.2))
+    check_dataset(PreferenceFile(path=str(path), encoder=encoder, max_length=64, eval_share=0.2, test_share=0.2))

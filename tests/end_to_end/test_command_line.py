@@ -113,7 +113,7 @@ def test_partial_results_are_reported_as_such(finished, balbench, tmp_path):
         ("policies", ["bal_pm", "power_bald", "U = H[mean_k"]),
         ("posteriors", ["ensemble", "epinet"]),
         ("oracles", ["replay"]),
-        ("datasets", ["simulated", "jsonl"]),
+        ("datasets", ["simulated", "file"]),
         ("studies", ["quickstart", "ukp"]),
     ],
 )
@@ -163,16 +163,16 @@ def test_check_says_what_fits_on_gpus(balbench, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", shipped_studies())
 def test_shipped_studies_are_valid(name, monkeypatch):
     monkeypatch.delenv("BALBENCH_DATA", raising=False)
-    if "jsonl" in shipped_studies()[name].read_text(encoding="utf-8"):
+    if "BALBENCH_DATA" in shipped_studies()[name].read_text(encoding="utf-8"):
         with pytest.raises(BalbenchError, match=r"set BALBENCH_DATA to its directory, or dataset\.path to the file"):
             load_study(name)
     else:
         assert load_study(name).cells
 
 
-def jsonl_study(tmp_path, rows: bytes, name: str = "votes.jsonl", **changes: object):
+def file_study(tmp_path, rows: bytes, name: str = "votes.jsonl", **changes: object):
     (tmp_path / name).write_bytes(rows)
-    dataset = {"name": "jsonl", "path": str(tmp_path / name), "encoder": str(tmp_path)}
+    dataset = {"name": "file", "path": str(tmp_path / name), "encoder": str(tmp_path)}
     return write_study(tmp_path, dataset=dataset, **changes)
 
 
@@ -186,7 +186,7 @@ def lines(rows: list) -> bytes:
         (lines(ROWS)[:-9], "votes.jsonl", ["line 60", "JSON"]),
         (gzip.compress(lines(ROWS))[:-20], "votes.jsonl.gz", ["votes.jsonl.gz"]),
         (b"not gz at all", "votes.jsonl.gz", ["votes.jsonl.gz"]),
-        (lines([*ROWS[:6], ROWS[6] | {"label": 2}]), "votes.jsonl", ["line 7", "label"]),
+        (lines([*ROWS[:6], ROWS[6] | {"label": 2}]), "votes.jsonl", ["'label'", "first: 1, second: 2, tie: 0"]),
         (lines([*ROWS[:3], ROWS[3] | {"response_a": " "}]), "votes.jsonl", ["line 4", "response_a", "empty"]),
         (b"", "votes.jsonl", ["no rows"]),
         (lines([row | {"id": 1} for row in ROWS]), "votes.jsonl", ["id", "line 2"]),
@@ -194,7 +194,7 @@ def lines(rows: list) -> bytes:
 )
 def test_bad_data_files_are_one_line(balbench, tmp_path, rows, name, parts):
     (tmp_path / "config.json").write_text("{}")
-    code, _, err = balbench("run", jsonl_study(tmp_path, rows, name), "--out", tmp_path / "run")
+    code, _, err = balbench("run", file_study(tmp_path, rows, name), "--out", tmp_path / "run")
     assert code == 2
     message = err.splitlines()[-1]
     assert message.startswith("balbench: ")
@@ -209,7 +209,7 @@ def votes(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "votes.jsonl").write_bytes(lines(ROWS))
     dataset = {
-        "name": "jsonl",
+        "name": "file",
         "path": str(tmp_path / "votes.jsonl"),
         "encoder": str(save_bert(tmp_path / "model")),
     } | {"max_length": 64}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balbench.harness.datasets.grouping import OPENING_CHARACTERS, group_prompts, normalise
-from balbench.harness.datasets.jsonl import JsonLines
-from balbench.harness.datasets.reading import votes
+from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.datasets.splitting import SplitSettings
-from balbench.harness.datasets.text_pairs import TextPairs, gather
+from balbench.harness.datasets.text_pairs import TextPairs
 from balbench.harness.errors import DataError
 from balbench.harness.streams import stream
+from support.preferences import pairs_of_rows
 
 LONG = "What would a careful guide say about bread and cheese"
 assert len(LONG) >= OPENING_CHARACTERS
@@ -25,8 +25,7 @@ def pairs_of(prompts, responses=("yes", "no"), groups=None) -> TextPairs:
         {"prompt": prompt, "chosen": responses[0], "rejected": responses[1], "topic": group}
         for prompt, group in zip(prompts, groups or [None] * len(prompts), strict=True)
     ]
-    actual = votes(enumerate(rows, start=1), "rows", "auto", group="topic" if groups else None)
-    return gather(actual, stream(0, "order"))
+    return pairs_of_rows(rows, group="topic" if groups else None)
 
 
 def same_group(first, second, **other) -> bool:
@@ -156,7 +155,7 @@ def test_a_group_with_a_prompt_out_of_distribution_is_out_of_distribution():
         {"prompt": prompt, "chosen": "yes", "rejected": "no", "topic": topic}
         for prompt, topic in [*((f"p{n}", "near") for n in range(10)), (LONG, "near"), (LONG + "\nmore", "far")]
     ]
-    pairs = gather(votes(enumerate(rows, start=1), "rows", "auto", settings.ood_rule()), stream(0, "order"))
+    pairs = pairs_of_rows(rows, ood=settings.ood_rule())
     actual = settings.split_prompts(pairs, stream(0, "split"), "rows")
     assert {pairs.prompt_P[row] for row in actual["ood"]} == {LONG, LONG + "\nmore"}
 
@@ -172,14 +171,14 @@ def test_a_group_field_is_read_from_the_rows(tmp_path):
     rows = [{"prompt": f"p{n}", "chosen": "yes", "rejected": "no", "topic": n // 3} for n in range(30)]
     data = tmp_path / "votes.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pairs = JsonLines(path=str(data), group="topic").read()
+    pairs = PreferenceFile(path=str(data), group="topic").read()
     assert len(group_prompts(pairs).size_G) == 10
     with pytest.raises(
         DataError, match=r"line 1, field 'topc': missing; correct dataset\.group \(did you mean 'topic'"
     ):
-        JsonLines(path=str(data), group="topc").read()
+        PreferenceFile(path=str(data), group="topc").read()
     data.write_text(
         data.read_text() + json.dumps({"prompt": "p", "chosen": "y", "rejected": "n", "topic": None}) + "\n"
     )
     with pytest.raises(DataError, match="line 31, field 'topic': null; give the row a group key"):
-        JsonLines(path=str(data), group="topic").read()
+        PreferenceFile(path=str(data), group="topic").read()

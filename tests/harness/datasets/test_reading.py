@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balbench.harness.datasets.reading import LAST_TURN, OodRule, json_rows, votes
-from balbench.harness.datasets.text_pairs import TextPairs, gather, read_pairs
+from balbench.harness.datasets.json_lines import json_rows
+from balbench.harness.datasets.messages import LAST_TURN
+from balbench.harness.datasets.preference_file import PreferenceFile
+from balbench.harness.datasets.text_pairs import TextPairs
+from balbench.harness.datasets.votes import OodRule
 from balbench.harness.errors import DataError
 from balbench.harness.streams import stream
 from balbench.oracles.annotations import Choice
+from support.preferences import pairs_of_rows
 
 ORDER = stream(0, "order")
 ROW = {"prompt": "Q", "response_a": "yes", "response_b": "no", "label": 1}
@@ -22,8 +26,8 @@ def write(path, rows):
     return path
 
 
-def pairs_of(rows, layout="auto", ood=None, order=ORDER) -> TextPairs:
-    return gather(votes(enumerate(rows, start=1), "rows", layout, ood), order)
+def read(path, **settings) -> TextPairs:
+    return PreferenceFile(path=str(path), **settings).read()
 
 
 def heard(pairs: TextPairs) -> dict:
@@ -43,7 +47,7 @@ def heard(pairs: TextPairs) -> dict:
 
 
 def test_votes_on_a_pair_are_adjacent_for_both_orders_of_the_responses():
-    pairs = pairs_of(
+    pairs = pairs_of_rows(
         [
             ROW | {"annotator": "ann", "id": 7},
             ROW | {"response_a": "maybe", "label": 0, "id": 8},
@@ -63,7 +67,7 @@ def test_votes_on_a_pair_are_adjacent_for_both_orders_of_the_responses():
 
 
 def test_pair_ids_stay_what_they_are():
-    assert pairs_of([ROW]).pair_id_N.tolist() == ["1de2c84103632cb7"]
+    assert pairs_of_rows([ROW]).pair_id_N.tolist() == ["1de2c84103632cb7"]
 
 
 rows_of_text = st.builds(
@@ -90,8 +94,8 @@ def turned(row):
 def test_votes_do_not_depend_on_the_order_of_rows_or_responses(rows, random):
     other = [turned(row) if random.random() < 0.5 else row for row in rows]
     random.shuffle(other)
-    assert heard(pairs_of(rows)) == heard(pairs_of(other))
-    assert np.all(np.diff(pairs_of(rows).vote_pair_V) >= 0)
+    assert heard(pairs_of_rows(rows)) == heard(pairs_of_rows(other))
+    assert np.all(np.diff(pairs_of_rows(rows).vote_pair_V) >= 0)
 
 
 def chosen_rows(count, turn=False):
@@ -100,19 +104,19 @@ def chosen_rows(count, turn=False):
 
 
 def test_chosen_and_rejected_are_shown_in_a_drawn_order_that_is_independent_of_the_choice():
-    pairs = pairs_of(chosen_rows(400))
+    pairs = pairs_of_rows(chosen_rows(400))
     assert 0.4 < np.mean(pairs.vote_choice_V == Choice.FIRST) < 0.6
     assert all(vote[1] == "better" for spoken in heard(pairs).values() for vote in spoken)
     shown = [pairs.response_R[first] for first in pairs.responses_of_pair_N2[:, 0]]
-    reverse = pairs_of(chosen_rows(400, turn=True))
+    reverse = pairs_of_rows(chosen_rows(400, turn=True))
     assert [reverse.response_R[first] for first in reverse.responses_of_pair_N2[:, 0]] == shown
-    other = pairs_of(chosen_rows(400), order=stream(1, "order"))
+    other = pairs_of_rows(chosen_rows(400), order=stream(1, "order"))
     assert other.responses_of_pair_N2.tolist() != pairs.responses_of_pair_N2.tolist()
 
 
 def test_transcripts_are_cut_at_the_last_answer():
     talk = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: a joke?\n\nAssistant:"
-    pairs = pairs_of([{"chosen": talk + " Knock!", "rejected": talk + " No."}])
+    pairs = pairs_of_rows([{"chosen": talk + " Knock!", "rejected": talk + " No."}])
     assert pairs.prompt_P == [talk.strip()]
     assert heard(pairs)[str(pairs.pair_id_N[0])] == [(talk.strip(), "Knock!", "No.", "")]
 
@@ -121,14 +125,14 @@ def test_a_prompt_is_out_of_distribution_when_any_of_its_rows_is():
     rule = OodRule("source", re.compile(r":lt-en:"))
     sources = ["D:de-en:1", "D:lt-en:online", None, "D:de-en:2"]
     rows = [ROW | {"prompt": prompt, "source": source} for prompt, source in zip("aabc", sources, strict=True)]
-    assert pairs_of(rows, ood=rule).ood_P.tolist() == [True, False, False]
+    assert pairs_of_rows(rows, ood=rule).ood_P.tolist() == [True, False, False]
 
 
 def test_plain_and_gzipped_files_are_distinguished_by_their_bytes(tmp_path):
     text = b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n\r\n" + json.dumps(turned(ROW)).encode()
     (tmp_path / "plain.jsonl.gz").write_bytes(text)
     (tmp_path / "zipped.jsonl").write_bytes(gzip.compress(text))
-    plain, zipped = (read_pairs(tmp_path / name, "auto", ORDER) for name in ("plain.jsonl.gz", "zipped.jsonl"))
+    plain, zipped = (read(tmp_path / name) for name in ("plain.jsonl.gz", "zipped.jsonl"))
     assert heard(plain) == heard(zipped)
     assert plain.vote_choice_V.tolist() == [Choice.FIRST, Choice.FIRST]
     assert [line for line, _ in json_rows(tmp_path / "zipped.jsonl")] == [1, 3]
@@ -146,31 +150,45 @@ TALK = "\n\nHuman: hi" + LAST_TURN
 BAD_ROWS = {
     "broken JSON": ([ROW, '{"prompt": "Q"'], ["line 2: not JSON", "column 15", "one JSON object a line"]),
     "huge number": ([ROW, '{"label": ' + "1" * 5000 + "}"], ["line 2: JSON that cannot be read"]),
-    "deep nest": (["[" * 100_000], ["line 1: JSON that cannot be read"]),
+    "deep nest": ([ROW, "[" * 100_000], ["line 2: JSON that cannot be read"]),
     "a list": ([ROW, "[1]"], ["line 2: a list, not an object; write one JSON object a line"]),
     "null": (["null"], ["line 1: a null, not an object"]),
     "missing key": (
         [ROW, without("response_a", respnse_a="x")],
-        ["line 2, field 'response_a': missing", "rename 'respnse_a' to 'response_a'"],
+        ["line 2, field 'response_a': missing; give the text or delete the row; dataset.unusable=skip leaves the row"],
+    ),
+    "misspelt key": (
+        [without("response_a", respnse_a="x")],
+        [
+            "line 1: the columns ('prompt', 'response_b', 'label', 'respnse_a') fit no known schema; name them, for",
+            "dataset.fields: {prompt: prompt, response_a: respnse_a, response_b: response_b, label: label}",
+        ],
     ),
     "missing key, none near": (
         [without("label")],
-        ["line 1, field 'label': missing; the row's keys are: 'prompt', 'response_a', 'response_b'"],
+        ["line 1: the columns ('prompt', 'response_a', 'response_b') fit no known schema; name them", "label: COLUMN}"],
     ),
-    "label 2": ([ROW, ROW | {"label": 2}], ["line 2, field 'label': 2 is neither 1", "leave ties out"]),
-    "label true": ([ROW | {"label": True}], ["line 1, field 'label': True is neither"]),
-    "label as text": ([ROW | {"label": "1"}], ["line 1, field 'label': '1' is neither"]),
-    "label 1.0": ([ROW | {"label": 1.0}], ["line 1, field 'label': 1.0 is neither"]),
-    "label null": ([ROW | {"label": None}], ["line 1, field 'label': None is neither"]),
+    "labels 0, 1, 2": (
+        [ROW, ROW | {"response_a": "x", "label": 2}, ROW | {"response_a": "y", "label": 0}],
+        [
+            ", field 'label': the meaning of its values (1, 2, 0) is not clear; set dataset.fields to",
+            "{label: {column: label, first: 1, second: 2, tie: 0}}, with your meaning",
+        ],
+    ),
+    "label as a word": (
+        [ROW | {"label": "good"}, ROW | {"response_a": "x", "label": "bad"}],
+        [", field 'label': the meaning of its values (good, bad) is not clear", "first: bad, second: good}}"],
+    ),
+    "label null": ([ROW | {"label": None}], ["line 1, field 'label': empty; give the label or delete the row"]),
     "empty response": (
         [ROW, ROW, ROW | {"response_b": " \n"}],
-        ["line 3, field 'response_b': empty; give the text or delete the line"],
+        ["line 3, field 'response_b': empty; give the text or delete the row"],
     ),
     "empty prompt": ([ROW | {"prompt": ""}], ["line 1, field 'prompt': empty; give the text or delete"]),
     "prompt not text": ([ROW | {"prompt": 5}], ["line 1, field 'prompt': a number (5); give text"]),
     "messages": (
         [CHOSEN | {"chosen": [{"role": "user"}]}],
-        ["line 1, field 'chosen': a list ([{'role': 'user'}]); give text"],
+        ["line 1, field 'chosen': a list with {'role': 'user'}; give text, or messages with role and content"],
     ),
     "same responses": ([ROW | {"response_b": "yes"}], ["line 1: the two responses are the same", "delete"]),
     "same chosen": ([CHOSEN | {"chosen": "no"}], ["line 1: the two responses are the same text; delete"]),
@@ -180,7 +198,7 @@ BAD_ROWS = {
     ),
     "same id": (
         [ROW | {"id": 3}, ROW | {"id": 4}, ROW | {"id": "3"}],
-        ["line 3, field 'id': '3' is on line 1 too; make ids unique or leave them out"],
+        ["line 3, field 'id': '3' is on line 1 too; make ids unique, or set dataset.fields to {id: false}"],
     ),
     "id not a name": (
         [ROW | {"id": [1]}],
@@ -189,27 +207,30 @@ BAD_ROWS = {
     "annotator": ([ROW | {"annotator": 1.5}], ["line 1, field 'annotator': a number (1.5)"]),
     "prompt_id, two prompts": (
         [ROW | {"prompt_id": 1}, ROW | {"prompt": "R", "prompt_id": 1}],
-        ["line 2, field 'prompt_id': '1' has another prompt on line 1", "or leave prompt_id out"],
+        ["line 2, field 'prompt_id': '1' has another prompt on line 1", "or set dataset.fields to {prompt_id: false}"],
     ),
     "prompt, two prompt_ids": (
         [ROW | {"prompt_id": 1}, ROW | {"prompt_id": 2}],
-        ["line 2, field 'prompt_id': '2', but the same prompt has '1' on line 1", "leave prompt_id out"],
+        ["line 2, field 'prompt_id': '2', but the same prompt has '1' on line 1", "{prompt_id: false}"],
     ),
     "key twice": (
         [ROW, '{"prompt": "x", "response_a": "y", "response_b": "z", "label": 1, "label": 0}'],
         ["line 2, field 'label': the key occurs twice"],
     ),
     "inner key twice": ([ROW, '{"meta": {"a": 1, "a": 1}}'], ["line 2, field 'a': the key occurs twice"]),
-    "no layout": ([{"text": "x"}], ["line 1: the keys ('text') fit no layout; give prompt, response_a"]),
-    "two layouts": ([ROW | CHOSEN], ["line 1: keys of two layouts", "set dataset.layout to label or chosen"]),
-    "rejected missing": ([{"prompt": "Q", "chosen": "x"}], ["line 1, field 'rejected': missing"]),
+    "no schema": ([{"text": "x"}], ["line 1: the columns ('text') fit no known schema; name them, for example"]),
+    "two layouts": (
+        [ROW | CHOSEN],
+        ["line 1: columns of two layouts; set dataset.fields to {prompt: prompt, chosen: chosen, rejected: rejected}"],
+    ),
+    "rejected missing": ([{"prompt": "Q", "chosen": "x"}], ["line 1: the columns", "rejected: COLUMN}"]),
     "no prompt": (
         [{"chosen": "x", "rejected": "y", "promt": "Q"}],
-        ["line 1, field 'prompt': missing, and chosen has no", "rename 'promt' to 'prompt'"],
+        ["line 1, field 'prompt': missing, and chosen has no", "name its column: fields: {prompt: COLUMN}"],
     ),
     "other dialogue": (
         [{"chosen": TALK + " x", "rejected": "\n\nHuman: ho" + LAST_TURN + " y"}],
-        ["line 1, field 'rejected': chosen and rejected differ before their last", "delete the line"],
+        ["line 1, field 'rejected': chosen and rejected differ before their last", "delete the row"],
     ),
     "longer dialogue": (
         [{"chosen": TALK + " x", "rejected": TALK + " y\n\nHuman: ok" + LAST_TURN + " z"}],
@@ -217,9 +238,9 @@ BAD_ROWS = {
     ),
     "no last turn": (
         [{"chosen": TALK + " x", "rejected": TALK + " "}],
-        ["line 1, field 'rejected': nothing follows the last", "delete the line"],
+        ["line 1, field 'rejected': nothing follows the last", "delete the row"],
     ),
-    "empty file": ([], ["no rows; give a file with one JSON object a line"]),
+    "empty file": ([], ["no rows; give a file with one comparison a row"]),
     "blank file": (["", "  "], ["no rows"]),
 }
 
@@ -227,7 +248,7 @@ BAD_ROWS = {
 def one_line(error: pytest.ExceptionInfo, *parts: object) -> None:
     message = str(error.value)
     assert "\n" not in message
-    assert len(message) < 400
+    assert len(message) < 600
     for part in parts:
         assert str(part) in message
 
@@ -236,25 +257,25 @@ def one_line(error: pytest.ExceptionInfo, *parts: object) -> None:
 def test_a_bad_row_gives_one_line_with_place_and_remedy(tmp_path, rows, parts):
     path = write(tmp_path / "data.jsonl", rows)
     with pytest.raises(DataError) as error:
-        read_pairs(path, "auto", ORDER)
+        read(path)
     one_line(error, path, *parts)
 
 
 def test_an_ood_field_that_is_missing_is_named_with_the_nearest(tmp_path):
     path = write(tmp_path / "data.jsonl", [ROW | {"sourc": "x"}])
     with pytest.raises(DataError) as error:
-        read_pairs(path, "auto", ORDER, OodRule("source", re.compile("x")))
+        read(path, ood_field="source", ood_pattern="x")
     one_line(error, path, "line 1, field 'source': missing; correct dataset.ood_field (did you mean 'sourc'?)")
-    one_line(error, "the row's fields are: 'prompt', 'response_a', 'response_b', 'label', 'sourc'")
+    one_line(error, "the columns are: 'prompt', 'response_a', 'response_b', 'label', 'sourc'")
 
 
 GOOD_LINE = json.dumps(ROW).encode() + b"\n"
 BAD_FILES = {
     "latin-1": (GOOD_LINE + "é\n".encode("latin-1"), ["line 2: not UTF-8; convert the file to UTF-8"]),
     "utf-16": (GOOD_LINE.decode().encode("utf-16"), ["line 1: not UTF-8"]),
-    "cut gzip": (gzip.compress(GOOD_LINE * 9)[:-12], ["broken gzip data", "download or compress the file again"]),
-    "wrong checksum": (gzip.compress(GOOD_LINE)[:-8] + b"12345678", ["broken gzip data after line 1"]),
-    "garbage after the magic": (b"\x1f\x8b" + GOOD_LINE, ["broken gzip data after line 0"]),
+    "cut gzip": (gzip.compress(GOOD_LINE * 9)[:-12], ["broken compressed data", "download or compress the file again"]),
+    "wrong checksum": (gzip.compress(GOOD_LINE)[:-8] + b"12345678", ["broken compressed data"]),
+    "garbage after the magic": (b"\x1f\x8b" + GOOD_LINE, ["broken compressed data"]),
     "nothing": (b"", ["no rows"]),
     "nothing zipped": (gzip.compress(b""), ["no rows"]),
 }
@@ -265,17 +286,17 @@ def test_a_bad_file_gives_one_line_with_the_remedy(tmp_path, data, parts):
     path = tmp_path / "data.jsonl.gz"
     path.write_bytes(data)
     with pytest.raises(DataError) as error:
-        read_pairs(path, "auto", ORDER)
+        read(path)
     one_line(error, path, *parts)
 
 
 def test_a_file_that_is_not_there_or_is_a_directory(tmp_path):
     for path, part in (
-        (tmp_path / "no.jsonl", "no such file"),
-        (tmp_path, "cannot be read (Is a directory)"),
+        (tmp_path / "no.jsonl", "not found; correct the path"),
+        (tmp_path, "the directory has no data files (.csv, "),
     ):
         with pytest.raises(DataError) as error:
-            read_pairs(path, "auto", ORDER)
+            read(path)
         one_line(error, path, part)
 
 
@@ -296,14 +317,13 @@ half_right = st.builds(lambda row, other: row | other, st.just(ROW), st.dictiona
 @given(
     st.lists(any_json | half_right, max_size=4),
     st.binary(max_size=8),
-    st.sampled_from(["auto", "label", "chosen"]),
 )
-def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path_factory, rows, tail, layout):
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path_factory, rows, tail):
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes("\n".join(json.dumps(row) for row in rows).encode() + b"\n" + tail)
     refused = ""
     try:
-        read_pairs(path, layout, ORDER)
+        read(path)
     except DataError as error:
         refused = str(error)
     assert "\n" not in refused

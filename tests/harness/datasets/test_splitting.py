@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from balbench.harness.datasets.reading import votes
 from balbench.harness.datasets.splitting import SplitSettings, build_split
-from balbench.harness.datasets.text_pairs import TextPairs, gather
+from balbench.harness.datasets.text_pairs import TextPairs
 from balbench.harness.errors import DataError
 from balbench.harness.streams import stream
+from support.preferences import pairs_of_rows
 
 SPLIT = stream(0, "split")
 
@@ -20,7 +20,7 @@ def pairs_of(prompts, sources=None, ood=None) -> TextPairs:
         for prompt, source in zip(prompts, sources or [""] * len(prompts), strict=True)
         for n in range(2)
     ]
-    return gather(votes(enumerate(rows, start=1), "rows", "auto", ood), stream(0, "order"))
+    return pairs_of_rows(rows, ood=ood)
 
 
 def split_texts(pairs, settings, stream=SPLIT) -> dict[str, set[str]]:

@@ -5,11 +5,9 @@ import json
 import pytest
 
 from balbench.harness.datasets import encoding_probe
-from balbench.harness.datasets.jsonl import JsonLines
-from balbench.harness.datasets.reading import votes
+from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.datasets.text_facts import RowCounts
-from balbench.harness.datasets.text_pairs import gather
-from balbench.harness.streams import stream
+from support.preferences import pairs_of_rows
 from support.tiny_models import POSITIONS, save_bert
 
 
@@ -26,13 +24,13 @@ def test_rows_are_counted_as_votes_on_pairs():
         vote("p", "a", "c", 0, "y"),  # an even split
         vote("q", "a", "b", 1),
     ]
-    counts = RowCounts.of(gather(votes(enumerate(rows, 1), "rows", "auto"), stream(0, "order")))
+    counts = RowCounts.of(pairs_of_rows(rows))
     assert counts == RowCounts(
         rows=6, repeated=1, pairs=3, responses=5, prompts=2, ties=1, most_votes=3, single_votes=1
     )
     assert str(counts) == (
-        "6 rows are votes on 3 pairs (2 with 2 to 3 votes) of 5 responses to 2 prompts; even votes on 1 of 3 pairs;"
-        " 1 of 6 rows repeat an earlier row and count as further votes"
+        "6 rows are votes on 3 pairs (2 with 2 to 3 votes) of 5 responses to 2 prompts; ties or even votes on 1 of 3"
+        " pairs; 1 of 6 rows repeat an earlier row and count as further votes"
     )
 
 
@@ -42,7 +40,7 @@ def dataset(tmp_path, monkeypatch):
     path = tmp_path / "votes.jsonl"
     rows = [vote(f"question {n}", f"yes {n}{m}", f"no {n}{m}", 1) for n in range(20) for m in range(1 + n % 3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return JsonLines(path=str(path), encoder=str(save_bert(tmp_path / "bert")), max_length=POSITIONS)
+    return PreferenceFile(path=str(path), encoder=str(save_bert(tmp_path / "bert")), max_length=POSITIONS)
 
 
 def test_the_check_says_splits_groups_and_the_time_of_encoding(dataset, monkeypatch):
@@ -63,6 +61,6 @@ def test_the_check_says_splits_groups_and_the_time_of_encoding(dataset, monkeypa
 
 
 def test_a_model_that_is_large_for_the_memory_is_not_loaded_by_the_check(dataset, monkeypatch):
-    monkeypatch.setattr("balbench.harness.datasets.jsonl.usable_memory", lambda: 1000)
-    monkeypatch.setattr(JsonLines, "load_encoder", None)
+    monkeypatch.setattr("balbench.harness.datasets.preference_file.usable_memory", lambda: 1000)
+    monkeypatch.setattr(PreferenceFile, "load_encoder", None)
     assert dataset.examine()[1][-1].startswith("encoding: time unknown, as a probe would load a model of 0.0 GiB")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from balbench.harness.datasets.jsonl import JsonLines
+from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.datasets.token_loss import TokenLoss
 from balbench.harness.datasets.tokens import Tokens
 from support.tiny_models import POSITIONS, save_bert
@@ -62,7 +62,7 @@ def votes_file(path, ends):
 
 @pytest.mark.parametrize(("ends", "lost"), [(10, 0), (80, 20)])
 def test_a_data_set_keeps_the_counts_and_the_check_warns(tmp_path, bert, ends, lost):
-    dataset = JsonLines(path=votes_file(tmp_path / "votes.jsonl", ends), encoder=bert, max_length=POSITIONS)
+    dataset = PreferenceFile(path=votes_file(tmp_path / "votes.jsonl", ends), encoder=bert, max_length=POSITIONS)
     data = dataset.build(lambda *_: None)
     same = sum(
         int((features_ND[:, 0] == features_ND[:, 1]).all(axis=1).sum())
@@ -75,6 +75,6 @@ def test_a_data_set_keeps_the_counts_and_the_check_warns(tmp_path, bert, ends, l
 
 
 def test_the_cached_texts_are_counted_too(tmp_path, bert):
-    dataset = JsonLines(path=votes_file(tmp_path / "votes.jsonl", 80), encoder=bert, max_length=POSITIONS)
+    dataset = PreferenceFile(path=votes_file(tmp_path / "votes.jsonl", 80), encoder=bert, max_length=POSITIONS)
     first = dataset.build(lambda *_: None)
     assert dataset.build(lambda *_: None).facts == first.facts

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from balbench.harness.datasets.jsonl import JsonLines
+from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.datasets.simulated import Simulated
 from balbench.harness.errors import DataError
 from balbench.harness.pool.pairs import PreferenceData
@@ -48,9 +48,9 @@ class Odd(Simulated):
         pool = data.splits["pool"]
         if self.fault == "silent":
             votes = {
-                item.name: getattr(pool.records, item.name)[:-1]
+                item.name: votes_V[:-1]
                 for item in fields(pool.records)
-                if item.name.endswith("_V")
+                if item.name.endswith("_V") and (votes_V := getattr(pool.records, item.name)) is not None
             }
             pool = replace(pool, records=replace(pool.records, **votes))
         return replace(data, splits=data.splits | {"pool": pool})
@@ -77,7 +77,7 @@ def test_a_faulty_data_set_is_reported_in_one_line(fault, message, tmp_path, mon
 def text_study(path, encoder, policy="bald"):
     return {
         "name": "texts",
-        "dataset": {"name": "jsonl", "path": str(path), "encoder": str(encoder), "max_length": 16},
+        "dataset": {"name": "file", "path": str(path), "encoder": str(encoder), "max_length": 16},
         "posterior": {"name": "ensemble", "members": 2, "hidden": [4]},
         "policies": ["random", policy],
         "seeds": 1,
@@ -138,7 +138,7 @@ def test_a_data_file_that_changed_since_the_last_run_is_named(tmp_path, bert):
 
 def test_a_dueling_policy_needs_several_pairs_of_a_prompt_before_texts_are_encoded(tmp_path, bert, monkeypatch):
     study = text_study(write_votes(tmp_path / "votes.jsonl"), bert, policy="infomax")
-    monkeypatch.setattr(JsonLines, "build", None)
+    monkeypatch.setattr(PreferenceFile, "build", None)
     with pytest.raises(DataError, match="policy infomax: every prompt of the pool has one pair") as error:
         printed_by(study, tmp_path / "run")
     assert "\n" not in str(error.value)

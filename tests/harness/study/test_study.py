@@ -41,8 +41,8 @@ def broken(path: str, value: object) -> dict:
         ("dataset.topics", None, ["dataset.topics: must be an integer, not null"]),
         ("dataset.temperature", 0, ["dataset.temperature: must be greater than 0, not 0"]),
         ("dataset.dimension", 10**18, ["dataset.dimension: must be at most 1000000"]),
-        ("dataset", {"name": "jsonl", "path": 3}, ["dataset.path: must be a text, not 3"]),
-        ("dataset", {"name": "jsonl", "normalise": "maybe"}, ["dataset.normalise: must be true or false, not 'maybe'"]),
+        ("dataset", {"name": "file", "path": 3}, ["dataset.path: must be a text, not 3"]),
+        ("dataset", {"name": "file", "normalise": "maybe"}, ["dataset.normalise: must be true or false, not 'maybe'"]),
         (
             "oracle",
             {"name": "replay", "votes": "x"},

@@ -1,24 +1,28 @@
-"""Preferences from a local file of JSON lines."""
+"""Preferences from a local file or directory."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import numpy as np
 
 from balbench.harness.datasets.baselines import length_only
+from balbench.harness.datasets.containers import batches, data_parts
 from balbench.harness.datasets.dataset import Dataset, Progress, Source
 from balbench.harness.datasets.encoding_probe import encoding_seconds, sample, texts_to_encode
 from balbench.harness.datasets.features import EncoderSettings, Text
+from balbench.harness.datasets.fields import FieldMap
 from balbench.harness.datasets.grouping import PromptGroups, group_prompts
 from balbench.harness.datasets.model_files import file_digest
-from balbench.harness.datasets.reading import Layout
+from balbench.harness.datasets.reading import UnusableRows, read_votes
 from balbench.harness.datasets.splitting import SplitSettings, build_split
 from balbench.harness.datasets.text_facts import RowCounts, pairs_of_prompts, text_lines
-from balbench.harness.datasets.text_pairs import TextPairs, read_pairs
+from balbench.harness.datasets.text_pairs import TextPairs, gather
 from balbench.harness.datasets.token_loss import TokenLoss
 from balbench.harness.errors import DataError
 from balbench.harness.machine import duration, gib, usable_memory
@@ -32,33 +36,47 @@ PERPLEXITY_TABLES = ("response_log_perplexity_R", "response_token_entropy_R")  #
 CHECKED_PAIRS = 1000  # size of the sample of pairs whose tokens `balbench check` counts
 
 
-class JsonLines(SplitSettings, EncoderSettings, Dataset):
-    """A .jsonl or .jsonl.gz file of preferences between texts (layouts: see `balbench.harness.datasets.reading`)."""
+class PreferenceFile(SplitSettings, EncoderSettings, Dataset):
+    """Preferences between texts in a file or directory (docs/data.md).
 
-    version: ClassVar[int] = 2
+    JSON lines, a JSON array, CSV, TSV, parquet, Arrow, a directory that `save_to_disk` of Hugging Face `datasets`
+    wrote, or a directory of such files, compressed with gz, bz2, xz or zst or not. Public schemas are recognised by
+    their columns.
+    """
+
+    version: ClassVar[int] = 3
     # The contents of files and models enter the key by `sources`.
     outside_key: ClassVar[frozenset[str]] = frozenset({"path", "file", "encoder", "device", "perplexity"})
 
     path: str | None = None
-    """The file; it has precedence over `file`."""
+    """The file or directory; it has precedence over `file`."""
     file: str | None = None
     """Name of a file in the directory that the environment variable BALBENCH_DATA names."""
-    layout: Layout = "auto"
-    """Keys of the rows, label or chosen; auto: as in the first row."""
+    split: str | None = None
+    """The split to read from a directory that has several; all for all of them."""
+    fields: FieldMap | None = None
+    """Columns by their part in a preference (prompt, response_a, response_b, label, or prompt, chosen, rejected; and
+    annotator, prompt_id, id, strength, seconds, price, tie); by default those of the recognised schema."""
+    unusable: UnusableRows = "refuse"
+    """What to do about rows that cannot be used, such as empty or equal responses: skip leaves them out and counts
+    them."""
 
     def build(self, progress: Progress) -> PreferenceData:
         """Read, split by prompt and encode (see `Dataset.build`)."""
         return self.from_pairs(self.read(), str(self.find()), progress)
 
     def read(self) -> TextPairs:
-        """Read the file (errors as in `find` and `read_pairs`)."""
-        return read_pairs(self.find(), self.layout, stream(self.data_seed, "order"), self.ood_rule(), self.group)
+        """Read the file (errors as in `find`, `batches`, `read_votes` and `gather`)."""
+        path = self.find()
+        rows = batches(path, self.split)
+        votes = read_votes(rows, str(path), self.fields, self.ood_rule(), self.group, self.unusable)
+        return gather(votes, stream(self.data_seed, "order"))
 
     def from_pairs(self, pairs: TextPairs, source: str, progress: Progress) -> PreferenceData:
         """Split and encode texts; `source` names them in errors."""
         groups = group_prompts(pairs)
         prompts = self.split_prompts(pairs, stream(self.data_seed, "split"), source, groups)
-        texts = _texts(pairs)
+        texts = _Texts(pairs)
         tokens = self.tokenise(texts, progress)
         loss = TokenLoss.of(tokens, pairs.responses_of_pair_N2)
         features = self.encode(texts, progress, tokens)
@@ -71,11 +89,12 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         }
         held_out = {name: split for name, split in splits.items() if name != "pool"}
         lines = {LENGTH_ONLY: length_only(splits["pool"], held_out)}
-        data = PreferenceData(splits, lines, _facts(pairs, groups, loss), tuple(loss.warnings(self.max_length)))
+        warnings = (*_skipped(pairs), *loss.warnings(self.max_length))
+        data = PreferenceData(splits, lines, _facts(pairs, groups, loss), warnings)
         data.check()
         return data
 
-    def _perplexities(self, responses: list[Text], progress: Progress) -> dict[str, Array]:
+    def _perplexities(self, responses: Sequence[Text], progress: Progress) -> dict[str, Array]:
         """The language model's scores of all responses, by field of `PreferencePool`; empty without a model."""
         if self.perplexity is None:
             return {}
@@ -119,7 +138,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
 
     def _encoding_lines(self, pairs: TextPairs) -> list[str]:
         """Return lines about a sample of the pairs: warnings, and the time that the encoder takes."""
-        texts, some = _texts(pairs), sample(len(pairs.pair_id_N), CHECKED_PAIRS)
+        texts, some = _Texts(pairs), sample(len(pairs.pair_id_N), CHECKED_PAIRS)
         rows, row_of = np.unique(pairs.responses_of_pair_N2[some], return_inverse=True)
         prompts = len(pairs.response_R) + np.unique(pairs.prompt_of_response_R[rows])
         tokens = self.tokenise([texts[row] for row in [*rows, *prompts]], lambda *_: None)
@@ -146,7 +165,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         path = self.find()
         models = [self.encoder_files(), *filter(None, [self.perplexity_files()])]
         return (
-            Source("dataset.path", str(path), file_digest(path)),
+            Source("dataset.path", str(path), _digest(path, self.split)),
             *(Source(files.setting, files.name, files.key) for files in models),
         )
 
@@ -159,7 +178,7 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         if self.path is not None:
             return _existing(Path(self.path).expanduser(), self.path, "correct the path")
         if self.file is None:
-            raise DataError("dataset.path: no file is named; set dataset.path to a .jsonl file")
+            raise DataError("dataset.path: no file is named; set dataset.path to a file of preferences")
         remedy = "set BALBENCH_DATA to its directory, or dataset.path to the file"
         directory = os.environ.get("BALBENCH_DATA")
         if not directory:
@@ -167,17 +186,51 @@ class JsonLines(SplitSettings, EncoderSettings, Dataset):
         return _existing(Path(directory).expanduser() / self.file, f"{self.file} in {directory}", remedy)
 
 
-def _texts(pairs: TextPairs) -> list[Text]:
-    """Return the texts to encode: all responses with their prompts, then all prompts."""
-    responses: list[Text] = [
-        (pairs.prompt_P[prompt], response)
-        for prompt, response in zip(pairs.prompt_of_response_R, pairs.response_R, strict=True)
-    ]
-    return [*responses, *((prompt, None) for prompt in pairs.prompt_P)]
+class _Texts(Sequence[Text]):
+    """The texts to encode: all responses with their prompts, then all prompts."""
+
+    def __init__(self, pairs: TextPairs) -> None:
+        self._pairs, self._responses = pairs, len(pairs.response_R)
+
+    def __len__(self) -> int:
+        return self._responses + len(self._pairs.prompt_P)
+
+    @overload
+    def __getitem__(self, row: int) -> Text: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Text]: ...
+    def __getitem__(self, row: int | slice) -> Text | list[Text]:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row = int(row) % len(self)
+        if row >= self._responses:
+            return self._pairs.prompt_P[row - self._responses], None
+        return self._pairs.prompt_P[self._pairs.prompt_of_response_R[row]], self._pairs.response_R[row]
+
+    def __iter__(self) -> Iterator[Text]:
+        pairs = self._pairs
+        yield from zip(pairs.prompt_P.take(pairs.prompt_of_response_R), pairs.response_R, strict=True)
+        yield from ((prompt, None) for prompt in pairs.prompt_P)
+
+
+def _skipped(pairs: TextPairs) -> list[str]:
+    return [f"{pairs.facts.unusable_line()}; the study skips them"] if pairs.facts.unusable else []
+
+
+def _digest(path: Path, split: str | None) -> str:
+    """Return a hash of a file, or of the names and contents of the files of a directory that are read."""
+    parts = data_parts(path, split)
+    files = [file for part in parts for file in (sorted(part.iterdir()) if part.is_dir() else [part]) if file.is_file()]
+    if files == [path]:
+        return file_digest(path)
+    return hashlib.sha256("".join(f"{file.name}:{file_digest(file)};" for file in files).encode()).hexdigest()
 
 
 def _facts(pairs: TextPairs, groups: PromptGroups, loss: TokenLoss) -> dict[str, Any]:
     return {
+        "reading": asdict(pairs.facts),
         "rows": asdict(RowCounts.of(pairs)),
         "groups": {"equal": groups.equal, "continued": groups.continued, "largest": int(groups.size_G.max())},
         "tokens": asdict(loss),
@@ -185,6 +238,6 @@ def _facts(pairs: TextPairs, groups: PromptGroups, loss: TokenLoss) -> dict[str,
 
 
 def _existing(path: Path, name: str, remedy: str) -> Path:
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"dataset.path: {name} not found; {remedy}")
     return path

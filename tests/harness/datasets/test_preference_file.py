@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from balbench.harness.datasets import feature_cache
-from balbench.harness.datasets.jsonl import JsonLines
-from balbench.harness.datasets.reading import votes
-from balbench.harness.datasets.text_pairs import gather, read_pairs
+from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.pool.contents import Contents
 from balbench.harness.pool.pairs import PreferenceData
 from balbench.harness.registry import load
@@ -57,8 +55,8 @@ def data(tmp_path):
     return path
 
 
-def dataset(data, bert, **other) -> JsonLines:
-    return JsonLines(path=str(data), encoder=bert, max_length=POSITIONS, **other)
+def dataset(data, bert, **other) -> PreferenceFile:
+    return PreferenceFile(path=str(data), encoder=bert, max_length=POSITIONS, **other)
 
 
 def same(one: PreferenceData, other: PreferenceData) -> bool:
@@ -90,7 +88,7 @@ def test_a_file_becomes_splits_with_features(data, bert):
 def test_features_are_in_the_order_of_their_texts(data, bert):
     settings = dataset(data, bert)
     actual = settings.build(silent)
-    pairs = read_pairs(data, "auto", stream(0, "order"))
+    pairs = settings.read()
     rows = {name: row for row, name in enumerate(pairs.pair_id_N)}
     for split in actual.splits.values():
         for n in (0, len(split.pairs) - 1):
@@ -173,21 +171,21 @@ def test_chosen_and_rejected_are_read_with_the_order_of_the_data_seed(tmp_path, 
 
 def test_a_file_is_found_by_path_or_in_the_data_directory(data, monkeypatch, tmp_path):
     monkeypatch.setenv("BALBENCH_DATA", str(tmp_path))
-    assert JsonLines(file=data.name).find() == data
+    assert PreferenceFile(file=data.name).find() == data
     monkeypatch.setenv("BALBENCH_DATA", str(tmp_path / "elsewhere"))
-    assert JsonLines(file=data.name, path=str(data)).find() == data
+    assert PreferenceFile(file=data.name, path=str(data)).find() == data
     one_line(
-        JsonLines(file=data.name).find,
+        PreferenceFile(file=data.name).find,
         f"dataset.path: {data.name} in {tmp_path / 'elsewhere'} not found; set BALBENCH_DATA to its directory"
         ", or dataset.path to the file",
     )
     monkeypatch.delenv("BALBENCH_DATA")
     one_line(
-        JsonLines(file=data.name).source_key,
+        PreferenceFile(file=data.name).source_key,
         f"dataset.path: {data.name} not found; set BALBENCH_DATA to its directory, or dataset.path to the file",
     )
-    one_line(JsonLines(path="no.jsonl").find, "dataset.path: no.jsonl not found; correct the path")
-    one_line(JsonLines().find, "dataset.path: no file is named; set dataset.path to a .jsonl file")
+    one_line(PreferenceFile(path="no.jsonl").find, "dataset.path: no.jsonl not found; correct the path")
+    one_line(PreferenceFile().find, "dataset.path: no file is named; set dataset.path to a file of preferences")
 
 
 def test_errors_of_rows_and_splits_come_through(tmp_path, bert):
@@ -217,7 +215,7 @@ def test_sizes_are_those_of_the_data_that_are_built(data, bert):
 
 
 def test_it_is_registered():
-    assert load("datasets", "jsonl") is JsonLines
+    assert load("datasets", "file") is PreferenceFile
 
 
 REAL = {  # rows, pairs, prompts, responses, annotators, as the data's README counts them
@@ -232,7 +230,7 @@ REAL = {  # rows, pairs, prompts, responses, annotators, as the data's README co
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_have_the_counts_of_their_readme(name, real_data):
-    pairs = read_pairs(real_data / f"{name}.jsonl.gz", "auto", stream(0, "order"))
+    pairs = PreferenceFile(path=str(real_data / f"{name}.jsonl.gz")).read()
     counts = (
         len(pairs.vote_pair_V),
         len(pairs.pair_id_N),
@@ -247,16 +245,11 @@ def test_real_files_have_the_counts_of_their_readme(name, real_data):
 
 
 def test_a_real_language_pair_is_out_of_distribution(real_data):
-    settings = JsonLines(path=str(real_data / "wmt19_darr_en.jsonl.gz"), ood_field="source", ood_pattern=":lt-en:")
+    settings = PreferenceFile(path=str(real_data / "wmt19_darr_en.jsonl.gz"), ood_field="source", ood_pattern=":lt-en:")
     pairs = settings.read()
     error = settings.split_prompts(pairs, stream(0, "split"), "wmt19")
     assert 0 < len(error["ood"]) < len(pairs.prompt_P) / 2
     assert sum(len(rows) for rows in error.values()) == len(pairs.prompt_P)
-
-
-def test_gathering_needs_no_file():
-    pairs = gather(votes(enumerate(ROWS, start=1), "rows", "label"), stream(0, "order"))
-    assert len(pairs.pair_id_N) == len(ROWS)
 
 
 def test_features_kept_as_float16_are_the_rounded_ones_in_little_memory(data, bert, monkeypatch):
