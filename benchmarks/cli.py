@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from balbench.benchmarks.console import say, standard_output
+from balbench.benchmarks.gate import app as gate_commands
 from balbench.harness.errors import StudyError
 
 if TYPE_CHECKING:
@@ -332,3 +333,6 @@ def init(
     for line in lines:
         say(standard_output(), line)
     say(standard_output(), f"wrote {study}; next: balbench check {study}")
+
+
+app.add_typer(gate_commands)

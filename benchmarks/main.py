@@ -28,11 +28,17 @@ SETTINGS = {
         "older_than",
         "posterior",
         "effect",
+        "policies",
+        "margin",
+        "alpha",
+        "metric",
+        "split",
+        "cost",
         "width",
         "power",
     ),
 }
-FLAGS = {"override": "--set"}
+FLAGS = {"override": "--set", "policies": "--policy"}
 # Patterns in typer's messages, and their replacements in the style of our own messages.
 TYPER_WORDS = (
     (r"^Invalid value for '([^']+)'", r"\1"),
@@ -45,8 +51,9 @@ TYPER_WORDS = (
 def main() -> NoReturn:
     """Run the command line and exit.
 
-    Exit codes: 0; 1 if cells failed; 2 for invalid input; 130 after Ctrl-C; 141 if the output was closed; 143 after
-    SIGTERM (`run` first waits up to `--grace` seconds for running rounds; a second signal stops at once).
+    Exit codes: 0; 1 if cells failed, or a gate found a policy that got worse; 2 for invalid input; 3 if a gate cannot
+    tell; 130 after Ctrl-C; 141 if the output was closed; 143 after SIGTERM (`run` first waits up to `--grace` seconds
+    for running rounds; a second signal stops at once).
     """
     signal.signal(signal.SIGTERM, _terminate)
     gc.set_threshold(OBJECTS_PER_COLLECTION)

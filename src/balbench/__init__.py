@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from balbench.api import load_study, run_study, transfer
     from balbench.benchmarks.claims import claims
+    from balbench.gating import baseline, gate
     from balbench.harness.datasets.dataset import Dataset
     from balbench.harness.errors import BalbenchError
     from balbench.harness.policies.policy import Policy
@@ -33,7 +34,9 @@ __all__ = [
     "Posterior",
     "Run",
     "__version__",
+    "baseline",
     "claims",
+    "gate",
     "label_savings",
     "load_study",
     "read_run",
@@ -50,7 +53,9 @@ _MODULES = {
     "Policy": "balbench.harness.policies.policy",
     "Posterior": "balbench.harness.posteriors.posterior",
     "Run": "balbench.run",
+    "baseline": "balbench.gating",
     "claims": "balbench.benchmarks.claims",
+    "gate": "balbench.gating",
     "label_savings": "balbench.reports.savings",
     "load_study": "balbench.api",
     "read_run": "balbench.run",
