@@ -10,7 +10,8 @@ measure is a share, positive where the candidate is better:
 Two one-sided tests answer for a margin m. `p_within` tests a loss of m or more: a small value shows that the candidate
 lost less (non-inferiority; Blackwelder 1982, Controlled Clinical Trials 3). `p_worse` tests whether there is no loss: a
 small value shows that there is one. Level and area divide by a gain that is estimated too, so the tests are of
-candidate - baseline + m gain, a linear function of the curves (Fieller 1954).
+candidate - baseline + m gain, a linear function of the curves (Fieller 1954). The p-values of savings are the larger of
+that of the t test at exactly this point, and that of the z scores behind the interval of savings.
 
 Seeds that would tell. The standard error shrinks with the root of the number of seeds. With N seeds, the chance that an
 unchanged policy passes equals the chance that a loss of m is seen, because both are a difference of m from the
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from scipy.special import nctdtr, stdtrit
+from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
 from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
@@ -36,6 +37,7 @@ from balbench.reports.savings import compare, level_budget
 POWER = 0.8  # of the number of seeds that would tell
 MOST_SEEDS = 2000
 WIDEST = 100.0  # shares of the gain beyond which an end of an interval is only a bound
+_LARGEST_Z = 30.0
 _REACH, _POINTS, _ROUNDS = math.asinh(WIDEST), 64, 4  # grids that close in on an end; the last is finer than 1e-6
 SAVINGS, LEVEL, AREA, COST = "savings", "level", "area", "cost"
 
@@ -144,20 +146,30 @@ def _savings(candidate: Curve, baseline: Curve, metric: str, margin: float, alph
     path = savings_path(candidate.labels_T, baseline.labels_T, budget.labels)
     compared = compare(candidate, baseline, path.policy_H, path.reference_H, sign)
     found = invert(path, compared, 1 - 2 * alpha)
-    at_margin = _at_savings(path, budget.labels, -margin)
-    p_within, needed = 1.0, math.nan
-    if at_margin is not None:
-        own, other = (np.array([labels]) for labels in at_margin)
-        there = compare(candidate, baseline, own, other, sign)
-        worse = compared.p_above_H[path.savings_H <= -margin]
-        p_within = float(max(there.p_above_H[0], worse.max(initial=0.0)))
-        effect = _worth(baseline, sign, own[0], other[0], budget.labels)
+    p_worse, p_within, needed = found.p_lost, 1.0, math.nan
+    if (at_zero := _at_savings(path, budget.labels, 0.0)) is not None:
+        p_worse = max(p_worse, float(_compared_at(candidate, baseline, at_zero, sign).p_below_H[0]))
+    if (at_margin := _at_savings(path, budget.labels, -margin)) is not None:
+        there = _compared_at(candidate, baseline, at_margin, sign)
+        p_within = max(float(there.p_above_H[0]), _monotone_p_above(path, compared, -margin))
+        effect = _worth(baseline, sign, *at_margin, budget.labels)
         needed = seeds_that_tell(float(there.error_H[0]), effect, len(candidate.seeds_S), alpha)
-    return Measure(SAVINGS, found.estimate, found.low, found.high, margin, p_within, found.p_lost, needed)
+    return Measure(SAVINGS, found.estimate, found.low, found.high, margin, p_within, p_worse, needed)
+
+
+def _compared_at(candidate: Curve, baseline: Curve, labels: tuple[float, float], sign: int) -> Differences:
+    own, other = (np.array([number]) for number in labels)
+    return compare(candidate, baseline, own, other, sign)
+
+
+def _monotone_p_above(path: Path, compared: Differences, savings: float) -> float:
+    """Return the p-value of savings of at most this, from the z scores that the interval is made of."""
+    z_H = isotonic_regression(np.nan_to_num(np.clip(compared.z_H, -_LARGEST_Z, _LARGEST_Z))).x
+    return float(ndtr(-np.interp(savings, path.savings_H[::-1], z_H[::-1])))
 
 
 def _at_savings(path: Path, budget: float, savings: float) -> tuple[float, float] | None:
-    """Return the labels of candidate and baseline at savings below zero; None if the path does not reach them."""
+    """Return the labels of candidate and baseline at savings of at most 0; None if the path does not reach them."""
     own, most = budget * (1 - savings), float(path.policy_H.max())
     if own <= most:
         return own, budget
@@ -192,7 +204,7 @@ class _Contrast:
 def _share(name: str, contrast: _Contrast, margin: float, alpha: float) -> Measure:
     gain = float(contrast.gain_M.mean())
     same, at_margin = contrast.at(0.0), contrast.at(-margin)
-    low, high = (_end(contrast, 1 - 2 * alpha, limit) for limit in (1.0, -1.0))
+    low, high = (_end(contrast, -limit * float(ndtri(alpha))) for limit in (1, -1))
     return Measure(
         name=name,
         estimate=Estimate(float(same.mean_H[0]) / gain, Kind.EXACT),
@@ -205,11 +217,11 @@ def _share(name: str, contrast: _Contrast, margin: float, alpha: float) -> Measu
     )
 
 
-def _end(contrast: _Contrast, confidence: float, limit: float) -> Estimate:
-    """Return the share at which the falling test statistic is `limit` critical values; a bound beyond `WIDEST`."""
+def _end(contrast: _Contrast, limit: float) -> Estimate:
+    """Return the share at which the falling z score is `limit`; a bound beyond `WIDEST`."""
     share_H = np.sinh(np.linspace(-_REACH, _REACH, _POINTS))
     for _ in range(_ROUNDS):
-        above_H = contrast.at(*share_H).ratio_H(confidence) > limit
+        above_H = contrast.at(*share_H).z_H > limit
         if not above_H[0]:
             return Estimate(-WIDEST, Kind.AT_MOST)
         if above_H[-1]:
