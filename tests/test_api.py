@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 
 
 def test_import_is_light_and_every_public_name_exists(tmp_path):
-    heavy = ["torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer", "yaml"]
+    heavy = ["torch", "numpy", "pandas", "datasets", "pyarrow", "pydantic", "matplotlib", "rich", "typer", "yaml"]
     code = f"import sys, balbench; print([name for name in {heavy} if name in sys.modules]); print(dir(balbench))"
     light, names = python("-c", code, cwd=tmp_path).stdout.splitlines()
     assert light == "[]"

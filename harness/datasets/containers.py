@@ -6,10 +6,11 @@ that look like dates as dates, refuse a column that first appears after ten mega
 
 from __future__ import annotations
 
+import csv
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -172,8 +173,17 @@ def _tables(form: str, path: Path, source: str) -> Iterator[Batch]:
 
 
 def _header(path: Path, separator: str) -> list[str]:
+    """Return the names of the columns as pandas reads them.
+
+    Raises:
+        ValueError: the first row has more cells than the header; pandas would take some for an index.
+    """
     import pandas as pd
 
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        cells = [len(row) for row in islice(csv.reader(file, delimiter=separator), 2)]
+    if len(cells) == 2 and cells[1] > cells[0]:
+        raise ValueError(f"the header has {cells[0]} names, but the first row has {cells[1]} cells")
     return [str(name) for name in pd.read_csv(path, sep=separator, nrows=0).columns]
 
 
@@ -213,7 +223,7 @@ def _silent(datasets: Any) -> Iterator[None]:
 def _read_errors(path: Path, form: str) -> Iterator[None]:
     """Turn any error of a reader into a DataError of one line."""
     try:
-        with file_errors(path):
+        with file_errors(path) if path.is_file() else nullcontext():
             yield
     except DataError:
         raise

@@ -51,7 +51,8 @@ class ReadFacts:
     def unusable_line(self) -> str:
         """Return how many rows cannot be used, with the reasons."""
         count = sum(self.unusable.values())
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(self.unusable.items()))
+        by_count = sorted(self.unusable.items(), key=lambda item: (-item[1], item[0]))
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in by_count)
         return f"{count:,} of {self.rows:,} rows cannot be used ({reasons})"
 
 

@@ -393,6 +393,6 @@ def test_a_full_disk_keeps_all_complete_rounds(finished, tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    heavy = ("torch", "pandas", "matplotlib", "transformers")
+    heavy = ("torch", "pandas", "matplotlib", "transformers", "datasets", "pyarrow")
     code = f"import sys; import balbench.benchmarks.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
