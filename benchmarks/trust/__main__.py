@@ -13,7 +13,9 @@ from rich.progress import track
 from balbench.benchmarks.console import standard_error
 from balbench.benchmarks.trust.coverage import Coverage, coverage
 from balbench.benchmarks.trust.false_claims import coin_flip_claims, new_pairs_claims
-from balbench.benchmarks.trust.populations import Population, of_arrays, run_arrays, shipped, write_arrays
+from balbench.benchmarks.trust.gate import SHIPPED, gate_rows
+from balbench.benchmarks.trust.gate_population import make_population
+from balbench.benchmarks.trust.populations import Population, of_arrays, read_arrays, run_arrays, shipped, write_arrays
 from balbench.benchmarks.trust.stopping import FIRST_SEEDS, coverage_after_stopping
 from balbench.harness.errors import BalbenchError
 from balbench.harness.machine import count
@@ -74,6 +76,29 @@ def false_claims_table(
     for name, share in new_pairs_claims(studies).items():
         words = "seeds and pairs" if name == "new_pairs" else "seeds only"
         print(f"| new test pairs, interval over {words} | {share:.1%} |", flush=True)
+
+
+@app.command("gate")
+def gate_table(
+    gates: Annotated[int, typer.Option(min=1, help="Number of gates in each row.")] = 500,
+    population: Annotated[Path, typer.Option(help="The .npz file of `gate-population`.")] = SHIPPED,
+) -> None:
+    """Measure how often gates raise a false alarm, pass a loss of the margin, and refuse worsened policies."""
+    print("| change | seeds | pass | regressed | cannot tell | aim | verdict |")
+    print("|---|---|---|---|---|---|---|")
+    for row in gate_rows(read_arrays(population), gates):
+        print(row, flush=True)
+
+
+@app.command("gate-population")
+def gate_population(
+    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    seeds: Annotated[int, typer.Option(min=60, help="Number of seeds of each policy.")] = 200,
+    run: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/gate-population"),
+    jobs: Annotated[int | None, typer.Option(help="Worker processes  [default: one per core]")] = None,
+) -> None:
+    """Run many seeds of the policies of the study `ci` and of worsened ones: the population of `gate`."""
+    make_population(out, seeds, run, jobs)
 
 
 @app.command("population")

@@ -72,7 +72,8 @@ def baseline(
         BalbenchError: the run has unfinished or failed cells, a policy is unknown, or the file cannot be written.
     """
     found = run if isinstance(run, results.Run) else read_run(run)
-    kept = policies if policies is None else list(dict.fromkeys([found.reference, *policies]))
+    reference = [found.reference] if found.reference in found.policies else []
+    kept = policies if policies is None else list(dict.fromkeys([*reference, *policies]))
     taken = snapshot(found, kept, _versions_of_run(found))
     if out is not None:
         write_baseline(taken, Path(out))
@@ -113,18 +114,36 @@ def gate(
     """
     rules = Rules(margin, alpha, metric, split, cost)
     rules.check()
-    before = baseline if isinstance(baseline, Snapshot) else read_baseline(Path(baseline))
-    if isinstance(candidate, results.Run):
-        run, versions = candidate, None
-    elif not isinstance(candidate, Mapping) and os.path.isdir(candidate):
-        run, versions = read_run(candidate), None
-    else:
-        run, versions = _run_candidate(before, candidate, policies, rules, out, settings)
-    renamed = _renamed(before, policies)
-    kept = [label for label in run.policies if label in renamed or (cost is not None and label == run.reference)]
-    after = snapshot(run, kept or None, _versions_of_run(run) if versions is None else versions)
-    found = run_gate(before, after, renamed, rules)
+    before = as_snapshot(baseline)
+    after = candidate_snapshot(before, candidate, policies, with_reference=cost is not None, out=out, **settings)
+    found = run_gate(before, after, _renamed(before, policies), rules)
     return Gate(found.name, found.rules, found.policies)
+
+
+def as_snapshot(baseline: str | Path | Snapshot) -> Snapshot:
+    """Return a baseline, read from its file if it is a path."""
+    return baseline if isinstance(baseline, Snapshot) else read_baseline(Path(baseline))
+
+
+def candidate_snapshot(
+    before: Snapshot,
+    candidate: str | Path | Mapping[str, Any] | results.Run,
+    policies: Policies,
+    *,
+    with_reference: bool = False,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Snapshot:
+    """Return the results of a candidate for the policies to test; those of a study run first (see `gate`)."""
+    renamed, versions = _renamed(before, policies), None
+    if isinstance(candidate, results.Run):
+        run = candidate
+    elif not isinstance(candidate, Mapping) and os.path.isdir(candidate):
+        run = read_run(candidate)
+    else:
+        run, versions = _run_candidate(before, candidate, renamed, with_reference, out, settings)
+    kept = [label for label in run.policies if label in renamed or (with_reference and label == run.reference)]
+    return snapshot(run, kept or None, _versions_of_run(run) if versions is None else versions)
 
 
 def _renamed(before: Snapshot, policies: Policies) -> dict[str, str]:
@@ -146,20 +165,19 @@ def _new_and_old(text: str, known: set[str]) -> tuple[str, str]:
 def _run_candidate(
     before: Snapshot,
     candidate: str | Path | Mapping[str, Any],
-    policies: Policies,
-    rules: Rules,
+    renamed: Mapping[str, str],
+    with_reference: bool,
     out: str | Path | None,
     settings: dict[str, Any],
 ) -> tuple[Run, dict[str, Any]]:
     """Run the tested policies of a study with the seeds of the baseline."""
-    renamed = _renamed(before, policies)
     tested = [each for each in before.records if each.policy in renamed.values()]
     if not tested:
         before.record(before.records[0].setting if before.records else "", next(iter(renamed.values()), ""))
     seeds = list(dict.fromkeys(seed for each in tested for seed in each.seeds_S.tolist()))
     rounds = tested[0].labels_ST.shape[1]
     study = load_study(candidate, overrides={"protocol.rounds": rounds}, seeds=seeds, reference_seeds=seeds)
-    study = replace(study, cells=tuple(_needed_cells(study, tested, renamed, rules)))
+    study = replace(study, cells=tuple(_needed_cells(study, tested, renamed, with_reference)))
     versions = _versions(study)
     _check_cells(before, study, renamed, versions)
     directory = Path("runs") / f"{study.file.name}-gate-{_code_hash(study)}" if out is None else Path(out)
@@ -169,13 +187,15 @@ def _run_candidate(
         return run_study(study, directory, **settings), versions
 
 
-def _needed_cells(study: Study, tested: Sequence[PolicyRecord], renamed: Mapping[str, str], rules: Rules) -> list[Cell]:
+def _needed_cells(
+    study: Study, tested: Sequence[PolicyRecord], renamed: Mapping[str, str], with_reference: bool
+) -> list[Cell]:
     """Return the cells of the tested policies with the baseline's seeds, and of the reference if the cost is tested."""
     seeds = {(each.setting, each.policy): set(each.seeds_S.tolist()) for each in tested}
     needed = []
     for cell in study.cells:
         wanted = seeds.get((cell.setting, renamed.get(cell.label, "")), set())
-        is_reference = rules.cost is not None and cell.label == study.file.reference
+        is_reference = with_reference and cell.label == study.file.reference
         if cell.seed in wanted or is_reference:
             needed.append(cell)
     return needed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from balbench.benchmarks.trust.__main__ import app
 from balbench.benchmarks.trust.coverage import coverage, is_above, is_below
 from balbench.benchmarks.trust.false_claims import coin_flip_claims, new_pairs_claims
+from balbench.benchmarks.trust.gate import SHIPPED, cases, rates
 from balbench.benchmarks.trust.populations import (
     against_itself,
     of_arrays,
@@ -115,3 +118,13 @@ def test_the_commands_print_tables(tmp_path):
     result = CliRunner().invoke(app, ["stopping", "--studies", "1", "--max-seeds", "5"])
     assert result.exit_code == 0
     assert "| synthetic, labels lost | log likelihood | 5 |" in result.output
+
+
+def test_gates_are_rarely_wrong_and_see_a_worsened_policy():
+    arrays = read_arrays(SHIPPED)
+    for case in cases():
+        if "bal_pm" not in case.name:
+            found = rates(arrays, case, seeds=20, gates=40)
+            assert found.is_met, (case.name, found.shares)
+    unchanged = next(cases())
+    assert not rates(arrays, replace(unchanged, policies={"bald": "bald, 50% random"}), 20, 20).is_met
