@@ -366,7 +366,8 @@ UNUSABLE = [
     {"chosen": f"{TALK} yes", "rejected": None},
 ]
 LINE = (
-    "5 of 9 rows cannot be used (1 with a missing text, 1 with prompts that differ, 2 with equal responses, 1 without"
+    "5 of 9 rows cannot be used (2 with equal responses, 1 with a missing text, 1 with prompts that differ, 1 without"
+    " an answer)"
 )
 
 
