@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from balbench.harness.datasets.containers import batches
+from balbench.harness.datasets.containers import batches, data_parts
 from balbench.harness.datasets.messages import show
 from balbench.harness.datasets.preference_file import PreferenceFile
 from balbench.harness.datasets.schemas import recognise
@@ -127,7 +127,7 @@ def protocol(pool: int) -> tuple[int, int]:
 
 def _further_fields(data: Path) -> str:
     """List the columns that are not part of a preference, as text for a comment."""
-    batch = next(batches(data))
+    batch = next(batches(data_parts(data)))
     read = {path.split(".")[0] for path in recognise(batch).fields.paths()}
     further = [show(name) for name in batch.names if name not in read]
     return f" (the rows have {', '.join(further[:10])})" if further else ""

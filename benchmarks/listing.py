@@ -101,7 +101,8 @@ def _one_kind(schema: dict[str, Any]) -> str:
         return " | ".join(map(str, schema.get("enum", [schema.get("const")])))
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
-    return " ".join([str(schema.get("type", "any")), *limits])
+    kind = "mapping" if "$ref" in schema else schema.get("type", "any")
+    return " ".join([str(kind), *limits])
 
 
 def studies_table() -> Table:

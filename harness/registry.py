@@ -21,6 +21,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "datasets": {
         "simulated": "balbench.harness.datasets.simulated:Simulated",
         "file": "balbench.harness.datasets.preference_file:PreferenceFile",
+        "hub": "balbench.harness.datasets.hub:HubData",
     },
     "oracles": {"replay": "balbench.oracles.replay:Replay"},
     "posteriors": {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
@@ -47,7 +47,10 @@ class Batch:
         source: the file, for errors.
         unit: what the numbers count, "line" or "row".
         numbers: the number of each row in its file, from 1.
+        is_test: whether the rows belong to the split `test`.
     """
+
+    is_test = False
 
     def __init__(
         self, columns: Mapping[str, Callable[[], list[Any]]], source: str, unit: str, numbers: Sequence[int]
@@ -67,23 +70,28 @@ class Batch:
         return Place(self.source, self.unit, self.numbers[row])
 
 
-def batches(path: Path, split: str | None = None) -> Iterator[Batch]:
-    """Yield the rows of a file or directory.
+def batches(parts: Iterable[Path], is_test: bool = False) -> Iterator[Batch]:
+    """Yield the rows of data files, and of directories that `save_to_disk` wrote, one after another.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    for part in parts:
+        for batch in _saved(part) if part.is_dir() else _file(part):
+            batch.is_test = is_test
+            yield batch
+
+
+def data_parts(path: Path, split: str | None = None) -> list[Path]:
+    """Return the data files and the `save_to_disk` directories of a path, in order.
 
     Args:
         path: a file, a directory that `save_to_disk` wrote, or a directory with data files.
         split: the split to read, where a directory has several; "all" for all.
 
     Raises:
-        DataError: nothing can be read, or there are several splits and none is chosen.
+        DataError: there are no data files, or there are several splits and none is chosen.
     """
-    parts = data_parts(path, split)
-    for part in parts:
-        yield from _saved(part) if part.is_dir() else _file(part)
-
-
-def data_parts(path: Path, split: str | None = None) -> list[Path]:
-    """Return the data files, or the `save_to_disk` directories, that `batches` reads, in order (errors as there)."""
     if not path.is_dir():
         return [path]
     if (path / "state.json").is_file():
@@ -91,10 +99,22 @@ def data_parts(path: Path, split: str | None = None) -> list[Path]:
     if (path / "dataset_dict.json").is_file():
         parts = sorted(folder for folder in path.iterdir() if (folder / "state.json").is_file())
         return _of_split({part: part.name for part in parts}, path, split)
-    parts = [file for file in sorted(path.rglob("*")) if _is_data(file.relative_to(path)) and file.is_file()]
-    if not parts:
-        raise DataError(f"{path}: the directory has no data files ({', '.join(FORMATS)}, compressed or not)")
+    parts = data_files(path)
     return _of_split({part: _split_of(part.relative_to(path)) for part in parts}, path, split)
+
+
+def data_files(path: Path, patterns: Sequence[str] = ("**/*",)) -> list[Path]:
+    """Return the data files of a directory that match a pattern, sorted.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = {file for pattern in patterns for file in path.glob(pattern)}
+    parts = [file for file in sorted(found) if _is_data(file.relative_to(path)) and file.is_file()]
+    if not parts:
+        named = "" if tuple(patterns) == ("**/*",) else f" that match {' or '.join(patterns)}"
+        raise DataError(f"{path}: the directory has no data files{named} ({', '.join(FORMATS)}, compressed or not)")
+    return parts
 
 
 def _is_data(file: Path) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
@@ -54,6 +55,8 @@ class PreferenceFile(SplitSettings, EncoderSettings, Dataset):
     """Name of a file in the directory that the environment variable BALBENCH_DATA names."""
     split: str | None = None
     """The split to read from a directory that has several; all for all of them."""
+    test_split: str | None = None
+    """Another split of the directory, whose prompts form the split test; by default a share of the prompts does."""
     fields: FieldMap | None = None
     """Columns by their part in a preference (prompt, response_a, response_b, label, or prompt, chosen, rejected; and
     annotator, prompt_id, id, strength, seconds, price, tie); by default those of the recognised schema."""
@@ -67,10 +70,15 @@ class PreferenceFile(SplitSettings, EncoderSettings, Dataset):
 
     def read(self) -> TextPairs:
         """Read the file (errors as in `find`, `batches`, `read_votes` and `gather`)."""
-        path = self.find()
-        rows = batches(path, self.split)
-        votes = read_votes(rows, str(path), self.fields, self.ood_rule(), self.group, self.unusable)
+        train, test = self.parts()
+        rows = chain(batches(train), batches(test, is_test=True))
+        votes = read_votes(rows, str(self.find()), self.fields, self.ood_rule(), self.group, self.unusable)
         return gather(votes, stream(self.data_seed, "order"))
+
+    def parts(self) -> tuple[list[Path], list[Path]]:
+        """Return the files of the pool and of the split test (errors as in `find` and `data_parts`)."""
+        path = self.find()
+        return data_parts(path, self.split), [] if self.test_split is None else data_parts(path, self.test_split)
 
     def from_pairs(self, pairs: TextPairs, source: str, progress: Progress) -> PreferenceData:
         """Split and encode texts; `source` names them in errors."""
@@ -165,7 +173,7 @@ class PreferenceFile(SplitSettings, EncoderSettings, Dataset):
         path = self.find()
         models = [self.encoder_files(), *filter(None, [self.perplexity_files()])]
         return (
-            Source("dataset.path", str(path), _digest(path, self.split)),
+            Source("dataset.path", str(path), _digest(*self.parts())),
             *(Source(files.setting, files.name, files.key) for files in models),
         )
 
@@ -219,13 +227,18 @@ def _skipped(pairs: TextPairs) -> list[str]:
     return [f"{pairs.facts.unusable_line()}; the study skips them"] if pairs.facts.unusable else []
 
 
-def _digest(path: Path, split: str | None) -> str:
-    """Return a hash of a file, or of the names and contents of the files of a directory that are read."""
-    parts = data_parts(path, split)
-    files = [file for part in parts for file in (sorted(part.iterdir()) if part.is_dir() else [part]) if file.is_file()]
-    if files == [path]:
-        return file_digest(path)
-    return hashlib.sha256("".join(f"{file.name}:{file_digest(file)};" for file in files).encode()).hexdigest()
+def _digest(train: Sequence[Path], test: Sequence[Path]) -> str:
+    """Return a hash of the names and contents of files, and of the files in directories."""
+    if not test and len(train) == 1 and train[0].is_file():
+        return file_digest(train[0])  # the name of a single file does not matter
+    roles = (("train", train), ("test", test))
+    named = [f"{role}:{file.name}:{file_digest(file)};" for role, parts in roles for file in _files(parts)]
+    return hashlib.sha256("".join(named).encode()).hexdigest()
+
+
+def _files(parts: Sequence[Path]) -> Iterator[Path]:
+    for part in parts:
+        yield from [part] if not part.is_dir() else sorted(file for file in part.iterdir() if file.is_file())
 
 
 def _facts(pairs: TextPairs, groups: PromptGroups, loss: TokenLoss) -> dict[str, Any]:

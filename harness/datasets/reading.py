@@ -65,7 +65,7 @@ class _Reader:
         self.schema, self.fields = "", FieldMap()
         self.texts, self.digests = TextWriter(), bytearray()
         self.label, self.code_of = array("i"), dict[str, int]()
-        self.is_ood = bytearray()
+        self.is_ood, self.is_test = bytearray(), bytearray()
         self.names: dict[str, TextWriter] = {}
         self.numbers: dict[str, array[float]] = {}
         self.places = Places()
@@ -110,6 +110,7 @@ class _Reader:
         self.digests += b"".join(text_digest(text) for text in encoded)
         self.label.extend(self.code_of.setdefault(columns.label[row], len(self.code_of)) for row in rows)
         self.is_ood += bytes(columns.is_ood(row) for row in rows)
+        self.is_test += bytes([columns.batch.is_test]) * len(rows)
         for name, writer in self.names.items():
             writer.add([columns.name(name, row).encode("utf-8", "backslashreplace") for row in rows])
         for name, read in self.numbers.items():
@@ -141,7 +142,8 @@ class _Reader:
             row_V=keep_V,
             digest_V3D=digest_VD[keep_V],
             choice_V=choice_V,
-            ood_V=np.frombuffer(bytes(self.is_ood), dtype=np.uint8).astype(bool)[keep_V],
+            ood_V=np.frombuffer(bytes(self.is_ood), dtype=bool)[keep_V],
+            test_V=np.frombuffer(bytes(self.is_test), dtype=bool)[keep_V],
             names={name: writer.finish().take(keep_V) for name, writer in self.names.items()},
             numbers=self._numbers(keep_V),
             shuffle=not self.fields.has_label,

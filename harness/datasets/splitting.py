@@ -68,7 +68,8 @@ class SplitSettings(Component):
 
         The split of a prompt depends on the set of prompts and the stream, not on the file's order. `eval` and `test`
         get their shares of the prompts that are not out of distribution, at least one prompt each; fewer if whole
-        groups do not fit. A group with a prompt that is out of distribution belongs to `ood`.
+        groups do not fit. A group with a prompt that is out of distribution belongs to `ood`; otherwise a group with a
+        prompt of the file's own split `test` belongs to `test`, and no other prompts do if there is one.
 
         Args:
             pairs: the texts.
@@ -86,13 +87,16 @@ class SplitSettings(Component):
             )
         group_P = (groups or group_prompts(pairs)).group_P
         ood_P = np.isin(group_P, group_P[pairs.ood_P])
-        rest = np.flatnonzero(~ood_P)
+        test_P = np.isin(group_P, group_P[pairs.test_P]) & ~ood_P
+        rest = np.flatnonzero(~ood_P & ~test_P)
         shares = {"test": self.test_share, "eval": self.eval_share}
+        if test_P.any():
+            del shares["test"]
         most = {name: max(1, round(share * len(rest))) for name, share in shares.items()}
         if sum(most.values()) >= len(rest):
+            needed = ", ".join(f"{name} ({most[name]})" for name in sorted(most))
             raise DataError(
-                f"{source}: {len(rest)} distinct prompts are too few for eval ({most['eval']}), test ({most['test']})"
-                " and a pool; give more prompts"
+                f"{source}: {len(rest)} distinct prompts are too few for {needed} and a pool; give more prompts"
             )
         splits = _fill(_drawn_groups(pairs.prompt_P, group_P, rest, stream), most)
         if not all(splits.values()):
@@ -100,7 +104,8 @@ class SplitSettings(Component):
                 f"{source}: {len(rest)} prompts are {len(np.unique(group_P[rest]))} groups of prompts that belong"
                 " together, too few for eval, test and a pool; give more prompts, or a finer key with dataset.group"
             )
-        rows = {name: np.sort(np.concatenate(splits[name])) for name in ("pool", "eval", "test")}
+        rows = {name: np.sort(np.concatenate(groups)) for name, groups in splits.items()}
+        rows = {name: rows.get(name, np.flatnonzero(test_P)) for name in ("pool", "eval", "test")}
         return rows | ({"ood": np.flatnonzero(ood_P)} if self.ood_field is not None else {})
 
 

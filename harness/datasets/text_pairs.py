@@ -33,6 +33,7 @@ class TextPairs:
         vote_choice_V: int8 `Choice` values.
         vote_annotator_V: the annotator of each vote ("" if unknown).
         ood_P: whether any row of the prompt matched the `OodRule`.
+        test_P: whether any row of the prompt belongs to the split `test`.
         facts: how the rows were read.
         group_keys: the group keys that rows give to prompts, as (prompt, key); None if rows have none.
         vote_strength_V: recorded strength of each vote, NaN if unknown; None if the file has none.
@@ -49,6 +50,7 @@ class TextPairs:
     vote_choice_V: Array
     vote_annotator_V: Array
     ood_P: Array
+    test_P: Array
     facts: ReadFacts
     group_keys: tuple[tuple[int, str], ...] | None = None
     vote_strength_V: Array | None = None
@@ -92,6 +94,7 @@ def gather(votes: Votes, order: Stream) -> TextPairs:
         vote_choice_V=choice_V[by_pair_V],
         vote_annotator_V=_annotators(votes)[by_pair_V],
         ood_P=np.bincount(prompt_V[votes.ood_V], minlength=len(prompt_P)) > 0,
+        test_P=np.bincount(prompt_V[votes.test_V], minlength=len(prompt_P)) > 0,
         facts=votes.facts,
         group_keys=_group_keys(votes, prompt_V),
         **numbers,

@@ -89,6 +89,7 @@ class Votes:
         digest_V3D: hashes of the three texts of each vote, D bytes each.
         choice_V: int8 `Choice` values.
         ood_V: whether the row matches the `OodRule`.
+        test_V: whether the row belongs to the split `test`.
         names: `annotator`, `prompt_id`, `id` and `group` of each vote, "" if unknown; absent without the column.
         numbers: `strength`, `seconds` and `price` of each vote, NaN if unknown; absent without the column.
         shuffle: whether the rows do not say which response was shown first.
@@ -101,6 +102,7 @@ class Votes:
     digest_V3D: Array
     choice_V: Array
     ood_V: Array
+    test_V: Array
     names: dict[str, pa.LargeStringArray]
     numbers: dict[str, Array]
     shuffle: bool

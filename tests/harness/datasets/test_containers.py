@@ -173,7 +173,7 @@ def test_a_directory_without_data_is_one_line(tmp_path):
 
 def test_rows_are_numbered_across_batches(tmp_path):
     pd.DataFrame({"n": np.arange(2 * BATCH_ROWS + 5)}).to_parquet(tmp_path / "n.parquet")
-    parts = list(batches(tmp_path / "n.parquet"))
+    parts = list(batches([tmp_path / "n.parquet"]))
     assert [len(part) for part in parts] == [BATCH_ROWS, BATCH_ROWS, 5]
     assert [value for part in parts for value in part.column("n")] == list(range(2 * BATCH_ROWS + 5))
     assert str(parts[2].place(4).error("x")) == f"{tmp_path / 'n.parquet'}, row {2 * BATCH_ROWS + 5}: x"
@@ -183,6 +183,6 @@ def test_json_does_not_need_the_library_datasets(tmp_path):
     (tmp_path / "v.jsonl").write_bytes(LINES)
     code = (
         "import sys; from pathlib import Path; from balbench.harness.datasets.containers import batches;"
-        f"print(len(next(batches(Path({str(tmp_path / 'v.jsonl')!r})))), 'datasets' in sys.modules)"
+        f"print(len(next(batches([Path({str(tmp_path / 'v.jsonl')!r})]))), 'datasets' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["40", "False"]

@@ -262,3 +262,31 @@ def test_features_kept_as_float16_are_the_rounded_ones_in_little_memory(data, be
         assert actual.response_features_RD.dtype == np.float16
         np.testing.assert_array_equal(actual.response_features_RD, expected.response_features_RD.astype(np.float16))
         np.testing.assert_array_equal(actual.prompt_features_PQ, expected.prompt_features_PQ)
+
+
+def test_skipped_rows_are_in_the_facts_and_warnings(tmp_path, bert):
+    path = tmp_path / "votes.jsonl"
+    rows = [*ROWS, ROWS[0] | {"response_b": ROWS[0]["response_a"]}, ROWS[0] | {"prompt": ""}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one_line(dataset(path, bert).sizes, "line 81: the two responses are the same text", "2 of 82 rows cannot be used")
+    data = dataset(path, bert, unusable="skip").build(silent)
+    assert data.facts["reading"]["schema"] == "label"
+    assert data.facts["reading"]["unusable"] == {"with equal responses": 1, "with an empty text": 1}
+    assert data.warnings[0].startswith("2 of 82 rows cannot be used (1 with an empty text, 1 with equal responses)")
+    lines = dataset(path, bert, unusable="skip").examine()[1]
+    assert lines[0].startswith("schema: label {prompt: prompt, response_a: response_a, response_b: response_b, label:")
+    assert lines[1].startswith("warning: 2 of 82 rows cannot be used")
+
+
+def test_a_split_of_a_directory_forms_the_split_test(tmp_path):
+    for name, rows in (("train.jsonl", ROWS[:60]), ("test.jsonl", ROWS[56:])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = PreferenceFile(path=str(tmp_path), split="train", test_split="test")
+    pairs, _, splits = data.read_splits()
+    assert {pairs.prompt_P[row] for row in splits["test"]} == {f"question {n}" for n in range(14, 20)}
+    assert sum(len(rows) for rows in splits.values()) == 20
+    assert data.sources()[0].digest != PreferenceFile(path=str(tmp_path), split="train").sources()[0].digest
+    rule = {"ood_field": "source", "ood_pattern": ":4$"}
+    with_ood = PreferenceFile(path=str(tmp_path), split="train", test_split="test", **rule).read_splits()[2]
+    assert len(with_ood["ood"]) == 4
+    assert len(with_ood["test"]) == 4
