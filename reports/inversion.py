@@ -14,7 +14,7 @@ in the same way, changes its sign.
 
 Without the isotonic regression (all savings that some test does not reject, and what lies between them) coverage is
 certain to be at least that of the tests, but where the noise of the curves is as large as their rise, it is up to
-99.6% in place of 95%, and intervals are up to a third wider. `docs/measured/trust.md` has the coverage of this one.
+99.6% in place of 95%, and intervals are up to half again as wide. `docs/measured/trust.md` has the measured coverage.
 
 Where the path ends before the difference changes its sign, an end is only a bound.
 """
@@ -128,8 +128,9 @@ def invert(path: Path, differences: Differences, confidence: float = CONFIDENCE)
         estimate=_estimate(savings_H, point),
         low=_estimate(savings_H, low),
         high=_estimate(savings_H, high),
-        p_saved=float(ndtr(-z)) if (savings_H <= 0).any() else np.nan,
-        p_lost=float(ndtr(z)) if (savings_H >= 0).any() else np.nan,
+        # a path on one side of zero cannot show savings on the other side
+        p_saved=float(ndtr(-z)) if (savings_H >= 0).any() else 1.0,
+        p_lost=float(ndtr(z)) if (savings_H <= 0).any() else 1.0,
         n_policy=_at(path.policy_H, point),
         n_reference=_at(path.reference_H, point),
     )

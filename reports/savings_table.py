@@ -13,6 +13,7 @@ from balbench.reports.curves import Curve, Curves, check_run
 from balbench.reports.inversion import Estimate, Inversion, Kind
 from balbench.reports.learning import CHANCE, Learning, direction, learning
 from balbench.reports.multiplicity import holm
+from balbench.reports.noise_floor import noise_floor
 from balbench.reports.pair_scores import PairScores
 from balbench.reports.resolution import resolution
 from balbench.reports.run_scores import RunScores
@@ -56,9 +57,9 @@ def savings_table(
         - setting, split, metric, policy, is_reference;
         - outcome: an `Outcome` by `p_adjusted`, and no_level: why the reference gives no level, empty if there is one.
           Without a level, all savings and differences below are missing;
-        - seeds, rounds: numbers of seeds of the policy that the reference has too, and of their rounds;
-          reference_seeds: number of seeds of the reference; labels: the policy's labels at the last of these rounds. A
-          policy without results has 0 seeds, and all its numbers are missing;
+        - seeds, rounds: numbers of seeds of the policy, and of the rounds that all of them have; reference_seeds: seeds
+          of the reference; labels: the policy's labels at the last of these rounds. A policy without results has 0
+          seeds, and all its numbers are missing;
         - savings, kind, bound: `savings` is NaN where only a bound is known, `bound` is NaN where `kind` is exact;
         - low, low_kind, low_bound, high, high_kind, high_bound: the ends of the 95% interval over seeds in the same
           form; NaN and "" with fewer than three seeds;
@@ -75,7 +76,8 @@ def savings_table(
         - final_level, final_difference (policy minus reference), final_difference_low, final_difference_high;
         - area_difference, area_difference_low, area_difference_high: of the mean height of the curves.
 
-        The row of the reference compares it with itself: its interval says how far savings can be told from zero.
+        The row of the reference is the noise floor: its interval has the savings that cannot be told from zero, however
+        many seeds the policies have (see `balbench.reports.noise_floor`).
 
     Raises:
         BalbenchError: the metric has no savings, or the argument is not a run.
@@ -195,8 +197,11 @@ def _learning_columns(learnt: Learning) -> dict[str, float]:
 
 def _savings_columns(scores: RunScores, key: dict[str, str], policy: Curve, reference: Curve) -> dict[str, Any]:
     metric = key["metric"]
-    measured = label_savings(policy, reference, metric, pair_scores=_pair_scores(scores, key, policy, reference))
-    savings = measured.savings
+    of_pairs = _pair_scores(scores, key, policy, reference)
+    measured = label_savings(policy, reference, metric, pair_scores=of_pairs)
+    savings, new_pairs = measured.savings, measured.new_pairs
+    if key["policy"] == scores.run.reference:
+        savings, new_pairs = noise_floor(reference, metric, None if of_pairs is None else of_pairs[1])
     columns: dict[str, Any] = {
         "outcome": measured.outcome,
         "is_gain": savings.p_saved < savings.p_lost,
@@ -214,8 +219,8 @@ def _savings_columns(scores: RunScores, key: dict[str, str], policy: Curve, refe
         columns |= {"p_value": savings.p_value} | _interval_columns(savings, "")
         columns |= _ends("final_difference", measured.final_difference_interval)
         columns |= _ends("area_difference", measured.area_difference_interval)
-        if measured.new_pairs is not None:
-            columns |= _interval_columns(measured.new_pairs, "pairs_")
+        if new_pairs is not None:
+            columns |= _interval_columns(new_pairs, "pairs_")
     return columns
 
 

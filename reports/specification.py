@@ -180,11 +180,14 @@ def misfit_texts(slopes: pd.DataFrame, bought: pd.DataFrame, reference: str, set
     scope = f" in {affected} of {settings} settings" if settings > 1 else ""
     place = f" of {worst['setting']}" if settings > 1 else ""
     group = f"the farthest tenth of {split_name(worst['split'])} pairs{place}"
+    clearest = " (the clearest case)" if len(rows) > 1 else ""
     interval = f"{worst['slope']:.2f} [{worst['slope_low']:.2f}, {worst['slope_high']:.2f}]"
     return [
-        f"Misfit on {splits}{scope}: among {group}, votes follow the logits of {reference}'s last fit with a slope of "
-        f"{interval}, against {worst['overall']:.2f} for all pairs. The posterior expects pairs that are far apart to "
-        "be clear-cut, and the votes are not. This is a sign of misfit, not of who wins: policies that buy far pairs"
+        f"Misfit on {splits}{scope}: among {group}{clearest}, votes follow the logits of {reference}'s last fit with a "
+        f"slope of {interval}, against {worst['overall']:.2f} for all pairs. Compared with other pairs, the votes on "
+        "pairs that are far apart are less clear-cut than the posterior expects. This is a sign of misfit, not of who "
+        "wins: "
+        "policies that buy far pairs"
         f"{_farthest_buyer(bought, worst['setting'])} may lose or lead because of it. Compare the verdict under a "
         "second posterior."
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ def statement(rows: pd.DataFrame) -> str:
         _saved(groups, reference),
         _unclear(groups[Outcome.UNCLEAR], reference),
         _lost(groups[Outcome.LOST], reference),
+        _these_pairs_only([*groups[Outcome.SAVED], *groups[Outcome.LOST]]),
         _no_interval(groups[Outcome.NO_INTERVAL], reference),
         _no_results(groups[Outcome.NO_RESULTS]),
     ]
@@ -160,6 +162,18 @@ def _unclear(rows: list[Row], reference: str) -> str:
 
 def _lost(rows: list[Row], reference: str) -> str:
     return f"Clearly more labels than {reference}: {_listed(rows)}." if rows else ""
+
+
+def _these_pairs_only(rows: list[Row]) -> str:
+    """Name the policies whose interval for other held-out pairs contains zero, although that over seeds does not."""
+    names = [str(row["policy"]) for row in rows if _end(row, "pairs_low") <= 0 <= _end(row, "pairs_high")]
+    return f"On other held-out pairs the difference may be absent: {_joined(_shortened(names))}." if names else ""
+
+
+def _end(row: Row, name: str) -> float:
+    """Return an end of an interval, infinite where only a bound is known, NaN if there is no interval."""
+    unknown = {"at_most": -math.inf, "at_least": math.inf}
+    return float(unknown.get(row[f"{name}_kind"], row[name]))
 
 
 def level_name(row: Row, reference: str) -> str:

@@ -54,11 +54,12 @@ class Coverage:
         - biased: the median estimate is more than 2 points from the truth.
         """
         low, high = COVERAGE
+        share = round(self.coverage, 3)  # as printed
         faults = {
-            "too narrow": self.coverage < low,
-            "one-sided": max(self.too_low, self.too_high) > MOST_MISSES,
-            "conservative": self.coverage > high,
-            "biased": abs(self.bias) > BIAS,
+            "too narrow": share < low,
+            "one-sided": round(max(self.too_low, self.too_high), 3) > MOST_MISSES,
+            "conservative": share > high,
+            "biased": round(abs(self.bias), 3) > BIAS,
         }
         return ", ".join(name for name, is_fault in faults.items() if is_fault) or "met"
 

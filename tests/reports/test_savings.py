@@ -307,3 +307,13 @@ def test_values_that_the_metric_cannot_have_are_refused(metric, wrong, right, me
     label_savings(**curves, metric=metric)
     with pytest.raises(BalbenchError, match=f"^{name}: {message}"):
         label_savings(**curves | {name: Curve([10, 20], [[right, right]] * 2 + [[right, wrong]])}, metric=metric)
+
+
+@pytest.mark.parametrize(("height", "outcome"), [(0.8, "unclear"), (0.6, "lost")])
+def test_a_policy_that_starts_above_the_budget_cannot_be_said_to_save(height, outcome):
+    """The reference is on a plateau from 20 labels on; the policy's first round has 150."""
+    flat = [[0.55, 0.7, 0.7, 0.701], [0.55, 0.7, 0.701, 0.7], [0.551, 0.7, 0.7, 0.702]]
+    policy = Curve([150, 200], [[height, height + 0.01], [height + 0.01, height + 0.02], [height, height + 0.015]])
+    result = label_savings(policy, Curve([10, 20, 100, 200], flat), "accuracy")
+    assert result.budget.labels < 150
+    assert result.outcome == outcome

@@ -158,7 +158,7 @@ def test_one_warning_describes_the_worst_of_several_settings():
     bought = pd.DataFrame([{"setting": "b", "policy": "bald", "distance_mean": 1.5, "farthest_share": 0.2}])
     (text,) = misfit_texts(slopes, bought, "random", settings=4)
     assert text.startswith(
-        "Misfit on test in 2 of 4 settings: among the farthest tenth of test pairs of b, votes follow"
+        "Misfit on test in 2 of 4 settings: among the farthest tenth of test pairs of b (the clearest case), votes"
     )
     assert "a slope of 0.30 [0.00, 0.60], against 1.00 for all pairs" in text
 
