@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from balbench.reports.differences import FEWEST_SEEDS
+from balbench.reports.inversion import Kind
 from balbench.reports.learning import DECLINES, DIRECTIONS, NOT_ABOVE_CHANCE, NOT_ABOVE_FIRST, ONE_ROUND
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import NO_PAIR_ERRORS, records, reference_of, sorted_by_savings
@@ -172,8 +173,8 @@ def _these_pairs_only(rows: list[Row]) -> str:
 
 def _end(row: Row, name: str) -> float:
     """Return an end of an interval, infinite where only a bound is known, NaN if there is no interval."""
-    unknown = {"at_most": -math.inf, "at_least": math.inf}
-    return float(unknown.get(row[f"{name}_kind"], row[name]))
+    kind = row[f"{name}_kind"]
+    return -math.inf if kind == Kind.AT_MOST else math.inf if kind == Kind.AT_LEAST else float(row[name])
 
 
 def level_name(row: Row, reference: str) -> str:
