@@ -1,4 +1,4 @@
-"""The commands `baseline` and `gate`."""
+"""The commands `baseline`, `gate` and `compare`."""
 
 from __future__ import annotations
 
@@ -100,6 +100,37 @@ def gate(
     _write(found, junit, markdown, figure)
     _print(found)
     raise typer.Exit(_exit_code(found))
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A run directory.")],
+    new: Annotated[
+        Path | None, typer.Argument(metavar="NEW", help="Another; without it, two policies of OLD are compared.")
+    ] = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option("--policy", metavar="POLICY", help="Compare this policy (repeat for several)  [default: all]"),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="log_likelihood, accuracy or brier.")] = "log_likelihood",
+    split: Annotated[str, typer.Option(help="test or ood.")] = "test",
+    figure: Annotated[
+        Path | None, typer.Option(metavar="STEM", help="Write a figure as STEM.png, .pdf, .svg and .csv.")
+    ] = None,
+) -> None:
+    """Compare two runs policy by policy, or two policies of one run, with intervals and what differs."""
+    from balbench.gating import compare as compare_runs
+    from balbench.reports.compare_text import comparison_table, sentences
+
+    found = compare_runs(old, new, policies=policies or None, metric=metric, split=split)
+    if figure is not None:
+        from balbench.reports.figures.compare import write
+
+        write(found, figure)
+    console = standard_output()
+    console.print(comparison_table(found))
+    for line in sentences(found):
+        say(console, line)
 
 
 def _write(found: Gate, junit: Path | None, markdown: Path | None, figure: Path | None) -> None:

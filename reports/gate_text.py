@@ -65,6 +65,11 @@ def measure_text(found: Measure) -> str:
     return f"{_SIGNS[found.estimate.kind]}{percent(found.estimate.value)}% [{ends}]"
 
 
+def p_text(p: float) -> str:
+    """Write a p-value with three digits: `.012`, `< .001`."""
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
 def caption(gate: Gate) -> str:
     """Say what the numbers are."""
     rules = gate.rules
@@ -135,7 +140,7 @@ def _measured(gate: Gate) -> list[str]:
 def _reason(each: PolicyVerdict, alpha: float) -> str:
     if each.verdict == Verdict.REGRESSED:
         worse = [
-            f"{_loss(found)} (adjusted p {_p_text(p)})"
+            f"{_loss(found)} (adjusted p {p_text(p)})"
             for found, p in zip(each.measures, each.p_adjusted, strict=True)
             if p <= alpha and not found.p_within <= alpha
         ]
@@ -180,10 +185,6 @@ def _low_text(found: Measure) -> str:
 
 def _changed(each: PolicyVerdict) -> str:
     return f" Changed: {each.changed}." if each.changed else " Nothing is declared as changed."
-
-
-def _p_text(p: float) -> str:
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _markdown_row(texts: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from balbench.api import load_study, run_study, transfer
     from balbench.benchmarks.claims import claims
-    from balbench.gating import baseline, gate
+    from balbench.gating import baseline, compare, gate
     from balbench.harness.datasets.dataset import Dataset
     from balbench.harness.errors import BalbenchError
     from balbench.harness.policies.policy import Policy
@@ -36,6 +36,7 @@ __all__ = [
     "__version__",
     "baseline",
     "claims",
+    "compare",
     "gate",
     "label_savings",
     "load_study",
@@ -55,6 +56,7 @@ _MODULES = {
     "Run": "balbench.run",
     "baseline": "balbench.gating",
     "claims": "balbench.benchmarks.claims",
+    "compare": "balbench.gating",
     "gate": "balbench.gating",
     "label_savings": "balbench.reports.savings",
     "load_study": "balbench.api",

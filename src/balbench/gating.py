@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from balbench.api import CellsFailedWarning, load_study, run_study
 from balbench.harness import results
 from balbench.harness.errors import BalbenchError, RunDirectoryError
+from balbench.reports import compare as compared
 from balbench.reports import gate as gates
 from balbench.reports.gate import Rules, World, check_world, default_policies, run_gate
 from balbench.reports.gate_file import read_baseline, write_baseline
@@ -118,6 +119,57 @@ def gate(
     after = candidate_snapshot(before, candidate, policies, with_reference=cost is not None, out=out, **settings)
     found = run_gate(before, after, _renamed(before, policies), rules)
     return Gate(found.name, found.rules, found.policies)
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(compared.Comparison):
+    """A comparison, with the attributes of `balbench.reports.compare.Comparison`, in words and as a figure."""
+
+    def __repr__(self) -> str:
+        """Return a sentence for each policy, and what differs in the studies."""
+        from balbench.reports.compare_text import sentences
+
+        return "\n".join(sentences(self))
+
+    def plot(self) -> Figure:
+        """Draw the curves of each policy before and after."""
+        from balbench.reports.figures.compare import draw
+
+        return draw(self)
+
+
+def compare(
+    old: str | Path | results.Run,
+    new: str | Path | results.Run | None = None,
+    *,
+    policies: Sequence[str] | None = None,
+    metric: str = "log_likelihood",
+    split: str = "test",
+) -> Comparison:
+    """Compare two runs policy by policy, or two policies of one run.
+
+    Args:
+        old, new: runs, or their directories; without `new`, two policies of `old` are compared.
+        policies: labels to compare, by default all that both runs have. Without `new`, the old and the new policy.
+        metric: log_likelihood, accuracy or brier.
+        split: test or ood.
+
+    Raises:
+        BalbenchError: a run is unfinished, a policy is missing, or the policies are not two where there is one run.
+    """
+    Rules(metric=metric, split=split).check()
+    runs = [run if isinstance(run, results.Run) else read_run(run) for run in (old, new) if run is not None]
+    labels = list(policies or [label for label in runs[0].policies if label in runs[-1].policies])
+    if len(runs) == 1 and len(labels) != 2:
+        raise BalbenchError(
+            f"policies: name two of {', '.join(runs[0].policies)}, or give two runs", setting="policies"
+        )
+    if not labels:
+        raise BalbenchError(f"policies: {runs[0].path} and {runs[1].path} have none in common", setting="policies")
+    taken = [snapshot(run, labels, _versions_of_run(run)) for run in runs]
+    pairs = [(labels[0], labels[1])] if len(runs) == 1 else [(label, label) for label in labels]
+    found = compared.compare_snapshots(taken[0], taken[-1], pairs, metric, split)
+    return Comparison(found.names, found.metric, found.split, found.policies, found.changes)
 
 
 def as_snapshot(baseline: str | Path | Snapshot) -> Snapshot:

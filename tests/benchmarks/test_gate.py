@@ -109,3 +109,20 @@ def test_an_unfinished_run_has_no_baseline(balbench_command, folder):
     code, _, error = balbench_command("baseline", "candidate", "--policy", "bald")
     assert code == 2
     assert "1 of 5 cells are not finished (bald, seed" in error
+
+
+def test_two_runs_and_two_policies_are_compared(balbench_command, folder):
+    code, out, _ = balbench_command("compare", "run", "--policy", "random", "--policy", "bald", "--figure", "compared")
+    assert code == 0
+    assert "random -> bald: " in out
+    assert "Changed: name: random -> bald" in out
+    assert (folder / "compared.png").stat().st_size > 1000
+    balbench.run_study(quiet(), folder / "longer", overrides={"posterior.samples": 30}, progress=False, jobs=1)
+    code, out, _ = balbench_command("compare", "run", "longer", "--policy", "bald")
+    assert code == 0
+    assert "bald: " in out
+    assert "  posterior.samples: 20 -> 30" in out
+    assert balbench_command("compare", "run")[0] == 0  # the run has two policies
+    code, _, error = balbench_command("compare", "run", "--policy", "bald")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--policy: name two of random, bald, or give two runs" in error
