@@ -259,7 +259,10 @@ def _verdict(
 
 def what_changed(new: PolicyRecord, old: PolicyRecord) -> str:
     """Say what a policy declares as changed: its settings, its version or its source; empty if nothing."""
-    lines = list(changes(old.settings, new.settings))
+    before, now = old.settings, new.settings
+    if before.get("name") != now.get("name"):  # settings of another policy are not changes of this one
+        before, now = ({"name": each.get("name")} for each in (before, now))
+    lines = list(changes(before, now))
     if not lines and new.key != old.key:
         lines.append("version")
     names = dict.fromkeys([*old.sources, *new.sources])

@@ -17,6 +17,7 @@ from balbench.reports.gate_records import PolicyRecord, Snapshot
 SHIPPED = Path(__file__).parent / "populations" / "gate" / "ci.npz"
 METRIC = "test/log_likelihood"
 SEEDS = (10, 20, 30)
+STUDY_SEEDS = 30  # of the study `ci`: the aim of power is for this number
 POWER = 0.8
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
 
@@ -117,9 +118,11 @@ def gate_rows(arrays: Mapping[str, np.ndarray], gates: int) -> Iterator[str]:
         for seeds in SEEDS:
             found = rates(arrays, case, seeds, gates)
             shares = [f"{found.shares[verdict]:.1%}" for verdict in Verdict]
-            wanted = "regressed" if case.wrong is None else f"{case.wrong} at most {100 * found.rules.alpha:g}%"
-            aim = f"{wanted} at least {100 * POWER:g}%" if case.wrong is None else wanted
-            cells = [case.name, str(seeds), *shares, aim, "met" if found.is_met else "missed"]
+            aim = f"{case.wrong} at most {100 * found.rules.alpha:g}%" if case.wrong else ""
+            if case.wrong is None and seeds == STUDY_SEEDS:
+                aim = f"{Verdict.REGRESSED} at least {100 * POWER:g}%"
+            verdict = "-" if not aim else "met" if found.is_met else "missed"
+            cells = [case.name, str(seeds), *shares, aim or "-", verdict]
             yield f"| {' | '.join(cells)} |"
 
 

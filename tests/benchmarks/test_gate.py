@@ -10,7 +10,7 @@ import yaml
 
 import balbench
 from balbench.benchmarks import main as program
-from support.gates import Turned, quiet
+from support.gates import Failing, Turned, quiet
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,17 @@ def test_bad_input_is_one_line_and_never_a_pass(balbench_command, arguments, mes
     assert message in error
     assert error.count("\n") == 1
     assert "pass" not in out
+
+
+def test_a_policy_that_fails_is_no_verdict(balbench_command, folder):
+    balbench.register("policies", "failing", Failing)
+    (folder / "failing.yaml").write_text(yaml.safe_dump(quiet(policies=["random", "failing"])))
+    code, out, error = balbench_command(
+        "gate", "baseline.json", "failing.yaml", "--policy", "failing=bald", "--jobs", 1
+    )
+    assert code == 2
+    assert "5 of 5 cells are not finished (failing, seed 0, failed: ValueError: no scores" in error.splitlines()[-1]
+    assert out == ""
 
 
 def test_results_of_other_code_do_not_count(balbench_command, folder):

@@ -66,14 +66,12 @@ class Package:
     def __init__(self, folder: Path) -> None:
         self.folder, self.python = folder / "package", folder / "env" / "bin" / "python"
         venv.create(folder / "env", with_pip=True)
-        libraries = next((folder / "env" / "lib").glob("python*/site-packages"))
-        (libraries / "libraries.pth").write_text(sysconfig.get_path("purelib"))
         command = self.python.parent / "balbench"
         command.write_text(f"#!{self.python}\nfrom balbench.benchmarks.main import main\nmain()\n")
         command.chmod(0o755)
         self.environment = os.environ | {
             "PATH": f"{self.python.parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), sysconfig.get_path("purelib")]),
             "PIP_NO_INDEX": "1",
             "PIP_NO_BUILD_ISOLATION": "0",  # pip reads 0 as: no isolation
             "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),

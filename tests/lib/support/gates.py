@@ -45,3 +45,12 @@ class Turned(Policy):
 
     def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
         return take_highest(view, -view.score_U("epistemic"), batch_size)
+
+
+class Failing(Policy):
+    """A policy with a fault."""
+
+    family, source = "uncertainty", "-"
+
+    def select(self, view: PoolView, batch_size: int, stream: Stream) -> Selection:
+        raise ValueError("no scores")
