@@ -227,13 +227,16 @@ def _numbered(tables: Iterator[pa.Table], source: str) -> Iterator[Batch]:
 
 @contextmanager
 def _silent(datasets: Any) -> Iterator[None]:
-    """Keep `datasets` from printing progress bars and messages."""
+    """Keep `datasets` from printing progress bars and messages, and from counting uses over the network."""
     shown, level = datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
+    counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield
     finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
         datasets.logging.set_verbosity(level)
         if shown:
             datasets.enable_progress_bars()

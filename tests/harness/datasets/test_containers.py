@@ -186,3 +186,14 @@ def test_json_does_not_need_the_library_datasets(tmp_path):
         f"print(len(next(batches([Path({str(tmp_path / 'v.jsonl')!r})]))), 'datasets' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["40", "False"]
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.parquet", "v.arrow", "saved", "v.jsonl"])
+def test_no_container_needs_the_network(tmp_path, name, monkeypatch):
+    CONTAINERS[name](tmp_path / name)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *where, **_: asked.append(where) or [])
+    monkeypatch.setattr("socket.socket.connect", lambda _, where: asked.append(where))
+    assert len(content(tmp_path / name)[-1]) == 40
+    assert not asked
