@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from balbench.harness.errors import RunDirectoryError
 from balbench.harness.files import disk_errors, not_finite, read_json, write_json
@@ -23,8 +23,7 @@ from balbench.harness.results.records import (
     lacks,
     up_to,
 )
-
-Record = TypeVar("Record", RoundRecord, RoundTimings)
+from balbench.harness.results.round_checks import round_fault, timings_fault
 
 
 class CellLog:
@@ -69,7 +68,7 @@ class CellLog:
     def _cut(self, records: Sequence[RoundRecord]) -> None:
         """Cut the files of rounds and predictions after the last of these rounds."""
         if self._rounds.exists():
-            _truncate(self._rounds, sum(map(len, list(_whole_lines(self._rounds))[: len(records)])))
+            _truncate(self._rounds, sum(map(len, _whole_lines(self._rounds)[: len(records)])))
         predictions.cut(self._predictions, sum(predictions.row_sizes(records)))
 
     @property
@@ -84,17 +83,24 @@ class CellLog:
         """The records of all complete rounds.
 
         Raises:
-            RunDirectoryError: a line is damaged, missing or repeated.
+            RunDirectoryError: a line is damaged, missing or repeated, or has a value that no run writes.
         """
-        records = list(_records(self._rounds, RoundRecord))
-        for number, record in enumerate(records):
-            if record["round"] != number:
-                raise _damaged(self._rounds, number + 1)
+        records: list[RoundRecord] = []
+        for number, line in enumerate(_whole_lines(self._rounds)):
+            record = _parsed(line)
+            fault = "it is no JSON object" if record is None else round_fault(record)
+            if fault := fault or _order_fault(record, records):
+                raise _damaged(self._rounds, number + 1, fault)
+            records.append(record)
         return records
 
     def timings(self) -> list[RoundTimings]:
-        """The timings of all complete rounds; for a round that ran twice, the last timings."""
-        return list({record["round"]: record for record in _records(self._timings, RoundTimings)}.values())
+        """The timings of complete rounds; for a round that ran twice, the last timings.
+
+        Damaged lines are left out: timings are no results, and a run must not fail for them.
+        """
+        lines = map(_parsed, _whole_lines(self._timings))
+        return list({timing["round"]: timing for timing in lines if not timings_fault(timing)}.values())
 
     def append(self, rounds: Sequence[FinishedRound]) -> None:
         """Append rounds and flush them to disk. A round counts once its line is complete.
@@ -136,8 +142,7 @@ class CellLog:
         return (manifest := self.manifest) is not None and manifest["rounds"] >= rounds
 
     def _digest(self) -> str:
-        rounds = self._rounds.read_bytes() if self._rounds.exists() else b""
-        return hashlib.sha256(rounds).hexdigest()
+        return hashlib.sha256(_content(self._rounds)).hexdigest()
 
     def has_predictions(self) -> bool:
         """Return whether the rows of all rounds that have predictions are complete."""
@@ -146,12 +151,19 @@ class CellLog:
 
     @property
     def failure(self) -> CellFailure | None:
-        """The reason why the cell failed; None if the cell has not failed."""
-        return read_json(self.directory / "failed.json")
+        """The reason why the cell failed; None if the cell has not failed.
+
+        Raises:
+            RunDirectoryError: failed.json is damaged.
+        """
+        failure = read_json(path := self.directory / "failed.json")
+        if failure is not None and lacks(failure, CellFailure):
+            raise RunDirectoryError(f"{path}: is damaged; delete it and run the study again")
+        return failure
 
     def count(self) -> int:
         """Count complete rounds without parsing their records."""
-        return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
+        return _content(self._rounds).count(b"\n")
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
@@ -181,25 +193,35 @@ def _truncate(path: Path, size: int) -> None:
         os.truncate(path, size)
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield line
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror or error})"
+        raise RunDirectoryError(f"{path}: {fault}; delete it and run the study again") from None
 
 
-def _records(path: Path, kind: type[Record]) -> Iterator[Record]:
-    if not path.exists():
-        return
-    for number, line in enumerate(_whole_lines(path), start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise _damaged(path, number) from None
-        if lacks(record, kind):
-            raise _damaged(path, number)
-        yield record
+def _whole_lines(path: Path) -> list[bytes]:
+    return [line + b"\n" for line in _content(path).split(b"\n")[:-1]]
 
 
-def _damaged(path: Path, line: int) -> RunDirectoryError:
-    return RunDirectoryError(f"{path}: line {line} is damaged; delete {path.parent} and run the study again")
+def _parsed(line: bytes) -> Any:
+    """Return the value of a line; None if it is no JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _order_fault(record: RoundRecord, before: Sequence[RoundRecord]) -> str:
+    if record["round"] != len(before):
+        return f"it has round {record['round']}, not {len(before)}"
+    fewest = before[-1]["labels"] if before else 0
+    return f"labels is {record['labels']} after {fewest}" if record["labels"] < fewest else ""
+
+
+def _damaged(path: Path, line: int, fault: str) -> RunDirectoryError:
+    remedy = "remove this line and all after it, and run the study again, which keeps the rounds before"
+    return RunDirectoryError(f"{path}: line {line} is damaged ({fault}); {remedy}")

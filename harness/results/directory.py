@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from balbench.harness.errors import RunDirectoryError
+from balbench.harness.errors import RunDirectoryError, shortened
 from balbench.harness.files import check_directory, disk_errors, read_json, write_json
 from balbench.harness.machine import count, ranges
 from balbench.harness.results.cell_log import CellLog
@@ -56,6 +56,9 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{path}: is damaged, or was written by another version of balbench; delete it and run the study again"
             )
+        if header is not None and (reference := _unknown_reference(header)):
+            fault = f"no cell has the policy {reference} that `reference` names"
+            raise RunDirectoryError(f"{path}: is damaged ({fault}); delete it and run the study again")
         return header
 
     def adopt(self, requested: StudyHeader) -> list[str]:
@@ -138,3 +141,9 @@ def _is_whole(header: Any) -> bool:
     if lacks(header, StudyHeader) or not (isinstance(header["study"], dict) and header["study"].keys() >= STUDY_KEYS):
         return False
     return not any(lacks(cell, CellHeader) for cell in header["cells"])
+
+
+def _unknown_reference(header: StudyHeader) -> str:
+    """Return the reference of a study, quoted, if no cell runs it; empty otherwise, or without cells."""
+    reference, policies = header["study"]["reference"], {cell["policy"] for cell in header["cells"]}
+    return shortened(repr(reference)) if policies and reference not in list(policies) else ""

@@ -179,6 +179,9 @@ def _check_selection(selection: Selection, left_U: Array, batch_size: int) -> No
         raise TypeError("the policy must return its pairs as an array of integers (B,)")
     if len(pairs_B) != batch_size or len(np.unique(pairs_B)) != batch_size or not np.isin(pairs_B, left_U).all():
         raise ValueError(f"the policy must return {batch_size} distinct unlabelled pairs")
+    for name, value in selection.diagnostics.items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"the policy's diagnostics contain {name!r}: {value!r}; give names and numbers")
 
 
 def _evaluate(model: FittedPosterior, data: DeviceData) -> tuple[Metrics, dict[str, Array]]:

@@ -92,7 +92,7 @@ def _copy_data_facts(run: Path, directory: RunDirectory, key: str) -> None:
 
 
 def _copy(source: _Source, to: CellLog) -> bool:
-    """Copy the files of a cell; return False, without files, if they changed or disappeared during the copy."""
+    """Copy the files of a cell; return False, without files, if they are damaged, or changed during the copy."""
     to.directory.mkdir()
     try:
         for name in COPIED:
@@ -102,7 +102,14 @@ def _copy(source: _Source, to: CellLog) -> bool:
         return False
     origin = source.manifest.get("copied_from", str(source.log.directory))
     write_json(to.directory / "manifest.json", {**source.manifest, "copied_from": origin})
-    if to.manifest is None or not to.has_predictions():
+    if not _is_intact(to):
         shutil.rmtree(to.directory)
         return False
     return True
+
+
+def _is_intact(log: CellLog) -> bool:
+    try:
+        return log.manifest is not None and log.has_predictions()
+    except RunDirectoryError:  # the manifest of an earlier version can certify a damaged line
+        return False

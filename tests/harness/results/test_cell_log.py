@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -75,8 +76,14 @@ def test_damage_in_the_middle_is_named(tmp_path):
     path = tmp_path / "cell" / "rounds.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"garbage\n" + lines[2])
-    with pytest.raises(RunDirectoryError, match=r"rounds.jsonl: line 2 is damaged; delete"):
+    with pytest.raises(
+        RunDirectoryError, match=r"rounds.jsonl: line 2 is damaged .*; remove this line and all after it"
+    ):
         log.open(FACTS, 4)
+    path.write_bytes(lines[0])  # the remedy
+    assert len(log.open(FACTS, 4)) == 1
+    log.append([line(1), line(2)])
+    assert files(log) == files(log_with(tmp_path / "at once", 3))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_rounds_must_follow_each_other(tmp_path, lines):
     path = tmp_path / "cell" / "rounds.jsonl"
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[number] for number in lines))
-    with pytest.raises(RunDirectoryError, match=r"line \d is damaged; delete"):
+    with pytest.raises(RunDirectoryError, match=r"line \d is damaged \(it has round \d, not \d\); remove"):
         log.open(FACTS, 4)
 
 
@@ -105,7 +112,7 @@ def test_rounds_must_follow_each_other(tmp_path, lines):
 def test_a_line_that_is_no_round_is_named(tmp_path, line):
     log = log_with(tmp_path, 0)
     (tmp_path / "cell" / "rounds.jsonl").write_bytes(line + b"\n")
-    with pytest.raises(RunDirectoryError, match="line 1 is damaged; delete"):
+    with pytest.raises(RunDirectoryError, match=r"line 1 is damaged .*; remove"):
         log.rounds()
 
 
@@ -119,6 +126,82 @@ def test_a_manifest_without_its_rounds_is_no_finished_cell(tmp_path, damage):
     assert not log.is_finished(1)
     assert len(log.open(FACTS, 4)) == (0 if damage == "delete" else 1)
     assert not (tmp_path / "cell" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"labels": 0}, "labels is 0"),
+        ({"labels": -5}, "labels is -5"),
+        ({"metrics": {"test": {"accuracy": 70}}}, "test.accuracy is 70"),
+        ({"metrics": {"ood": {"log_likelihood": math.nan}}}, "ood.log_likelihood is nan"),
+        ({"metrics": {"test": {"brier": -math.inf}}}, "test.brier is -inf"),
+        ({"metrics": {"test": {"ece": 10**400}}}, "test.ece is 1000"),
+        ({"metrics": {"test": {"log_likelihood": 0.7}}}, "test.log_likelihood is 0.7"),
+        ({"metrics": {"test": {"accuracy_se": -0.1}}}, "test.accuracy_se is -0.1"),
+        ({"metrics": {"test": {"accuracy": "0.7"}}}, "test.accuracy is '0.7'"),
+        ({"metrics": {"test": {"accuracy": None}}}, "test.accuracy is None"),
+        ({"metrics": {"batch": {"score_mean": math.nan}}}, "batch.score_mean is nan"),
+        ({"acquired": [1, "2"]}, "acquired has a value that is no index of a pair"),
+        ({"acquired": [1, -2]}, "acquired has a value that is no index of a pair"),
+        ({"predictions": []}, "predictions has the wrong form"),
+        ({"predictions": {"pairs": {"test": "4"}, "sha256": "0"}}, "predictions.pairs has a value that is no number"),
+    ],
+)
+def test_values_that_no_round_has_are_damage(tmp_path, change, fault):
+    log = log_with(tmp_path, 2)
+    path = log.directory / "rounds.jsonl"
+    first, second = path.read_bytes().splitlines()
+    path.write_bytes(first + b"\n" + json.dumps(json.loads(second) | change).encode() + b"\n")
+    for read in (log.rounds, lambda: log.open(FACTS, 4), lambda: log.finish({})):
+        with pytest.raises(RunDirectoryError) as caught:
+            read()
+        message = str(caught.value)
+        assert message.startswith(f"{path}: line 2 is damaged ({fault}")
+        assert message.endswith(
+            "remove this line and all after it, and run the study again, which keeps the rounds before"
+        )
+
+
+def test_labels_never_decrease(tmp_path):
+    log = log_with(tmp_path, 2)
+    path = log.directory / "rounds.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"labels":5', b'"labels":9', 1))
+    with pytest.raises(RunDirectoryError, match=r"line 2 is damaged \(labels is 5 after 9\)"):
+        log.rounds()
+
+
+def test_numbers_of_policies_and_posteriors_have_no_range(tmp_path):
+    log = log_with(tmp_path, 0)
+    metrics = {split: {"accuracy": 70.0, "log_likelihood": 3} for split in ("fit", "pool", "batch")}
+    log.append([line(0)._replace(record=line(0).record | {"metrics": metrics})])
+    assert log.rounds()[0]["metrics"] == metrics
+
+
+@pytest.mark.parametrize("damage", [b"garbage", b"[]", b'{"round":1,"seconds":{"fit":"0.1"}}', b'{"round":1}'])
+def test_damaged_timings_lose_seconds_only(tmp_path, damage):
+    log = log_with(tmp_path, 3)
+    path = log.directory / "timings.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], damage, lines[2], b""]))
+    assert [timing["round"] for timing in log.timings()] == [0, 2]
+    assert len(log.open(FACTS, 4)) == 3
+
+
+@pytest.mark.parametrize("content", ["[3]", "{}", '{"reason": 3, "details": ""}'])
+def test_a_damaged_failure_is_named(tmp_path, content):
+    log = log_with(tmp_path, 1)
+    (log.directory / "failed.json").write_text(content)
+    with pytest.raises(RunDirectoryError, match=r"failed.json: is damaged; delete it and run the study again"):
+        _ = log.failure
+
+
+@pytest.mark.parametrize("name", ["rounds.jsonl", "timings.jsonl"])
+def test_a_directory_in_place_of_a_log_is_named(tmp_path, name):
+    log = log_with(tmp_path, 0)
+    (log.directory / name).mkdir()
+    with pytest.raises(RunDirectoryError, match=rf"{name}: cannot be read \(Is a directory\); delete it"):
+        log.open(FACTS, 4)
 
 
 def test_of_a_round_timed_twice_the_last_counts(tmp_path):

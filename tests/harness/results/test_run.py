@@ -31,6 +31,15 @@ def test_a_damaged_study_file_is_named(tmp_path, content):
         read_run(tmp_path)
 
 
+def test_a_reference_without_cells_is_named(tmp_path):
+    header = {"study": STUDY | {"reference": "rnadom"}, "cells": [cell(0)], "lines": {}}
+    (tmp_path / "study.json").write_text(json.dumps(header))
+    with pytest.raises(
+        RunDirectoryError, match=r"study.json: is damaged \(no cell has the policy 'rnadom' that `reference`.*delete it"
+    ):
+        read_run(tmp_path)
+
+
 def test_a_file_is_no_run(tmp_path):
     (tmp_path / "study.yaml").write_text("name: x")
     with pytest.raises(RunDirectoryError, match="holds no run"):

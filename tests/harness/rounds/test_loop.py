@@ -207,6 +207,13 @@ class Greedy(Policy):
         return Selection(np.repeat(view.unlabelled_U[:1], batch_size), np.zeros(batch_size))
 
 
+class Notes(Policy):
+    """Breaks its contract: text in its diagnostics."""
+
+    def select(self, view, batch_size, stream):
+        return Selection(view.unlabelled_U[:batch_size], np.zeros(batch_size), {"kind": "easy"})
+
+
 class Returns(Policy):
     """Breaks its contract: something else than a selection."""
 
@@ -220,6 +227,7 @@ class Returns(Policy):
     ("policy", "reason"),
     [
         (Greedy(), "ValueError: the policy must return 10 distinct unlabelled pairs"),
+        (Notes(), "TypeError: the policy's diagnostics contain 'kind': 'easy'; give names and numbers"),
         (Returns(what=None), "TypeError: the policy must return a Selection; got NoneType"),
         (
             Returns(what=Selection([1, 2], [0, 0])),

@@ -1,7 +1,9 @@
 """Finished cells of other run directories are found by key, and copied byte for byte."""
 
+import hashlib
 import io
 import json
+import re
 import shutil
 
 import pytest
@@ -164,3 +166,16 @@ def test_a_cache_that_cannot_be_written_stops_no_run(tmp_path, monkeypatch):
     monkeypatch.setenv("BALBENCH_CACHE", str(tmp_path / "file"))
     remember(tmp_path)
     assert list(known_runs()) == []
+
+
+def test_a_certified_but_damaged_cell_is_not_copied(tmp_path):
+    run(tmp_path / "first")
+    directory = next((tmp_path / "first" / "cells").iterdir())
+    path = directory / "rounds.jsonl"
+    path.write_text(re.sub(r'"log_likelihood":[-.0-9]+', '"log_likelihood":NaN', path.read_text(), count=1))
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    ran, printed = run(tmp_path / "second")
+    assert ran == 4
+    assert "3 finished cells copied" in printed
