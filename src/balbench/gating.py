@@ -229,7 +229,10 @@ def _run_candidate(
     seeds = list(dict.fromkeys(seed for each in tested for seed in each.seeds_S.tolist()))
     rounds = tested[0].labels_ST.shape[1]
     study = load_study(candidate, overrides={"protocol.rounds": rounds}, seeds=seeds, reference_seeds=seeds)
-    study = replace(study, cells=tuple(_needed_cells(study, tested, renamed, with_reference)))
+    cells = tuple(_needed_cells(study, tested, renamed, with_reference))
+    # a run directory needs cells of its reference
+    reference = study.file.reference if with_reference or not cells else cells[0].label
+    study = replace(study, cells=cells, file=study.file.model_copy(update={"reference": reference}))
     versions = _versions(study)
     _check_cells(before, study, renamed, versions)
     directory = Path("runs") / f"{study.file.name}-gate-{_code_hash(study)}" if out is None else Path(out)
