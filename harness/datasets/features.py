@@ -200,10 +200,9 @@ class EncoderSettings(Component):
 
     def _tokens(self, tokenizer: Tokenizer, texts: Sequence[Text], progress: Progress) -> list[Tokens]:
         tokens: list[Tokens] = []
-        for text_tokens in tokenizer.tokens([self.pieces(text) for text in texts], self.cut):
-            tokens.append(text_tokens)
-            if len(tokens) % PROGRESS_TEXTS == 0 or len(tokens) == len(texts):
-                progress("cutting texts into tokens", len(tokens), len(texts))
+        for start in range(0, len(texts), PROGRESS_TEXTS):  # a block at a time, as `texts` may not be in memory
+            tokens += tokenizer.tokens([self.pieces(text) for text in texts[start : start + PROGRESS_TEXTS]], self.cut)
+            progress("cutting texts into tokens", len(tokens), len(texts))
         return tokens
 
     def _encode(self, cache: FeatureCache, texts: _Texts, model: TextEncoder, progress: Progress) -> None:
@@ -231,12 +230,12 @@ class _Texts:
     def __init__(self, keys: Sequence[bytes], texts: Sequence[Text], tokens: Sequence[Tokens]) -> None:
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         rows = sorted(first.values())
-        self.keys, self.texts = [keys[row] for row in rows], [texts[row] for row in rows]
+        self.keys, self._all, self._rows = [keys[row] for row in rows], texts, rows
         self.tokens = [tokens[row] for row in rows]
 
     def of(self, batch: Batch) -> list[Text]:
         """The texts of a batch."""
-        return [self.texts[member] for member in batch.members]
+        return [self._all[self._rows[member]] for member in batch.members]
 
     def keys_of(self, batch: Batch) -> list[bytes]:
         """The keys of a batch's texts."""

@@ -90,7 +90,7 @@ class PreferenceFile(SplitSettings, EncoderSettings, Dataset):
         features = self.encode(texts, progress, tokens)
         del tokens
         responses = len(pairs.response_R)
-        tables = self._perplexities(texts[:responses], progress)
+        tables = self._perplexities(texts, responses, progress)
         splits = {
             name: build_split(pairs, features[:responses], features[responses:], rows, tables, self.storage)
             for name, rows in prompts.items()
@@ -102,11 +102,11 @@ class PreferenceFile(SplitSettings, EncoderSettings, Dataset):
         data.check()
         return data
 
-    def _perplexities(self, responses: Sequence[Text], progress: Progress) -> dict[str, Array]:
-        """The language model's scores of all responses, by field of `PreferencePool`; empty without a model."""
+    def _perplexities(self, texts: Sequence[Text], responses: int, progress: Progress) -> dict[str, Array]:
+        """The language model's scores of the responses, by field of `PreferencePool`; empty without a model."""
         if self.perplexity is None:
             return {}
-        return dict(zip(PERPLEXITY_TABLES, self.judge(responses, progress).T.copy(), strict=True))
+        return dict(zip(PERPLEXITY_TABLES, self.judge(texts[:responses], progress).T.copy(), strict=True))
 
     def read_splits(self) -> tuple[TextPairs, PromptGroups, dict[str, Array]]:
         """Read the file; return its tables, the groups of prompts, and the prompts of each split.
