@@ -290,3 +290,31 @@ def test_a_split_of_a_directory_forms_the_split_test(tmp_path):
     with_ood = PreferenceFile(path=str(tmp_path), split="train", test_split="test", **rule).read_splits()[2]
     assert len(with_ood["ood"]) == 4
     assert len(with_ood["test"]) == 4
+
+
+# Rows, ties, pairs, prompts, responses to prompts, annotators, and what is recorded; counted without balbench.
+WITH_TIES = {
+    "ukpconvarg1_timed": ((84_370, 19_035, 16_466, 32, 1_038, 3_815), {"seconds"}),
+    "pandalm_votes": ((2_835, 320, 839, 164, 695, 3), set()),
+    "poem_votes": ((1_410, 14, 1_310, 2, 1_073, 141), {"seconds", "price"}),
+}
+
+
+@pytest.mark.parametrize("name", WITH_TIES)
+def test_real_files_keep_ties_seconds_and_prices(name, real_data):
+    pairs = PreferenceFile(path=str(real_data / f"{name}.jsonl.gz")).read()
+    counts = (
+        len(pairs.vote_pair_V),
+        int((pairs.vote_choice_V == Choice.TIE).sum()),
+        len(pairs.pair_id_N),
+        len(pairs.prompt_P),
+        len(pairs.response_R),
+        len(set(pairs.vote_annotator_V)),
+    )
+    assert (counts, recorded(pairs)) == WITH_TIES[name]
+
+
+def recorded(pairs) -> set[str]:
+    """What at least one vote has."""
+    numbers = {"seconds": pairs.vote_seconds_V, "price": pairs.vote_price_V}
+    return {name for name, number_V in numbers.items() if number_V is not None and np.isfinite(number_V).any()}
