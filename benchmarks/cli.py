@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from balbench.benchmarks.arguments import given_path
 from balbench.benchmarks.console import say, standard_output
 from balbench.benchmarks.gate import app as gate_commands
 from balbench.harness.errors import StudyError
@@ -49,7 +50,10 @@ UntilWidthOption = Annotated[
 MaxSeedsOption = Annotated[
     int | None, typer.Option("--max-seeds", help="Largest number of seeds with --until-width  [default: 40]")
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory  [default: runs/<study name>]")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", parser=given_path, metavar="PATH", help="Run directory  [default: runs/<study name>]"),
+]
 JobsOption = Annotated[int | None, typer.Option("--jobs", help="Worker processes on CPUs  [default: one per core]")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda (all GPUs) or cuda:i.")]
 FleetOption = Annotated[
@@ -163,7 +167,9 @@ def transfer(
             help="Posterior that learns, e.g. bayesian_linear or '{name: ensemble, members: 10}' (repeat for several).",
         ),
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Run directory  [default: RUN-NAME]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=given_path, metavar="PATH", help="Run directory  [default: RUN-NAME]")
+    ] = None,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     fleet: FleetOption = None,
@@ -198,7 +204,10 @@ def transfer(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Directory of the report  [default: RUN/report]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=given_path, metavar="PATH", help="Directory of the report  [default: RUN/report]"),
+    ] = None,
 ) -> None:
     """Write the report of one or several runs, finished or not."""
     from balbench.benchmarks.running import write_and_print
@@ -320,7 +329,10 @@ def check(
 def init(
     data: Annotated[Path, typer.Argument(metavar="FILE", help="A file or directory of preferences.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The study file  [default: the data file's name.yaml]")
+        Path | None,
+        typer.Option(
+            "--out", parser=given_path, metavar="PATH", help="The study file  [default: the data file's name.yaml]"
+        ),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="Transformers model  [default: all-MiniLM-L6-v2]")

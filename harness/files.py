@@ -32,12 +32,14 @@ def as_path(name: str, value: Any) -> Path:
     """Return a path that a caller gave as text or path.
 
     Raises:
-        BalbenchError: the value is neither; `name` is the name of the argument.
+        BalbenchError: the value is neither, or empty; `name` is the name of the argument.
     """
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
         raise BalbenchError(
             f"{name}: must be a path, not {shortened(repr(value))}; give a text or a Path", setting=name
         )
+    if not os.fspath(value):
+        raise BalbenchError(f"{name}: is empty; give a path", setting=name)
     return Path(value)
 
 

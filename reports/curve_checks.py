@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from balbench.harness.errors import BalbenchError, shortened
 from balbench.reports.curves import Curve
+from balbench.reports.pair_scores import PairScores
 
 # The largest and smallest value of a metric, and the remedy for a value outside.
 RANGES = {
@@ -38,10 +40,39 @@ def check_arguments(policy: Any, reference: Any, metric: str, chance: Any) -> No
             )
         _check_range(name, curve.values_ST, metric)
     if chance is not None:
-        if isinstance(chance, bool) or not (isinstance(chance, (int, float)) and math.isfinite(chance)):
-            raise BalbenchError(f"chance: must be a finite number, not {shortened(repr(chance))}")
-        _check_range("chance", np.array([[chance]]), metric)
+        check_score("chance", chance, metric)
     _check_overlap(policy, reference)
+
+
+def check_score(name: str, value: Any, metric: str) -> None:
+    """Check a single value of a metric.
+
+    Args:
+        name: name of the argument.
+        value: the value.
+        metric: a key of `RANGES`.
+
+    Raises:
+        BalbenchError: the value is not a finite number, or not in the range of the metric.
+    """
+    if isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value)):
+        raise BalbenchError(f"{name}: must be a finite number, not {shortened(repr(value))}")
+    _check_range(name, np.array([[value]], dtype=float), metric)
+
+
+def check_pair_scores(pair_scores: Any) -> None:
+    """Check the scores of single pairs of a policy and its reference.
+
+    Raises:
+        BalbenchError: the argument is neither None nor a tuple of two `PairScores`.
+    """
+    if pair_scores is None:
+        return
+    if not (isinstance(pair_scores, tuple) and [type(each) for each in pair_scores] == [PairScores] * 2):
+        raise BalbenchError(
+            f"pair_scores: must be the PairScores of policy and reference, not {shortened(repr(pair_scores))}; "
+            "give a tuple of both, or leave it out"
+        )
 
 
 def _check_range(name: str, values_ST: np.ndarray, metric: str) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from balbench.harness.errors import BalbenchError, shortened
 
 MOST_NUMBER = 2.0**63  # seeds and rounds are below this number
+NUMBER_KINDS = "biufO"  # kinds of numpy types; a conversion of texts and complex numbers to floats would succeed
 KEYS = ["setting", "policy", "split", "metric"]
 
 
@@ -27,7 +28,7 @@ class Curve:
 
     Args:
         labels: labels acquired before the model of each round was fitted, initial set included, shape (T,); above 0
-            and ascending. The mean over seeds where an oracle's abstentions make seeds differ.
+            and ascending, each once. The mean over seeds where an oracle's abstentions make seeds differ.
         values: the metric in its own unit, shape (S, T): nats for log-likelihood, shares for accuracy.
         seeds: the seed of each row, shape (S,), each once; 0, 1, ... by default. Two curves are paired by their seeds.
         rounds: the round of each column, shape (T,), each once; 0, 1, ... by default.
@@ -38,8 +39,8 @@ class Curve:
         pair_errors_ST: the argument as an array, or None.
 
     Raises:
-        BalbenchError: a shape is wrong, a value is not finite, labels do not ascend, a seed or round is not a whole
-            number or occurs twice, or an error is negative.
+        BalbenchError: a shape is wrong, a value is masked or not finite, labels do not ascend, a seed or round is not a
+            whole number or occurs twice, or an error is negative.
     """
 
     def __init__(
@@ -124,9 +125,14 @@ def chosen(name: str, value: str | None, values: Iterable[str]) -> str:
 def _array(name: str, values: ArrayLike, axes: int) -> np.ndarray:
     shape = "seeds x rounds" if axes == 2 else "one row"
     try:
+        given = np.asanyarray(values)
+        if given.dtype.kind not in NUMBER_KINDS:
+            raise TypeError
         array = np.array(values, dtype=float)
     except (TypeError, ValueError):
         raise BalbenchError(f"{name}: not an array of numbers with rows of equal length; give {shape}") from None
+    if np.ma.is_masked(given):
+        raise BalbenchError(f"{name}: has masked values; leave their rounds or seeds out")
     if array.ndim != axes or not array.size:
         raise BalbenchError(f"{name}: has the shape {array.shape}; give {shape}, with at least one number")
     if not np.isfinite(array).all():
@@ -148,8 +154,10 @@ def _numbers(name: str, values: ArrayLike) -> np.ndarray:
 
 def _check_labels(labels_T: np.ndarray, T: int) -> None:
     _check_length("labels", labels_T, (T,), "one for each column of values")
-    if labels_T[0] <= 0 or (np.diff(labels_T) < 0).any():
-        raise BalbenchError("labels: must be above 0 and ascending; sort labels and columns of values together")
+    if labels_T[0] <= 0 or (np.diff(labels_T) <= 0).any():
+        raise BalbenchError(
+            "labels: must be above 0 and ascending, each once; sort labels and columns of values together"
+        )
 
 
 def _check_length(name: str, array: np.ndarray, shape: tuple[int, ...], meaning: str) -> None:

@@ -10,14 +10,13 @@ Plagborg-Moller 2019, Journal of Applied Econometrics 34).
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtr
 
-from balbench.harness.errors import BalbenchError, shortened
+from balbench.reports.curve_checks import check_score
 from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
 from balbench.reports.inversion import (
@@ -89,11 +88,10 @@ def labels_to(curve: Curve, target: float, metric: str) -> tuple[float, float, f
         last round has; the ends are NaN with fewer than three seeds.
 
     Raises:
-        BalbenchError: the metric has no direction, or the target is not a finite number.
+        BalbenchError: the metric has no direction, or the target is not a finite number in the metric's range.
     """
-    if not (isinstance(target, (int, float)) and math.isfinite(target)):
-        raise BalbenchError(f"target: must be a finite number, not {shortened(repr(target))}")
     sign, grid_G = direction(metric), refined(curve.labels_T)
+    check_score("target", target, metric)
     values_SG = sign * (curve.at(grid_G) - target)
     compared = differences(values_SG, curve.seeds_S, np.zeros_like(values_SG), curve.seeds_S)
     path = Path(grid_G, np.ones(len(grid_G)))

@@ -28,13 +28,14 @@ def statement(rows: pd.DataFrame) -> str:
     Args:
         rows: the rows of `savings_table` for one setting and split.
     """
-    early = (rows["rounds"] > 0) & (rows["rounds"] < rows["rounds"].max())
-    so_far = rows["policy"] + " (so far " + rows["rounds"].astype(str) + " rounds)"
-    rows = rows.assign(policy=rows["policy"].where(~early, so_far))
-    others = [row for row in records(sorted_by_savings(rows)) if not row["is_reference"]]
+    reference, most = reference_of(rows), rows["rounds"].max()
+    others = [
+        {**row, "policy": row["policy"] + _so_far(row, most, reference), "is_early": is_early(row, most)}
+        for row in records(sorted_by_savings(rows))
+        if not row["is_reference"]
+    ]
     if not others:
         return ""
-    reference = reference_of(rows)
     groups: dict[str, list[Row]] = {outcome: [] for outcome in Outcome}
     for row in others:
         groups[row["outcome"]].append(row)
@@ -48,6 +49,20 @@ def statement(rows: pd.DataFrame) -> str:
         _no_results(groups[Outcome.NO_RESULTS]),
     ]
     return f"On {split_name(rows['split'].iloc[0])}: " + " ".join(filter(None, sentences))
+
+
+def is_early(row: Row, most_rounds: int) -> bool:
+    """Return whether a policy has results, but fewer rounds than the row with the most rounds."""
+    return bool(0 < row["rounds"] < most_rounds)
+
+
+def _so_far(row: Row, most_rounds: int, reference: str) -> str:
+    if not is_early(row, most_rounds):
+        return ""
+    rounds = f" (so far {row['rounds']} rounds"
+    if row["no_level"]:
+        return f"{rounds})"
+    return f"{rounds}: compared at {reference}'s level after {row['budget']:,.0f} labels)"
 
 
 def tally(table: pd.DataFrame, split: str) -> str:
@@ -150,7 +165,8 @@ def _saved(groups: Mapping[str, list[Row]], reference: str) -> str:
     compared = [*rows, *groups[Outcome.UNCLEAR], *groups[Outcome.LOST]]
     if not compared:
         return ""
-    level = level_name(compared[0], reference)
+    finished = [row for row in compared if not row["is_early"]]
+    level = level_name(finished[0], reference) if finished else f"{reference}'s level after as many labels"
     if not rows:
         return f"no policy reached {level} with clearly fewer labels than {reference}."
     listed = [f"{row['policy']} with {point_text(row)} fewer ({interval_words(row)})" for row in rows]

@@ -14,7 +14,7 @@ from balbench.reports.differences import FEWEST_SEEDS
 from balbench.reports.files import csv_bytes, write_bytes
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import records, reference_of, rows_of, sorted_by_savings
-from balbench.reports.statement import level_name, why_no_level
+from balbench.reports.statement import is_early, level_name, why_no_level
 from balbench.reports.wording import (
     NOTHING,
     interval_text,
@@ -86,8 +86,16 @@ def caption(rows: pd.DataFrame) -> str:
     if not len(compared):
         reference_rows = records(rows[(rows["no_level"] != "") & ~rows["is_reference"]])
         return f"No level: {why_no_level(reference_rows[0], reference_of(rows))}." if reference_rows else ""
-    parts = [_level_caption(records(compared)[0], reference_of(rows)), _interval_caption(compared)]
-    return " ".join(filter(None, [*parts, _resolution_caption(records(compared)[0], reference_of(rows))]))
+    reference, most = reference_of(rows), rows["rounds"].max()
+    compared_rows = records(compared)
+    first = min(compared_rows, key=lambda row: is_early(row, most))  # the first finished row, if there is one
+    early = any(is_early(row, most) for row in compared_rows)
+    parts = [_level_caption(first, reference), _early_caption(reference) if early else "", _interval_caption(compared)]
+    return " ".join(filter(None, [*parts, _resolution_caption(first, reference)]))
+
+
+def _early_caption(reference: str) -> str:
+    return f"Policies with fewer rounds so far: compared at {reference}'s level after as many rounds."
 
 
 def _level_caption(row: dict[str, Any], reference: str) -> str:

@@ -77,6 +77,7 @@ def test_faults_name_arguments(tmp_path, arguments, setting, message):
         balbench.run_study(**{"study": STUDY, "out": tmp_path / "run", "progress": False} | arguments)
     assert str(error.value).startswith(message)
     assert error.value.setting == setting
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_line_names_its_flags(tmp_path, monkeypatch, capsys):

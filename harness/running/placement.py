@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral, Real
 from typing import get_args
 
 from loky import cpu_count
 
-from balbench.harness.errors import StudyError
+from balbench.harness.errors import StudyError, shortened
 from balbench.harness.machine import count
 from balbench.harness.rounds.task import Features
 from balbench.harness.study.cell import Cell
@@ -53,8 +54,12 @@ class Placement:
         """
         for setting in ("jobs", "fleet", "fleets_per_device"):
             value = getattr(self, setting)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+                raise StudyError(f"{setting} {shortened(repr(value))}: must be a whole number", setting=setting)
             if value is not None and value < 1:
                 raise StudyError(f"{setting} {value}: must be at least 1", setting=setting)
+        if not isinstance(self.grace, Real):
+            raise StudyError(f"grace {shortened(repr(self.grace))}: must be a number of seconds", setting="grace")
         if not self.grace >= 0:
             raise StudyError(f"grace {self.grace:g}: must be 0 seconds or more", setting="grace")
         if self.features not in get_args(Features):

@@ -55,6 +55,9 @@ def run_in_blocks(
     if type(study) is not Study:
         raise StudyError("until_width: a transfer has the seeds of its run; run that with more", setting="until_width")
     rule.check(len(study.file.seeds))
+    others = (cell for cell in study.header["cells"] if not cell["full_data"])
+    if all(cell["policy"] == study.file.reference for cell in others):
+        raise StudyError("until_width: no policy is compared with the reference; add a policy", setting="until_width")
     widths: list[float] = []
     for seeds in rule.looks(len(study.file.seeds)):
         study = with_more_seeds(study, seeds)

@@ -102,7 +102,7 @@ class Run(results.Run):
             0 means fewer labels than the first round has, infinity more than the last round has.
 
         Raises:
-            BalbenchError: the run has no such curves, the metric has no direction, or the target is not finite.
+            BalbenchError: the run has no such curves, the metric has no direction, or the target is not in its range.
         """
         import pandas as pd
 

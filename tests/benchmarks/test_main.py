@@ -11,6 +11,7 @@ import pytest
 import balbench
 from balbench.benchmarks.main import with_flags
 from balbench.harness.errors import StudyError
+from support.command import run_here
 from support.studies import write_study
 
 LABEL = "Zufällig ✓ 随机 🎲"
@@ -174,6 +175,14 @@ def test_a_signal_while_modules_are_imported_is_no_traceback(tmp_path, module, n
 )
 def test_messages_have_flags_in_place_of_settings(message, setting, line):
     assert with_flags(StudyError(message, setting=setting)) == line
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "quickstart"], ["report", "r"], ["transfer", "r", "--posterior", "laplace"], ["init", "f"]]
+)
+def test_an_empty_output_path_is_not_the_working_directory(monkeypatch, capsys, arguments):
+    code, _, err = run_here(monkeypatch, capsys, *arguments, "--out", "")
+    assert (code, err) == (2, "balbench: --out: is empty; give a path\n")
 
 
 def test_only_the_program_changes_how_often_python_collects_garbage():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from balbench.harness.errors import BalbenchError
 from balbench.reports import savings as savings_module
+from balbench.reports.curve_checks import check_pair_scores
 from balbench.reports.curves import Curve
 from balbench.reports.inversion import Kind
 from balbench.reports.savings import Outcome, label_savings, level_budget, melo2024_savings, outcome
@@ -273,6 +274,18 @@ def test_an_outcome_needs_learning_and_seeds(curve_of):
     assert label_savings(better, flat, "accuracy").outcome == Outcome.NO_LEVEL
     two = Curve(learnt.labels_T, learnt.values_ST[:2]), Curve(learnt.labels_T, better.values_ST[:2])
     assert label_savings(two[1], two[0], "accuracy").outcome in (Outcome.NO_INTERVAL, Outcome.NO_LEVEL)
+
+
+@pytest.mark.parametrize("scores", [5, (1, 2), [], "ab"])
+def test_pair_scores_are_checked(scores):
+    check_pair_scores(None)
+    with pytest.raises(BalbenchError, match=r"^pair_scores: must be the PairScores of policy and reference, not "):
+        check_pair_scores(scores)
+
+
+def test_chance_may_be_a_number_of_numpy():
+    curve = Curve([10, 20, 30, 40], np.array(LINE))
+    assert label_savings(curve, curve, "accuracy", chance=np.float32(0.5)).reference.chance == 0.5
 
 
 @pytest.mark.parametrize(

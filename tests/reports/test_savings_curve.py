@@ -86,7 +86,13 @@ def test_the_band_holds_for_all_levels_at_once(seeds):
     assert missed[""] > 0.1 * 400
 
 
-@pytest.mark.parametrize("target", [math.nan, math.inf, "0.6"])
+@pytest.mark.parametrize("target", [math.nan, math.inf, "0.6", True])
 def test_a_target_is_a_finite_number(curve_of, target):
     with pytest.raises(BalbenchError, match=r"^target: must be a finite number, not "):
         labels_to(curve_of([[0.5, 0.6]]), target, "accuracy")
+
+
+@pytest.mark.parametrize(("metric", "target"), [("accuracy", 70), ("log_likelihood", 0.6)])
+def test_a_target_is_in_the_range_of_its_metric(curve_of, metric, target):
+    with pytest.raises(BalbenchError, match=f"^target: {metric} must be .*, not {target}"):
+        labels_to(curve_of([[0.5, 0.6]]), target, metric)

@@ -15,7 +15,7 @@ from balbench.reports.figures.learning_curves import make_panel
 from balbench.reports.savings import Outcome
 from balbench.reports.savings_table import savings_table, sorted_by_savings
 from balbench.reports.statement import statement, tally
-from balbench.reports.tables import display_rows, savings_csv, savings_html
+from balbench.reports.tables import caption, display_rows, savings_csv, savings_html
 from balbench.reports.terminal import terminal_table
 from balbench.reports.wording import axis_name, interval_words, number_text, percent, savings_text
 
@@ -82,8 +82,16 @@ def test_a_policy_compared_on_fewer_rounds_says_so(run):
     run.curves = run.curves[(run.curves["policy"] != "BALD") | (run.curves["round"] < 7)]
     table = savings_table(run).query("split == 'test'")
     assert [row.seeds for row in display_rows(table) if row.policy == "BALD"] == ["5, 7 rounds"]
-    assert "BALD (so far 7 rounds)" in statement(table)
+    labels = int(table.query("policy == 'BALD'")["budget"].iloc[0])
+    assert f"BALD (so far 7 rounds: compared at random's level after {labels} labels)" in statement(table)
     assert "BAL-PM (so far" not in statement(table)
+    assert "random's final log-likelihood" in statement(table)
+    sentence = "Policies with fewer rounds so far: compared at random's level after as many rounds."
+    assert sentence in caption(table)
+    assert sentence not in caption(table[table["policy"] != "BALD"])
+    alone = statement(table[table["policy"].isin(["BALD", "random"])])
+    assert "random's level after as many labels" in alone
+    assert "final log-likelihood" not in alone
 
 
 def test_numbers_as_text():

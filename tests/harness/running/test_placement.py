@@ -44,6 +44,9 @@ def test_processes_of_this_machine(monkeypatch):
     ("asked", "part"),
     [
         ({"fleet": 0}, "fleet 0: must be at least 1"),
+        ({"jobs": 1.5}, "jobs 1.5: must be a whole number"),
+        ({"fleet": "8"}, "fleet '8': must be a whole number"),
+        ({"grace": "10"}, "grace '10': must be a number of seconds"),
         ({"fleets_per_device": 0}, "fleets_per_device 0: must be at least 1"),
         ({"grace": -1.0}, "grace -1: must be"),
         ({"grace": float("nan")}, "grace nan: must be"),
