@@ -222,14 +222,14 @@ def _tested(
 ) -> tuple[list[Measure], str]:
     """Return the measures of a policy, and why there are none or what makes them needless."""
     candidate, baseline = (_curve(each, rules) for each in (new, old))
+    is_same = _equal(candidate, baseline)
+    if len(old.seeds_S) < FEWEST_SEEDS and not is_same:  # first, because two seeds can hardly show that a curve learnt
+        return [], f"fewer than {FEWEST_SEEDS} seeds; make a baseline with more"
     if missing := learning(baseline, rules.metric).missing:
         return [], f"the baseline did not learn ({missing}); no loss can be seen in this study"
-    is_same = _equal(candidate, baseline)
     costs = [] if rules.cost is None else [_cost(new, old, rules, runs)]
     if is_same and not costs:
         return [], SAME_CURVES
-    if len(old.seeds_S) < FEWEST_SEEDS:
-        return [], f"fewer than {FEWEST_SEEDS} seeds; make a baseline with more"
     found = [] if is_same else measures(candidate, baseline, rules.metric, rules.margin, rules.alpha)
     return [*found, *costs], SAME_CURVES if is_same else ""
 
