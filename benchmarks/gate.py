@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from balbench.benchmarks.arguments import given_path
 from balbench.benchmarks.console import say, standard_output
 from balbench.benchmarks.exit_codes import CANNOT_TELL, INTERRUPTED, REGRESSED, TERMINATED
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 BaselineArgument = Annotated[Path, typer.Argument(metavar="BASELINE", help="A file of `balbench baseline`.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-FileOption = Annotated[Path, typer.Option("--out", help="The file to write.")]
+FileOption = Annotated[Path, typer.Option("--out", parser=given_path, metavar="PATH", help="The file to write.")]
 
 
 @app.command()
@@ -72,7 +73,13 @@ def gate(
         Path | None, typer.Option(metavar="STEM", help="Write a figure as STEM.png, .pdf, .svg and .csv.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run directory of a study  [default: runs/<study name>-gate-<hash>]")
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=given_path,
+            metavar="PATH",
+            help="Run directory of a study  [default: runs/<study name>-gate-<hash>]",
+        ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes on CPUs  [default: one per core]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.")] = "auto",

@@ -26,7 +26,7 @@ from enum import StrEnum
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from balbench.reports.curve_checks import check_arguments
+from balbench.reports.curve_checks import check_arguments, check_pair_scores
 from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
 from balbench.reports.inversion import CONFIDENCE, Inversion, Path, invert, savings_path
@@ -145,6 +145,7 @@ def label_savings(
     """
     sign = direction(metric)
     check_arguments(policy, reference, metric, chance)
+    check_pair_scores(pair_scores)
     budget = level_budget(reference, metric)
     path = savings_path(policy.labels_T, reference.labels_T, budget.labels)
     compared = compare(policy, reference, path.policy_H, path.reference_H, sign)

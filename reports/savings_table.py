@@ -151,7 +151,7 @@ def _row(scores: RunScores, curves: Curves, names: tuple[str, str, str, str]) ->
     row |= {"labels": own.labels_T[-1], "no_level": no_level}
     row |= _learning_columns(learnt) | {"final_level": own.mean_T[-1], "resolution": resolution(other, metric)}
     row |= {"outcome": Outcome.NO_LEVEL} if no_level else _savings_columns(scores, key, own, other)
-    return row | ({"outcome": Outcome.REFERENCE, "melo2024": np.nan} if is_reference else {})
+    return row | ({"outcome": Outcome.REFERENCE, "melo2024": np.nan, "p_value": np.nan} if is_reference else {})
 
 
 def _adjusted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -139,6 +139,7 @@ def check_specification(run: Run, source: RunScores | None = None) -> Specificat
 
 def specification_texts(run: Run) -> list[str]:
     """Return the warnings about a run whose reward model does not fit far pairs (see `misfit_texts`)."""
+    check_run(run)
     return check_specification(run).texts
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from balbench.reports.curves import Curve
+from balbench.reports.curves import Curve, Curves
 from balbench.reports.noise_floor import noise_floor
 from balbench.reports.resolution import resolution
 from balbench.reports.savings import label_savings
+from balbench.reports.savings_table import savings_table
 
 LABELS = 64.0 * np.arange(1, 16)
 
@@ -40,3 +41,12 @@ def test_a_reference_without_noise_has_none():
     floor, _ = noise_floor(_reference(is_shift=True, scale=0.0), "accuracy")
     assert floor.estimate.value == pytest.approx(0, abs=1e-9)
     assert max(abs(floor.low.value), abs(floor.high.value)) < 0.02
+
+
+def test_the_row_of_the_reference_has_it(run):
+    table = savings_table(run)
+    row = table[table["is_reference"] & (table["split"] == "test")].iloc[0]
+    curve = Curves(run.curves).curve(row["setting"], row["policy"], "test", "log_likelihood")
+    floor, _ = noise_floor(curve, "log_likelihood")
+    assert [row["low"], row["high"]] == pytest.approx([floor.low.value, floor.high.value], nan_ok=True)
+    assert np.isnan(row["p_value"])

@@ -198,3 +198,22 @@ def test_the_outcome_of_many_policies_names_the_first_of_each_kind_and_counts_th
     more = sum(int(count) for count in re.findall(r"(\d+) more", text))
     assert more > 10
     assert listed + more == 30
+
+
+@pytest.mark.parametrize(("pairs_low", "is_named"), [(-0.4, True), (0.05, False)])
+def test_savings_that_may_be_absent_on_other_pairs_are_named(pairs_low, is_named):
+    common = {
+        "setting": "",
+        "split": "test",
+        "metric": "log_likelihood",
+        "rounds": 9,
+        "budget_gain": 1,
+        "p_value": 0.01,
+    }
+    pairs = {"pairs_low": pairs_low, "pairs_low_kind": "exact", "pairs_high": math.nan, "pairs_high_kind": "at_least"}
+    rows = [
+        _row(policy="bald", outcome=Outcome.SAVED) | common | pairs,
+        _row(policy="random", is_reference=True, outcome=Outcome.REFERENCE) | common | pairs,
+    ]
+    text = statement(pd.DataFrame(rows))
+    assert ("On other held-out pairs the difference may be absent: bald." in text) == is_named
