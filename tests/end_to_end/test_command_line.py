@@ -255,7 +255,7 @@ def test_a_misspelt_ood_field_is_named_with_the_nearest_field(balbench, votes):
     code, _, err = balbench("check", votes, "--set", "dataset.ood_field=promt", "--set", "dataset.ood_pattern=x")
     assert code == 2
     assert "line 1, field 'promt': missing; correct dataset.ood_field (did you mean 'prompt'?)" in err
-    assert "the row's fields are: 'prompt', 'response_a', 'response_b', 'label'" in err
+    assert "the columns are: 'prompt', 'response_a', 'response_b', 'label'" in err
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_anything_is_encoded(balbench, votes, tmp_path, monkeypatch):
