@@ -32,7 +32,7 @@ from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
 from balbench.reports.inversion import Estimate, Kind, Path, invert, savings_path
 from balbench.reports.learning import direction
-from balbench.reports.savings import compare, level_budget
+from balbench.reports.savings import compare, level_budget, mean_heights
 
 POWER = 0.8  # of the number of seeds that would tell
 MOST_SEEDS = 2000
@@ -82,8 +82,7 @@ def measures(candidate: Curve, baseline: Curve, metric: str, margin: float, alph
     sign = direction(metric)
     last_S, base_M = sign * candidate.values_ST[:, -1], sign * baseline.values_ST
     gain_M = base_M[:, -1] - base_M[:, 0]
-    labels_L = _common_labels(candidate, baseline)
-    height_S, height_M = (sign * _mean_height(curve.at(labels_L), labels_L) for curve in (candidate, baseline))
+    height_S, height_M = (sign * height for height in mean_heights(candidate, baseline))
     seeds_S, seeds_M = candidate.seeds_S, baseline.seeds_S
     return [
         _savings(candidate, baseline, metric, margin, alpha),
@@ -229,18 +228,3 @@ def _end(contrast: _Contrast, limit: float) -> Estimate:
         after = int(np.argmin(above_H))
         share_H = np.linspace(share_H[after - 1], share_H[after], _POINTS)
     return Estimate(float(share_H.mean()), Kind.EXACT)
-
-
-def _common_labels(candidate: Curve, baseline: Curve) -> np.ndarray:
-    """Return the labels of both curves' rounds within the range that both have."""
-    first = max(candidate.labels_T[0], baseline.labels_T[0])
-    last = min(candidate.labels_T[-1], baseline.labels_T[-1])
-    inner = np.concatenate([candidate.labels_T, baseline.labels_T, [first, last]])
-    return np.unique(inner[(inner >= first) & (inner <= last)])
-
-
-def _mean_height(values_SL: np.ndarray, labels_L: np.ndarray) -> np.ndarray:
-    """Return the mean of each seed's curve over the labels, shape (S,)."""
-    if len(labels_L) == 1:
-        return values_SL[:, 0]
-    return np.trapezoid(values_SL, labels_L, axis=1) / (labels_L[-1] - labels_L[0])

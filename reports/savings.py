@@ -235,13 +235,17 @@ def _level(policy: Curve, reference: Curve, savings: Inversion) -> float:
 
 
 def _area(policy: Curve, reference: Curve, sign: int) -> Differences:
-    """Compare the mean heights of the curves over the labels that both have."""
+    own_S, other_M = mean_heights(policy, reference)
+    return differences(sign * own_S[:, None], policy.seeds_S, sign * other_M[:, None], reference.seeds_S)
+
+
+def mean_heights(policy: Curve, reference: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean height of each seed of both curves over the labels that both have, shapes (S,) and (M,)."""
     first = max(policy.labels_T[0], reference.labels_T[0])
     last = min(policy.labels_T[-1], reference.labels_T[-1])
     inner = np.concatenate([policy.labels_T, reference.labels_T])
     labels_L = np.unique(np.concatenate([[first, last], inner[(inner > first) & (inner < last)]]))
-    heights = [_mean_height(curve.at(labels_L), labels_L)[:, None] for curve in (policy, reference)]
-    return differences(sign * heights[0], policy.seeds_S, sign * heights[1], reference.seeds_S)
+    return _mean_height(policy.at(labels_L), labels_L), _mean_height(reference.at(labels_L), labels_L)
 
 
 def _mean_height(values_SL: np.ndarray, labels_L: np.ndarray) -> np.ndarray:
