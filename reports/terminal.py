@@ -52,14 +52,7 @@ def terminal_parts(analyses: Sequence[Analysis]) -> Iterator[RenderableType]:
 def across_table(compared: Across) -> Table:
     """Return the mean savings of the policies over all units of a report; the page has ranks and other statistics."""
     title = f"Label savings over {len(compared.units)} units, {split_name(compared.split)}"
-    printed = Table(
-        title=escape(title),
-        title_justify="left",
-        caption=escape(outcome(compared)),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    printed = _empty_table(title, outcome(compared))
     printed.add_column("policy", overflow="fold", max_width=22)
     for name in ("mean savings [95%]", "saved, unclear, lost", "average rank", "p, adjusted"):
         printed.add_column(name, justify="right")
@@ -129,14 +122,7 @@ def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "")
     rows = rows_of(table, setting, split)
     reference = reference_of(rows)
     title = ", ".join(filter(None, [f"Label savings against {reference}", split_name(split), setting, run]))
-    printed = Table(
-        title=escape(title),
-        title_justify="left",
-        caption=escape(caption(rows)),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    printed = _empty_table(title, caption(rows))
     longest = int(rows["policy"].str.len().max())
     printed.add_column("policy", overflow="fold", min_width=min(longest, 14), max_width=22)
     for name in ("savings", "95%", "other pairs", "p", "labels", "final", "seeds"):
@@ -146,3 +132,14 @@ def terminal_table(table: pd.DataFrame, setting: str, split: str, run: str = "")
         texts += [row.labels, row.final_level, row.seeds]
         printed.add_row(*map(escape, texts), style=_TERMINAL_STYLES.get(row.outcome, ""))
     return printed
+
+
+def _empty_table(title: str, caption: str) -> Table:
+    return Table(
+        title=escape(title),
+        title_justify="left",
+        caption=escape(caption),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
