@@ -120,8 +120,8 @@ def invert(path: Path, differences: Differences, confidence: float = CONFIDENCE)
         differences: policy minus reference at each point of the path, better is positive.
         confidence: of the interval.
     """
-    savings_H, z_H = path.savings_H, _monotone_z(differences)
-    low, high = _ends(z_H, -ndtri((1 - confidence) / 2))
+    savings_H, z_H = path.savings_H, monotone_z(differences)
+    low, high = _ends(z_H, critical_z(confidence))
     point = _point(differences, low, high)
     z = float(np.interp(0, savings_H[::-1], z_H[::-1]))
     return Inversion(
@@ -136,25 +136,36 @@ def invert(path: Path, differences: Differences, confidence: float = CONFIDENCE)
     )
 
 
-def point_at(path: Path, differences: Differences) -> tuple[Estimate, float]:
-    """Return the estimate alone, and the policy's labels there."""
-    point = _point(differences, *_ends(_monotone_z(differences), -ndtri((1 - CONFIDENCE) / 2)))
-    return _estimate(path.savings_H, point), _at(path.policy_H, point)
-
-
-def ends_at(path: Path, differences: Differences, critical: float) -> tuple[Estimate, Estimate]:
-    """Return the lower and the upper end of the savings that tests do not reject.
+def point_at(path: Path, differences: Differences, z_H: np.ndarray) -> tuple[Estimate, float]:
+    """Return the estimate alone, and the policy's labels there.
 
     Args:
         path: the comparisons.
         differences: policy minus reference at each point of the path, better is positive.
+        z_H: `monotone_z(differences)`.
+    """
+    point = _point(differences, *_ends(z_H, critical_z(CONFIDENCE)))
+    return _estimate(path.savings_H, point), _at(path.policy_H, point)
+
+
+def ends_at(path: Path, z_H: np.ndarray, critical: float) -> tuple[Estimate, Estimate]:
+    """Return the lower and the upper end of the savings that tests do not reject.
+
+    Args:
+        path: the comparisons.
+        z_H: the monotone z scores of its points, from `monotone_z`.
         critical: the largest z score that is not rejected.
     """
-    low, high = _ends(_monotone_z(differences), critical)
+    low, high = _ends(z_H, critical)
     return _estimate(path.savings_H, low), _estimate(path.savings_H, high)
 
 
-def _monotone_z(differences: Differences) -> np.ndarray:
+def critical_z(confidence: float) -> float:
+    """Return the largest z score that a two-sided test does not reject."""
+    return float(-ndtri((1 - confidence) / 2))
+
+
+def monotone_z(differences: Differences) -> np.ndarray:
     """Return the z scores made monotone; a missing one counts as 0, so it is not rejected."""
     return isotonic_regression(np.nan_to_num(np.clip(differences.z_H, -LARGEST_Z, LARGEST_Z))).x
 

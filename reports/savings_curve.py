@@ -18,13 +18,15 @@ from scipy.special import ndtri, stdtr
 
 from balbench.reports.curve_checks import check_score
 from balbench.reports.curves import Curve
-from balbench.reports.differences import FEWEST_SEEDS, Differences, differences
+from balbench.reports.differences import FEWEST_SEEDS, differences
 from balbench.reports.inversion import (
     CONFIDENCE,
     Estimate,
     Kind,
     Path,
+    critical_z,
     ends_at,
+    monotone_z,
     point_at,
     refined,
 )
@@ -33,7 +35,7 @@ from balbench.reports.learning import direction
 STEPS = 4  # points between two rounds, fewer than for the headline, because there are many levels
 DRAWS = 2000  # of the t process
 _SEED = 20_241
-_SINGLE = float(-ndtri((1 - CONFIDENCE) / 2))  # the critical z score of a single level
+_SINGLE = critical_z(CONFIDENCE)  # of a single level
 
 
 def savings_curve(policy: Curve, reference: Curve, metric: str) -> pd.DataFrame:
@@ -62,15 +64,16 @@ def savings_curve(policy: Curve, reference: Curve, metric: str) -> pd.DataFrame:
         for step in range(1, len(reference.labels_T))
     ]
     paths = [Path(grid_G, np.full(len(grid_G), labels)) for labels in reference.labels_T[1:]]
-    points = [point_at(path, each) for path, each in zip(paths, compared, strict=True)]
+    scores = [monotone_z(each) for each in compared]
+    points = [point_at(*each) for each in zip(paths, compared, scores, strict=True)]
     critical = _critical(policy, reference, sign, points) if has_interval and points else np.nan
     rows = []
-    for step, (path, each, (estimate, _)) in enumerate(zip(paths, compared, points, strict=True), start=1):
+    for step, (path, z_G, (estimate, _)) in enumerate(zip(paths, scores, points, strict=True), start=1):
         row = {"reference_labels": reference.labels_T[step], "level": reference.mean_T[step]}
         row |= _columns("savings", estimate) | _crossings(policy, reference.mean_T[step], sign)
         if has_interval:
-            row |= _interval(path, each, _SINGLE, "")
-            row |= _interval(path, each, critical, "band_")
+            row |= _interval(path, z_G, _SINGLE, "")
+            row |= _interval(path, z_G, critical, "band_")
         rows.append(row)
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -94,11 +97,11 @@ def labels_to(curve: Curve, target: float, metric: str) -> tuple[float, float, f
     check_score("target", target, metric)
     values_SG = sign * (curve.at(grid_G) - target)
     compared = differences(values_SG, curve.seeds_S, np.zeros_like(values_SG), curve.seeds_S)
-    path = Path(grid_G, np.ones(len(grid_G)))
-    labels = [_labels(point_at(path, compared)[0])]
+    path, z_G = Path(grid_G, np.ones(len(grid_G))), monotone_z(compared)
+    labels = [_labels(point_at(path, compared, z_G)[0])]
     if len(curve.seeds_S) < FEWEST_SEEDS:
         return labels[0], np.nan, np.nan
-    low, high = ends_at(path, compared, _SINGLE)
+    low, high = ends_at(path, z_G, _SINGLE)
     return labels[0], _labels(high), _labels(low)
 
 
@@ -145,8 +148,8 @@ def _crossing(policy: Curve, level: float, step: int) -> float:
     return float(start + (level - before) / (after - before) * (end - start))
 
 
-def _interval(path: Path, compared: Differences, critical: float, prefix: str) -> dict[str, Any]:
-    low, high = ends_at(path, compared, critical)
+def _interval(path: Path, z_G: np.ndarray, critical: float, prefix: str) -> dict[str, Any]:
+    low, high = ends_at(path, z_G, critical)
     return _columns(f"{prefix}low", low) | _columns(f"{prefix}high", high)
 
 
