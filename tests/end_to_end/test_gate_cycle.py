@@ -1,4 +1,4 @@
-"""A plug-in package goes through the cycle of docs/gate.md: baseline, change, red, mend, green.
+"""A plug-in package with a gate (docs/gate.md): a baseline, a worse policy that is refused, and the mended policy.
 
 The steps of the workflow run as they are written, in a new environment. Only what the steps need from the network is
 at hand before: balbench and its libraries, which the new environment finds in the current one, and no index for pip.
