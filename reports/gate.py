@@ -28,10 +28,11 @@ from balbench.reports.compare_studies import changes, world_changes
 from balbench.reports.curves import Curve
 from balbench.reports.differences import FEWEST_SEEDS
 from balbench.reports.gate_measures import Measure, cost, measures
-from balbench.reports.gate_records import METRICS, SPLITS, PolicyRecord, Snapshot
+from balbench.reports.gate_records import PolicyRecord, Snapshot
 from balbench.reports.inversion import Kind
 from balbench.reports.learning import learning
 from balbench.reports.multiplicity import holm
+from balbench.reports.savings_table import METRICS, SPLITS
 
 
 class Verdict(StrEnum):

@@ -13,7 +13,8 @@ import numpy as np
 from balbench.harness.errors import BalbenchError, shortened
 from balbench.harness.files import check_directory
 from balbench.reports.files import write_bytes
-from balbench.reports.gate_records import METRICS, SPLITS, PolicyRecord, Snapshot
+from balbench.reports.gate_records import PolicyRecord, Snapshot
+from balbench.reports.savings_table import METRICS, SPLITS
 
 VERSION = 1
 KEY = "balbench_baseline"

@@ -17,12 +17,11 @@ import numpy as np
 from balbench.harness.errors import BalbenchError
 from balbench.harness.results import CellLog, RunDirectory
 from balbench.reports.curves import Curve, chosen
+from balbench.reports.savings_table import METRICS, SPLITS
 
 if TYPE_CHECKING:
     from balbench.harness.results import Run
 
-SPLITS = ("test", "ood")
-METRICS = ("log_likelihood", "accuracy", "brier")
 SELECTION = ("score", "select")  # stages of a round that choose its batch
 DIGITS = 10  # significant digits of metrics
 
