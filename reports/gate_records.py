@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,19 +88,13 @@ class PolicyRecord:
         rows = [self.seeds_S.tolist().index(seed) for seed in seeds_S.tolist()]
         last = rounds - 1  # a longer run acquires after this round, the baseline does not
         picks_ST = [[*self.picks_ST[row][:last], hash_of([])] for row in rows]
-        return PolicyRecord(
-            self.setting,
-            self.policy,
-            self.settings,
-            self.key,
-            self.world,
-            self.dataset,
-            self.sources,
-            seeds_S,
-            self.labels_ST[rows, :rounds],
-            {name: values_ST[rows, :rounds] for name, values_ST in self.metrics.items()},
-            picks_ST,
-            None if self.seconds_ST is None else self.seconds_ST[rows, :rounds],
+        return replace(
+            self,
+            seeds_S=seeds_S,
+            labels_ST=self.labels_ST[rows, :rounds],
+            metrics={name: values_ST[rows, :rounds] for name, values_ST in self.metrics.items()},
+            picks_ST=picks_ST,
+            seconds_ST=None if self.seconds_ST is None else self.seconds_ST[rows, :rounds],
         )
 
 

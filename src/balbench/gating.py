@@ -19,7 +19,7 @@ from balbench.reports import gate as gates
 from balbench.reports.gate import Rules, World, check_world, default_policies, run_gate
 from balbench.reports.gate_file import read_baseline, write_baseline
 from balbench.reports.gate_records import PolicyRecord, Snapshot, snapshot
-from balbench.run import Run, read_run
+from balbench.run import Run, opened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def baseline(
     Raises:
         BalbenchError: the run has unfinished or failed cells, a policy is unknown, or the file cannot be written.
     """
-    found = run if isinstance(run, results.Run) else read_run(run)
+    found = opened(run)
     reference = [found.reference] if found.reference in found.policies else []
     kept = policies if policies is None else list(dict.fromkeys([*reference, *policies]))
     taken = snapshot(found, kept, _versions_of_run(found))
@@ -158,7 +158,7 @@ def compare(
         BalbenchError: a run is unfinished, a policy is missing, or the policies are not two where there is one run.
     """
     Rules(metric=metric, split=split).check()
-    runs = [run if isinstance(run, results.Run) else read_run(run) for run in (old, new) if run is not None]
+    runs = [opened(run) for run in (old, new) if run is not None]
     labels = list(policies or [label for label in runs[0].policies if label in runs[-1].policies])
     if len(runs) == 1 and len(labels) != 2:
         raise BalbenchError(
@@ -188,10 +188,8 @@ def candidate_snapshot(
 ) -> Snapshot:
     """Return the results of a candidate for the policies to test; those of a study run first (see `gate`)."""
     renamed, versions = _renamed(before, policies), None
-    if isinstance(candidate, results.Run):
-        run = candidate
-    elif not isinstance(candidate, Mapping) and os.path.isdir(candidate):
-        run = read_run(candidate)
+    if isinstance(candidate, results.Run) or (not isinstance(candidate, Mapping) and os.path.isdir(candidate)):
+        run = opened(candidate)
     else:
         run, versions = _run_candidate(before, candidate, renamed, with_reference, out, settings)
     kept = [label for label in run.policies if label in renamed or (with_reference and label == run.reference)]
